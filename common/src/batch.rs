@@ -1,0 +1,15 @@
+//! The tables of a run: their Arrow schemas and the rows that fill them.
+//!
+//! Workers and the coordinator write rows, the run log keeps batches of them, the archive turns them into Parquet and
+//! analysis reads both. A column that any reader could want for a plot is plain; histograms are HDR V2 bytes. Each
+//! row carries the identity of its delivery (`worker`, `generation`, `sequence`), so that "every acknowledged batch
+//! once" can be checked by anyone with a Parquet reader.
+
+pub mod events;
+pub mod health;
+pub mod latency;
+pub mod memory;
+pub mod recall;
+pub mod table;
+
+pub use table::{Error, Stamp, Table};

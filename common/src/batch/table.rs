@@ -1,0 +1,7 @@
+//! (being written)
+/// x
+pub enum Table {}
+/// x
+pub enum Error {}
+/// x
+pub struct Stamp;

@@ -1,0 +1,169 @@
+//! How a request ended, and how its attempts are accounted for.
+//!
+//! A *request* is what the schedule asked for; it ends exactly once. An *attempt* is one command put on a connection;
+//! a redirected or repaired request has several. Latency is recorded per request, the accounting against the
+//! server's own counters is per attempt.
+
+use serde::{Deserialize, Serialize};
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Answered without an error.
+    Ok,
+    /// Answered with an error.
+    Error(ErrorKind),
+    /// No answer within the client's timeout, counted from the first send. Right-censored.
+    Timeout,
+    /// The connection ended before the answer. Right-censored.
+    Lost,
+    /// Due in the phase but never sent before the drain ended. Right-censored.
+    Unsent,
+}
+
+/// The kinds of error a server answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// `OOM`: over `maxmemory`.
+    Oom,
+    /// `READONLY`: a replica was asked to write.
+    ReadOnly,
+    /// `NOAUTH`, `NOPERM`, `WRONGPASS`.
+    Auth,
+    /// `WRONGTYPE`.
+    WrongType,
+    /// `LOADING`: the server is reading its data.
+    Loading,
+    /// `CLUSTERDOWN` or `MASTERDOWN`.
+    ClusterDown,
+    /// A redirect (`MOVED`, `ASK`, `TRYAGAIN`) that was still followed by another after the limit of attempts.
+    Redirect,
+    /// Anything else.
+    Other,
+}
+
+impl ErrorKind {
+    /// All kinds, in the order of the columns of `latency`.
+    pub const ALL: [Self; 8] = [
+        Self::Oom,
+        Self::ReadOnly,
+        Self::Auth,
+        Self::WrongType,
+        Self::Loading,
+        Self::ClusterDown,
+        Self::Redirect,
+        Self::Other,
+    ];
+
+    /// Position in [`ErrorKind::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name of the column that counts this kind.
+    #[must_use]
+    pub fn column(self) -> &'static str {
+        match self {
+            Self::Oom => "err_oom",
+            Self::ReadOnly => "err_readonly",
+            Self::Auth => "err_auth",
+            Self::WrongType => "err_wrong_type",
+            Self::Loading => "err_loading",
+            Self::ClusterDown => "err_cluster_down",
+            Self::Redirect => "err_redirect",
+            Self::Other => "err_other",
+        }
+    }
+
+    /// The kind of an error reply, from its text without the leading `-`.
+    #[must_use]
+    pub fn of_reply(text: &[u8]) -> Self {
+        let word = text.split(|b| *b == b' ').next().unwrap_or_default();
+        match word {
+            b"OOM" => Self::Oom,
+            b"READONLY" => Self::ReadOnly,
+            b"NOAUTH" | b"NOPERM" | b"WRONGPASS" => Self::Auth,
+            b"WRONGTYPE" => Self::WrongType,
+            b"LOADING" => Self::Loading,
+            b"CLUSTERDOWN" | b"MASTERDOWN" => Self::ClusterDown,
+            b"MOVED" | b"ASK" | b"TRYAGAIN" => Self::Redirect,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What the server did with one attempt, as its own counters see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attempt {
+    /// Answered by execution, also when the execution failed: counted in `calls`.
+    Executed,
+    /// Refused before execution (`MOVED`, `OOM`, `LOADING`, ...): counted in `rejected_calls`.
+    Rejected,
+    /// No reply was ever seen: the server may have executed it or not.
+    Unknown,
+}
+
+impl Attempt {
+    /// What an error reply says about execution.
+    ///
+    /// The server refuses before it executes for reasons of cluster, memory, role, rights or loading; any other
+    /// error text comes from the command itself.
+    #[must_use]
+    pub fn of_error(text: &[u8]) -> Self {
+        let word = text.split(|b| *b == b' ').next().unwrap_or_default();
+        match word {
+            b"MOVED" | b"ASK" | b"TRYAGAIN" | b"CROSSSLOT" | b"CLUSTERDOWN" | b"MASTERDOWN" | b"LOADING" | b"OOM"
+            | b"READONLY" | b"NOAUTH" | b"NOPERM" | b"MISCONF" | b"NOREPLICAS" | b"BUSY" => Self::Rejected,
+            _ => Self::Executed,
+        }
+    }
+}
+
+/// The life of one request, in nanoseconds of the worker's monotonic clock.
+///
+/// `due` is absent in a closed loop, where the next request waits for a reply and only service time has a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// When the schedule wanted it sent; `None` in a closed loop.
+    pub due: Option<u64>,
+    /// When a slot (connection x depth) became free for it.
+    pub slot_free: u64,
+    /// When its first attempt was written; `None` if it never was.
+    pub sent: Option<u64>,
+    /// When it ended: reply complete, timeout, loss, or end of the drain.
+    pub ended: u64,
+    /// How it ended.
+    pub kind: Kind,
+    /// Commands written for it.
+    pub attempts: u32,
+}
+
+impl Outcome {
+    /// Due to end, nanoseconds; `None` in a closed loop. A lower bound where the outcome is censored.
+    #[must_use]
+    pub fn response_ns(&self) -> Option<u64> {
+        self.due.map(|due| self.ended.saturating_sub(due))
+    }
+
+    /// Sent to end, nanoseconds; `None` if it was never sent.
+    #[must_use]
+    pub fn service_ns(&self) -> Option<u64> {
+        self.sent.map(|sent| self.ended.saturating_sub(sent))
+    }
+
+    /// The worker's own delay, nanoseconds: sent minus the later of due and slot free.
+    #[must_use]
+    pub fn slip_ns(&self) -> Option<u64> {
+        let sent = self.sent?;
+        Some(sent.saturating_sub(self.due.unwrap_or(0).max(self.slot_free)))
+    }
+
+    /// Whether the true latency is only known to be at least the recorded one.
+    #[must_use]
+    pub fn is_censored(&self) -> bool {
+        matches!(self.kind, Kind::Timeout | Kind::Lost | Kind::Unsent)
+    }
+}

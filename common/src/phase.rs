@@ -1,0 +1,105 @@
+//! The order that a coordinator gives to workers for one phase of load.
+//!
+//! Made by `coordinator::plan`, sent as JSON in `Arm`, obeyed by `worker::session`. It holds everything that decides
+//! content, so that any worker makes the same command for the same request number.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{NodeId, PhaseIndex};
+use crate::live_set::LiveSet;
+use crate::scenario::{DatasetSpec, Load, Metric};
+
+/// One phase of load, as a worker needs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseOrder {
+    /// Position in the run.
+    pub index: PhaseIndex,
+    /// Unique name.
+    pub name: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// What to send.
+    pub work: Work,
+    /// How hard, over the whole fleet.
+    pub load: Load,
+    /// Unmeasured beginning of an open phase, nanoseconds.
+    pub warm_up_ns: u64,
+    /// Measured part after the warm-up, nanoseconds; 0 where the work itself ends the phase.
+    pub duration_ns: u64,
+    /// Give up on a reply this long after its first send, nanoseconds.
+    pub timeout_ns: u64,
+    /// Length of a recorded interval, nanoseconds.
+    pub interval_ns: u64,
+    /// Lanes over the whole fleet.
+    pub lanes_total: u32,
+}
+
+/// What the requests of a phase are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// `HSET` of leased row ranges.
+    Ingest(VectorWork),
+    /// `DEL` of leased ranges of positions in the live set's order.
+    Delete(VectorWork),
+    /// KNN queries; the live set says what may be found.
+    Query {
+        /// Data, keys and index.
+        vectors: VectorWork,
+        /// Neighbours asked for.
+        k: u32,
+        /// Candidates looked at.
+        ef_runtime: Option<u32>,
+    },
+}
+
+/// Data, keys and index that vector work refers to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VectorWork {
+    /// Absolute URLs of the data.
+    pub dataset: DatasetSpec,
+    /// Rows of the base that take part.
+    pub rows: u64,
+    /// Dimensions of a vector.
+    pub dims: u32,
+    /// Metric of the index.
+    pub metric: Metric,
+    /// Prefix of all keys.
+    pub prefix: String,
+    /// Hash field that holds the vector.
+    pub field: String,
+    /// What is alive while the phase runs (for a mutation: before it).
+    pub live: LiveSet,
+    /// How the index is asked.
+    pub search: SearchPlan,
+}
+
+/// How a KNN query reaches all vectors; decided once from what the module says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchPlan {
+    /// The server fans out (or there is one node): any primary answers for all.
+    ServerSide {
+        /// The module's dialect.
+        module: SearchModule,
+        /// Name of the index on every node.
+        index: String,
+    },
+    /// The client asks every primary and merges.
+    ClientSide {
+        /// The module's dialect.
+        module: SearchModule,
+        /// Each primary's own index.
+        indexes: Vec<(NodeId, String)>,
+    },
+}
+
+/// Which search module a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SearchModule {
+    /// valkey-search: module name `search` loaded from libsearch.
+    ValkeySearch,
+    /// RediSearch: module name `search` with FT.CONFIG and RESP3 maps.
+    RediSearch,
+}

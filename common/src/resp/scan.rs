@@ -1,0 +1,4 @@
+//! (being written)
+/// x
+pub struct Scanner; /// x
+pub struct ScanError;

@@ -1,0 +1,13 @@
+//! A scenario: what to load, how to index it, and the phases to go through.
+//!
+//! [`model`] is the checked form that travels to workers and into the run directory; [`check`] makes it from a YAML
+//! file and reports all faults of the file at once, each with file, line and caret. Law: whatever `check` accepts can
+//! be planned without another look at the text.
+
+pub mod check;
+pub mod model;
+
+pub use model::{
+    Arrival, DatasetSpec, FleetSpec, IndexSpec, Load, Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec,
+    Scenario, SettleSpec, ShrinkSpec, Step,
+};

@@ -1,0 +1,232 @@
+//! The checked form of a scenario.
+
+use serde::{Deserialize, Serialize};
+
+/// What one run does. Units are in the names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// Short name; part of the run's identifier.
+    pub name: String,
+    /// One sentence: the question that the run answers.
+    pub purpose: String,
+    /// Seed of all content and of the order of deletes.
+    pub seed: u64,
+    /// The vectors, their queries and the known neighbours.
+    pub dataset: DatasetSpec,
+    /// How the server indexes them.
+    pub index: IndexSpec,
+    /// Which keys vst may make on the target.
+    pub population: PopulationSpec,
+    /// How many workers and lanes drive the load.
+    pub fleet: FleetSpec,
+    /// How often servers are observed.
+    pub sampling: SamplingSpec,
+    /// The phases, in order.
+    pub phases: Vec<PhaseSpec>,
+}
+
+/// Where the vectors are. Each is a URL (`file://`, `s3://`, ...) or a path, relative to the scenario's folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetSpec {
+    /// The base vectors, one row each.
+    pub base: String,
+    /// The query vectors.
+    pub queries: String,
+    /// The exact neighbours of each query within the base, in the big-ann layout.
+    pub ground_truth: String,
+    /// Use only the first rows of the base.
+    pub rows: Option<u64>,
+}
+
+/// How distance is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Squared Euclidean distance.
+    L2,
+    /// One minus the cosine similarity.
+    Cosine,
+    /// One minus the inner product (the order is that of the largest inner product).
+    InnerProduct,
+}
+
+/// An HNSW index over FLOAT32.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexSpec {
+    /// Distance metric.
+    pub metric: Metric,
+    /// Dimensions; when given they must be those of the data.
+    pub dims: Option<u32>,
+    /// Links per node and layer (HNSW M).
+    pub m: u32,
+    /// Candidates looked at while a vector is inserted.
+    pub ef_construction: u32,
+}
+
+/// Which keys vst owns on the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PopulationSpec {
+    /// Prefix of all keys, for example `vst:`.
+    pub prefix: String,
+}
+
+/// The load generators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetSpec {
+    /// Worker processes.
+    pub workers: u32,
+    /// Load lanes (threads) per worker.
+    pub lanes: u32,
+}
+
+/// How often servers are observed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplingSpec {
+    /// Time between two samples of a node, milliseconds.
+    pub interval_ms: u64,
+}
+
+/// A named step of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSpec {
+    /// Unique name, the key of every table.
+    pub name: String,
+    /// What happens.
+    pub step: Step,
+}
+
+/// What a phase does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Create the index on the empty population.
+    CreateIndex,
+    /// Write every row of the base.
+    Ingest {
+        /// How hard.
+        load: Load,
+        /// Give up on a reply after this long, milliseconds.
+        timeout_ms: u64,
+    },
+    /// Wait until indexing is done and memory is stable.
+    Settle(SettleSpec),
+    /// Ask for nearest neighbours and judge the answers.
+    Query(QuerySpec),
+    /// Delete rows until a share of the population is left.
+    Shrink(ShrinkSpec),
+    /// Take memory figures that the report compares.
+    Checkpoint,
+}
+
+impl Step {
+    /// The word for it in files and tables.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::CreateIndex => "create_index",
+            Self::Ingest { .. } => "ingest",
+            Self::Settle(_) => "settle",
+            Self::Query(_) => "query",
+            Self::Shrink(_) => "shrink",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+/// When to call the target settled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SettleSpec {
+    /// Largest relative change of `used_memory`, summed over nodes, within the window.
+    pub threshold: f64,
+    /// Length of the window, milliseconds.
+    pub window_ms: u64,
+    /// Fail the phase after this long, milliseconds.
+    pub max_wait_ms: u64,
+}
+
+/// A KNN query phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuerySpec {
+    /// Neighbours asked for.
+    pub k: u32,
+    /// Candidates looked at (HNSW EF_RUNTIME).
+    pub ef_runtime: Option<u32>,
+    /// How hard.
+    pub load: Load,
+    /// Unmeasured beginning, milliseconds; labelled `warm_up` in every table.
+    pub warm_up_ms: u64,
+    /// Measured part, milliseconds.
+    pub duration_ms: u64,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A delete phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShrinkSpec {
+    /// Share of the planned cells that is left alive, 0..=1.
+    pub keep: f64,
+    /// How hard.
+    pub load: Load,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// How requests arrive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Load {
+    /// A fixed number of requests is in flight; the next waits for a reply.
+    Closed {
+        /// Clients over the whole fleet, each with its own connection to every node.
+        clients: u32,
+        /// Requests in flight per client.
+        pipeline: u32,
+    },
+    /// Requests fall due by the clock, whatever the target does.
+    Open {
+        /// When requests fall due.
+        arrival: Arrival,
+        /// Connections to each node over the whole fleet: the bound of requests in flight.
+        connections: u32,
+    },
+}
+
+/// The arrival function of an open phase; rates are requests per second over the whole fleet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arrival {
+    /// Evenly spaced.
+    Constant {
+        /// Requests per second.
+        rate: f64,
+    },
+    /// Rate grows (or falls) linearly over the phase.
+    Ramp {
+        /// At the start, requests per second.
+        from: f64,
+        /// At the end, requests per second.
+        to: f64,
+    },
+    /// Constant rates one after another.
+    Steps {
+        /// (requests per second, length in milliseconds), repeated last when the phase is longer.
+        steps: Vec<(f64, u64)>,
+    },
+    /// A base rate with periodic bursts.
+    Burst {
+        /// Between bursts, requests per second.
+        base: f64,
+        /// Within a burst, requests per second.
+        peak: f64,
+        /// Length of a burst, milliseconds.
+        length_ms: u64,
+        /// From one burst's start to the next, milliseconds.
+        period_ms: u64,
+    },
+    /// A Poisson process.
+    Poisson {
+        /// Mean requests per second.
+        rate: f64,
+    },
+}

@@ -1,0 +1,189 @@
+//! What passes between a worker's async side (session, fetch, uplink) and its load lanes.
+//!
+//! A lane is one operating-system thread; it takes [`LaneCommand`]s and gives [`LaneEvent`]s and shares nothing else
+//! with anyone.
+
+use std::sync::Arc;
+
+use vst_common::clock::{MonoNs, WallNs};
+use vst_common::ids::{NodeId, PhaseIndex};
+use vst_common::latency::{Cell, Hdr, Window};
+use vst_common::phase::PhaseOrder;
+use vst_common::recall::{QueryJudge, RecallCell};
+
+use crate::topology::Topology;
+
+/// A phase with everything a lane needs to begin it.
+#[derive(Debug)]
+pub struct ArmedPhase {
+    /// The coordinator's order.
+    pub order: PhaseOrder,
+    /// Where the slots are.
+    pub topology: Arc<Topology>,
+    /// Queries and how to judge their answers; present for query work.
+    pub queries: Option<Arc<QuerySet>>,
+}
+
+/// The queries of a phase, ready to send and to judge.
+#[derive(Debug)]
+pub struct QuerySet {
+    /// Query vectors as the index takes them (FLOAT32, little endian), one blob each.
+    pub blobs: Vec<Vec<u8>>,
+    /// How to judge the answer to each.
+    pub judges: Vec<QueryJudge>,
+}
+
+/// Rows of one leased range (or a part of it) for a lane to write or delete.
+#[derive(Debug)]
+pub struct RowBlock {
+    /// Identifies the block in [`LaneEvent::BlockDone`].
+    pub id: u64,
+    /// (copy, row) of each row.
+    pub rows: Vec<(u32, u64)>,
+    /// For `HSET`: the vectors, FLOAT32 little endian, `dims * 4` bytes each, in the order of `rows`. Empty for `DEL`.
+    pub vectors: Vec<u8>,
+}
+
+/// What a lane is told.
+#[derive(Debug)]
+pub enum LaneCommand {
+    /// Get ready: connect to every node, encode what can be encoded. Answered by [`LaneEvent::Armed`].
+    Arm {
+        /// The phase.
+        phase: Arc<ArmedPhase>,
+        /// Position of this lane in the deal of shares over the fleet.
+        lane: u32,
+    },
+    /// Interval 0 and the schedule begin at this instant of the own clock.
+    Start {
+        /// Instant of the own monotonic clock.
+        at: MonoNs,
+        /// Its label.
+        at_wall: WallNs,
+    },
+    /// Rows to write or delete (ingest, shrink).
+    Rows(RowBlock),
+    /// No more rows will come; the phase ends when those given are done.
+    NoMoreRows,
+    /// The lease ended: send nothing new until [`LaneCommand::Resume`].
+    Fence,
+    /// The lease is renewed.
+    Resume,
+    /// Send nothing new; end when what is in flight has ended or after the drain limit.
+    Drain,
+    /// End at once.
+    Abort,
+    /// Leave the thread.
+    Leave,
+}
+
+/// Where a cell of measurements belongs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CellKey {
+    /// Interval since the start instant, from 0.
+    pub interval: u64,
+    /// Warm-up or measured part.
+    pub window: Window,
+    /// Operation: `hset`, `del`, `knn`, `knn_part`.
+    pub operation: &'static str,
+    /// Node, or `*` for a request that goes to several.
+    pub node: NodeId,
+}
+
+/// Self-metering of one lane over one interval.
+#[derive(Clone, Debug, Default)]
+pub struct LaneHealth {
+    /// Interval since the start instant.
+    pub interval: u64,
+    /// The worker's own delays (sent minus the later of due and slot free).
+    pub slip: Hdr,
+    /// Time in which the lane was doing something, nanoseconds.
+    pub busy_ns: u64,
+    /// CPU time of the lane's thread, nanoseconds.
+    pub cpu_ns: u64,
+    /// Most requests in flight at once.
+    pub in_flight_max: u64,
+    /// Most requests that waited for a slot at once.
+    pub backlog_max: u64,
+}
+
+/// Counts of a phase since its start; they only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Fell due (open loop) or were taken up (closed loop).
+    pub due: u64,
+    /// First attempts written.
+    pub sent: u64,
+    /// Ended well.
+    pub ok: u64,
+    /// Answered with an error.
+    pub errors: u64,
+    /// Not answered in time.
+    pub timeout: u64,
+    /// Connection ended first.
+    pub lost: u64,
+    /// Never sent.
+    pub unsent: u64,
+}
+
+/// What a lane gives.
+#[derive(Debug)]
+pub enum LaneEvent {
+    /// Connected and ready.
+    Armed {
+        /// The phase.
+        phase: PhaseIndex,
+    },
+    /// Intervals that are over.
+    Measured {
+        /// The phase.
+        phase: PhaseIndex,
+        /// Latency and counters.
+        cells: Vec<(CellKey, Cell)>,
+        /// Recall by interval and window.
+        recall: Vec<(u64, Window, RecallCell)>,
+        /// Self-metering.
+        health: Vec<LaneHealth>,
+        /// Totals since the start.
+        totals: Totals,
+        /// Requests in flight now.
+        in_flight: u64,
+        /// Requests waiting for a slot now.
+        backlog: u64,
+    },
+    /// All rows of a block have ended.
+    BlockDone {
+        /// The block.
+        id: u64,
+        /// Rows written or deleted.
+        ok: u64,
+        /// Rows that ended with an error.
+        failed: u64,
+        /// The first error's text.
+        first_error: Option<String>,
+    },
+    /// Something worth a row in `events`.
+    Happened {
+        /// Kind: `moved`, `connection_lost`, `reconnected`, ...
+        kind: &'static str,
+        /// Where.
+        node: Option<NodeId>,
+        /// Details for people.
+        detail: String,
+    },
+    /// The phase is over on this lane; everything measured was given before.
+    Done {
+        /// The phase.
+        phase: PhaseIndex,
+        /// Final totals.
+        totals: Totals,
+        /// Per query, over the measured window: (query, verdicts summed). Query work only.
+        per_query: Vec<(u32, RecallCell)>,
+    },
+    /// The lane cannot go on.
+    Failed {
+        /// Why, with the fix where one is known.
+        reason: String,
+    },
+}
+
