@@ -1,1 +1,46 @@
-//! placeholder
+//! What a run directory says.
+//!
+//! Reads nothing but the directory (`run.json`, log, Parquet parts): [`summary`] judges and condenses a run, [`query`]
+//! answers SQL over one or several, [`render_terminal`] shows a summary to a person. Fed by the coordinator's run log
+//! and archive, used by the command line. Law: the summary is a pure function of the directory.
+
+mod accounting;
+mod engine;
+mod latency;
+mod memory;
+mod query;
+mod recall;
+mod report;
+mod summary;
+mod validity;
+
+pub use accounting::{AccountingRow, Check};
+pub use engine::Error;
+pub use latency::{Distribution, GeneratorSummary, NodeSummary, OperationSummary};
+pub use memory::{Checkpoint, Figures};
+pub use query::{Answer, query};
+pub use recall::RecallSummary;
+pub use summary::{PhaseSummary, Setting, Summary};
+pub use validity::{
+    ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, Note, Rule, RunEnd, SLIP_P99_BOUND_NS, Verdict,
+};
+
+/// Reads a run directory (a path or `file://` URL) and says what it means.
+///
+/// Works on a run that goes on or was killed: it then says that it is partial.
+///
+/// # Errors
+/// [`Error`] when the directory cannot be read or holds no run.
+pub async fn summary(run_dir: &str) -> Result<Summary, Error> {
+    let run_dir = run_dir.to_owned();
+    engine::on_own_threads(async move || summary::read(&run_dir).await).await
+}
+
+/// The text that a person sees after a run; with `styled` the verdict is coloured for a terminal.
+#[must_use]
+pub fn render_terminal(summary: &Summary, styled: bool) -> String {
+    report::terminal::render(summary, styled)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@
 //! row carries the identity of its delivery (`worker`, `generation`, `sequence`), so that "every acknowledged batch
 //! once" can be checked by anyone with a Parquet reader.
 
+mod columns;
+pub mod commandstats;
 pub mod events;
 pub mod health;
 pub mod latency;
@@ -13,3 +15,6 @@ pub mod recall;
 pub mod table;
 
 pub use table::{Error, Stamp, Table};
+
+#[cfg(test)]
+mod tests;

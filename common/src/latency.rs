@@ -166,7 +166,8 @@ pub fn censored_quantile(response: &Hdr, censored: &Hdr, q: f64) -> Option<Quant
     // With the censored at infinity the rank counts only the others.
     let mut others = response.0.clone();
     let upper = match others.subtract(&censored.0) {
-        Ok(()) => others.value_at_quantile(count::to_f64(rank) / count::to_f64(known)),
+        // Half a rank below, so that no rounding of the division asks for the next one.
+        Ok(()) => others.value_at_quantile((count::to_f64(rank) - 0.5) / count::to_f64(known)),
         Err(_) => return Some(Quantile { ns: lower, censored: true }),
     };
     Some(Quantile { ns: lower, censored: !response.0.equivalent(lower, upper) })
@@ -331,3 +332,6 @@ fn merge_hdr(own: &mut Option<Hdr>, other: Option<&Hdr>) {
         own.get_or_insert_default().merge(other);
     }
 }
+
+#[cfg(test)]
+mod tests;

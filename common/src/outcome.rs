@@ -167,3 +167,106 @@ impl Outcome {
         matches!(self.kind, Kind::Timeout | Kind::Lost | Kind::Unsent)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        let errors = ErrorKind::ALL.map(Kind::Error);
+        proptest::sample::select([&errors[..], &[Kind::Ok, Kind::Timeout, Kind::Lost, Kind::Unsent]].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_requests_time_is_the_schedules_wait_the_workers_slip_and_the_service(
+            due in proptest::option::of(0..1000_u64), waits in (0..1000_u64, 0..1000_u64, 0..1000_u64), kind in kind(),
+        ) {
+            let slot_free = due.unwrap_or(7) + waits.0;
+            let sent = slot_free + waits.1;
+            let o = Outcome { due, slot_free, sent: Some(sent), ended: sent + waits.2, kind, attempts: 1 };
+            prop_assert_eq!(o.slip_ns(), Some(waits.1), "the wait for a slot is the target's");
+            prop_assert_eq!(o.service_ns(), Some(waits.2));
+            prop_assert_eq!(o.response_ns(), due.map(|_| waits.0 + waits.1 + waits.2));
+        }
+
+        #[test]
+        fn a_slot_that_was_free_early_does_not_make_slip(due in 0..1000_u64, early in 0..1000_u64, slip in 0..1000_u64) {
+            let slot_free = due.saturating_sub(early);
+            let (sent, ended) = (Some(due + slip), due + slip + 1);
+            let o = Outcome { due: Some(due), slot_free, sent, ended, kind: Kind::Ok, attempts: 1 };
+            prop_assert_eq!(o.slip_ns(), Some(slip));
+        }
+
+        #[test]
+        fn what_ended_without_an_answer_is_censored(kind in kind()) {
+            let o = Outcome { due: Some(0), slot_free: 0, sent: None, ended: 9, kind, attempts: 0 };
+            prop_assert_eq!(o.is_censored(), !matches!(kind, Kind::Ok | Kind::Error(_)));
+            prop_assert_eq!((o.response_ns(), o.service_ns(), o.slip_ns()), (Some(9), None, None));
+        }
+
+        #[test]
+        fn any_error_text_has_a_kind_and_a_fate(text in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = (ErrorKind::of_reply(&text), Attempt::of_error(&text));
+        }
+
+        #[test]
+        fn only_the_first_word_of_an_error_counts(word in "(OOM|READONLY|WRONGTYPE|MOVED|LOADING|ERR)", rest in "[A-Z ]{0,20}") {
+            let text = format!("{word} {rest}");
+            prop_assert_eq!(ErrorKind::of_reply(text.as_bytes()), ErrorKind::of_reply(word.as_bytes()));
+            prop_assert_eq!(Attempt::of_error(text.as_bytes()), Attempt::of_error(word.as_bytes()));
+            let glued = format!("{word}{}", "X");
+            prop_assert_eq!(ErrorKind::of_reply(glued.as_bytes()), ErrorKind::Other);
+        }
+    }
+
+    #[test]
+    fn every_kind_has_its_place_and_its_column() {
+        for (i, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.index(), i);
+        }
+        let columns: BTreeSet<_> = ErrorKind::ALL.map(ErrorKind::column).into_iter().collect();
+        assert_eq!(columns.len(), ErrorKind::ALL.len());
+    }
+
+    #[test]
+    fn error_replies_are_told_apart_as_servers_write_them() {
+        use Attempt::{Executed, Rejected};
+        for (text, kind, attempt) in [
+            ("OOM command not allowed when used memory > 'maxmemory'.", ErrorKind::Oom, Rejected),
+            ("READONLY You can't write against a read only replica.", ErrorKind::ReadOnly, Rejected),
+            ("NOAUTH Authentication required.", ErrorKind::Auth, Rejected),
+            ("NOPERM User x has no permissions to run the 'hset' command", ErrorKind::Auth, Rejected),
+            ("WRONGPASS invalid username-password pair or user is disabled.", ErrorKind::Auth, Executed),
+            (
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+                ErrorKind::WrongType,
+                Executed,
+            ),
+            ("LOADING Valkey is loading the dataset in memory", ErrorKind::Loading, Rejected),
+            ("CLUSTERDOWN Hash slot not served", ErrorKind::ClusterDown, Rejected),
+            (
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+                ErrorKind::ClusterDown,
+                Rejected,
+            ),
+            ("MOVED 3999 127.0.0.1:6381", ErrorKind::Redirect, Rejected),
+            ("ASK 3999 127.0.0.1:6381", ErrorKind::Redirect, Rejected),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                ErrorKind::Redirect,
+                Rejected,
+            ),
+            ("MISCONF Valkey is configured to save RDB snapshots", ErrorKind::Other, Rejected),
+            ("ERR Unknown index name", ErrorKind::Other, Executed),
+            ("", ErrorKind::Other, Executed),
+        ] {
+            assert_eq!(ErrorKind::of_reply(text.as_bytes()), kind, "{text}");
+            assert_eq!(Attempt::of_error(text.as_bytes()), attempt, "{text}");
+        }
+    }
+}

@@ -1,1 +1,132 @@
-//! (being written)
+//! How to say one thing to two search modules: create an index, ask for neighbours, ask how the index is.
+//!
+//! valkey-search and RediSearch share command names and differ in order, shape and wording (the recorded replies in
+//! `tests/fixtures/replies` show where). The coordinator creates and watches indexes with this, lanes encode queries
+//! and read answers. Pure: arguments out, [`Frame`]s in. Law: the same index gives the same [`Hit`]s and the same
+//! [`IndexInfo`] whichever module and protocol carried them.
+
+mod detect;
+mod info;
+mod knn;
+#[cfg(test)]
+mod tests;
+
+pub use detect::{Detected, detect_module};
+pub use info::{IndexInfo, parse_info};
+pub use knn::{Hit, SCORE_ALIAS, knn_args, knn_command, merge_knn, parse_knn};
+
+use std::fmt;
+
+use crate::phase::SearchModule;
+use crate::scenario::Metric;
+
+/// Why a reply of a search module cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SearchError {
+    /// The module refused the command.
+    #[error("{module} answered: {text}")]
+    Refused {
+        /// Who answered.
+        module: SearchModule,
+        /// Its words.
+        text: String,
+    },
+    /// The reply is not of a shape that this module is known to give.
+    #[error("cannot read the reply of {module}: {what}")]
+    Shape {
+        /// Who answered.
+        module: SearchModule,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl SearchError {
+    fn shape(module: SearchModule, what: impl Into<String>) -> Self {
+        Self::Shape { module, what: what.into() }
+    }
+}
+
+impl fmt::Display for SearchModule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ValkeySearch => "valkey-search",
+            Self::RediSearch => "RediSearch",
+        })
+    }
+}
+
+/// An HNSW index over FLOAT32 vectors in one field of hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexShape<'a> {
+    /// Keys that begin with it are indexed.
+    pub prefix: &'a str,
+    /// Hash field of the vector, also the attribute's name in queries.
+    pub field: &'a str,
+    /// Dimensions of a vector.
+    pub dims: u32,
+    /// Distance metric.
+    pub metric: Metric,
+    /// Links per node and layer (HNSW M).
+    pub m: u32,
+    /// Candidates looked at while a vector is inserted.
+    pub ef_construction: u32,
+}
+
+/// `FT.CREATE` for an index; both modules take the same words.
+#[must_use]
+pub fn create_args(index: &str, shape: &IndexShape<'_>) -> Vec<Vec<u8>> {
+    let hnsw = [
+        ("TYPE", "FLOAT32".to_owned()),
+        ("DIM", shape.dims.to_string()),
+        ("DISTANCE_METRIC", metric_word(shape.metric).to_owned()),
+        ("M", shape.m.to_string()),
+        ("EF_CONSTRUCTION", shape.ef_construction.to_string()),
+    ];
+    let mut args: Vec<Vec<u8>> = [
+        "FT.CREATE",
+        index,
+        "ON",
+        "HASH",
+        "PREFIX",
+        "1",
+        shape.prefix,
+        "SCHEMA",
+        shape.field,
+        "VECTOR",
+        "HNSW",
+    ]
+    .iter()
+    .map(|word| word.as_bytes().to_vec())
+    .collect();
+    args.push((hnsw.len() * 2).to_string().into_bytes());
+    for (name, value) in hnsw {
+        args.push(name.as_bytes().to_vec());
+        args.push(value.into_bytes());
+    }
+    args
+}
+
+fn metric_word(metric: Metric) -> &'static str {
+    match metric {
+        Metric::L2 => "L2",
+        Metric::Cosine => "COSINE",
+        Metric::InnerProduct => "IP",
+    }
+}
+
+/// Whether an error text says that the index does not exist (`FT.SEARCH`, `FT.INFO`, `FT.DROPINDEX`).
+#[must_use]
+pub fn is_missing_index_error(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("no such index")
+        || text.contains("unknown index name")
+        || (text.contains("index with name") && text.contains("not found"))
+}
+
+/// Whether an error text says that `FT.CREATE` found an index of that name.
+#[must_use]
+pub fn is_existing_index_error(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("index") && text.contains("already exists")
+}

@@ -1,0 +1,47 @@
+# The few commands that a person or CI types; everything else is `cargo` or a script under scripts/.
+# `make` itself ends with 2 when a step fails; the step's own code (see `vst --help`) is in the line it prints, and a
+# Ctrl-C ends both with 130.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+say = @printf '\n== %s\n' $(1) >&2
+
+.PHONY: help quickstart test lint servers cargo clean-local
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: servers cargo ## Fetch the servers, build vst, run `vst run quick` against a cluster on this machine
+	$(call say,'building vst (the first time takes some minutes)')
+	@cargo build --quiet --locked -p vst
+	$(call say,'vst run quick')
+	@exec ./target/debug/vst run quick
+
+test: lint servers ## Everything that CI checks: lints, unit tests, suites against real servers
+	$(call say,'building vst and all tests')
+	@cargo build --locked --workspace
+	@cargo test --locked --workspace --no-run --quiet
+	$(call say,'unit tests')
+	@cargo test --locked --workspace --lib --bins --quiet
+	$(call say,'suites (one test at a time: they start real servers)')
+	@cargo test --locked --workspace --test '*' --quiet -- --test-threads=1
+	$(call say,'examples in the documentation')
+	@cargo test --locked --workspace --doc --quiet
+
+lint: cargo ## Formatting and clippy, warnings are errors
+	$(call say,'formatting')
+	@cargo fmt --all --check
+	$(call say,'clippy')
+	@cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+
+servers: ## Put a Valkey server and the search module under .local (once)
+	@scripts/fetch-servers.sh
+
+cargo:
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 or newer with rustup' >&2; exit 1; }
+
+clean-local: ## Remove the servers that `make servers` fetched
+	@rm -rf .local/servers .local/fetch.*

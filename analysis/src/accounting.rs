@@ -1,0 +1,150 @@
+//! Whether the server counted what the workers say they sent.
+//!
+//! Per phase, node and command, attempts of table `latency` against `calls` and `rejected_calls` of table
+//! `commandstats`: `executed <= delta calls <= executed + unknown`, and the same for rejected attempts. Without
+//! unknown attempts that is equality. Where anything else may have moved the server's counters the window is not
+//! checkable and says why. Law: a count that is off by one in either direction is found.
+
+use serde::{Deserialize, Serialize};
+use vst_common::count;
+
+use crate::engine::rows::{Row, rows};
+use crate::engine::{Engine, Error};
+
+/// The outcome of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum Check {
+    /// The server counted what was sent.
+    Holds {
+        /// With equality: no attempt is unknown and both bounds apply.
+        exact: bool,
+    },
+    /// It did not.
+    Violated {
+        /// Which bound, with the numbers.
+        why: String,
+    },
+    /// The counters say nothing about this window.
+    NotCheckable {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One node and command in one phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountingRow {
+    /// Position of the phase in the run.
+    pub phase_index: u64,
+    /// Name of the phase.
+    pub phase: String,
+    /// The node.
+    pub node: String,
+    /// The command.
+    pub command: String,
+    /// Attempts answered by execution.
+    pub executed: u64,
+    /// Attempts refused before execution.
+    pub rejected: u64,
+    /// Attempts without a reply.
+    pub unknown: u64,
+    /// How much the server's `calls` grew.
+    pub calls: Option<i64>,
+    /// How much its `rejected_calls` grew.
+    pub rejected_calls: Option<i64>,
+    /// What follows.
+    #[serde(flatten)]
+    pub check: Check,
+}
+
+/// All checks, in order of phase, node and command. Commands that no worker ever sends are left out.
+pub(crate) async fn rows_of(engine: &Engine) -> Result<Vec<AccountingRow>, Error> {
+    Ok(rows(&engine.sql(QUERY).await?).map(account).collect())
+}
+
+fn account(row: Row<'_>) -> AccountingRow {
+    let (executed, rejected, unknown) = (row.total("executed"), row.total("rejected"), row.total("unknown"));
+    let (calls, rejected_calls) = (row.int("calls"), row.int("rejected_calls"));
+    let check = match (calls, rejected_calls) {
+        _ if row.total("checked_nodes") == 0 => {
+            Check::NotCheckable { why: String::from("the server's counters were not read around this phase") }
+        }
+        _ if row.total("checkable") == 0 => Check::NotCheckable {
+            why: row.text("why_not").unwrap_or("the coordinator gave no reason").to_owned(),
+        },
+        (Some(calls), Some(rejected_calls)) => {
+            // The batches of a killed worker are gone with it: the server may have counted more than we know.
+            let upper = row.total("lost_workers") == 0;
+            let faults: Vec<String> =
+                [("calls", executed, calls), ("rejected_calls", rejected, rejected_calls)]
+                    .into_iter()
+                    .filter_map(|(counter, ours, theirs)| fault(counter, ours, unknown, theirs, upper))
+                    .collect();
+            if faults.is_empty() {
+                Check::Holds { exact: upper && unknown == 0 }
+            } else {
+                Check::Violated { why: faults.join("; ") }
+            }
+        }
+        _ => Check::NotCheckable { why: String::from("the node did not answer before or after the phase") },
+    };
+    AccountingRow {
+        phase_index: row.total("phase_index"),
+        phase: row.word("phase"),
+        node: row.word("node"),
+        command: row.word("command"),
+        executed,
+        rejected,
+        unknown,
+        calls,
+        rejected_calls,
+        check,
+    }
+}
+
+fn fault(counter: &str, ours: u64, unknown: u64, theirs: i64, upper: bool) -> Option<String> {
+    let least = count::to_i64(ours);
+    let most = count::to_i64(ours.saturating_add(unknown));
+    if theirs < least {
+        Some(format!("{counter} grew by {theirs}, workers have {least} replies"))
+    } else if upper && theirs > most {
+        Some(format!("{counter} grew by {theirs}, workers sent at most {most}"))
+    } else {
+        None
+    }
+}
+
+const QUERY: &str = "
+    with sent as (
+        select run, phase_index, max(phase) as phase, node, command, sum(attempts_executed) as executed,
+               sum(attempts_rejected) as rejected, sum(attempts_unknown) as unknown
+        from latency_all where node <> '*' group by run, phase_index, node, command
+    ),
+    counted as (
+        select run, phase_index, max(phase) as phase, node, command, count(*) as checked_nodes,
+               min(checkable) as checkable, max(why_not) as why_not,
+               sum(calls_after - calls_before) as calls, sum(rejected_after - rejected_before) as rejected_calls
+        from commandstats
+        where command in (select distinct command from latency_all)
+        group by run, phase_index, node, command
+    ),
+    lost as (
+        select p.run, p.phase_index, count(*) as lost_workers
+        from phases p join workers w on p.run = w.run
+        where w.is_lost and (p.\"end\" is null or p.\"end\" >= w.left_at)
+        group by p.run, p.phase_index
+    ),
+    matched as (
+        select coalesce(s.run, c.run) as run, coalesce(s.phase_index, c.phase_index) as phase_index,
+               coalesce(s.phase, c.phase) as phase, coalesce(s.node, c.node) as node,
+               coalesce(s.command, c.command) as command, s.executed, s.rejected, s.unknown, c.checked_nodes,
+               c.checkable, c.why_not, c.calls, c.rejected_calls
+        from sent s full outer join counted c
+             on s.run = c.run and s.phase_index = c.phase_index and s.node = c.node and s.command = c.command
+    )
+    select m.*, l.lost_workers
+    from matched m left join lost l on m.run = l.run and m.phase_index = l.phase_index
+    where coalesce(m.executed, 0) + coalesce(m.rejected, 0) + coalesce(m.unknown, 0) > 0
+          or m.checked_nodes is not null
+    order by m.phase_index, m.node, m.command";

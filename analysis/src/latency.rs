@@ -1,0 +1,277 @@
+//! How fast the target answered, per phase.
+//!
+//! Reads `latency` and `health`, gives offered and achieved rates, response and service quantiles, outcomes by kind
+//! and the workers' own delay. Only the measured window counts. Law: a quantile that falls among requests that never
+//! ended is a lower bound and says so; offered, sent and ended requests are counted apart and never derived.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vst_common::clock::SECOND_NS;
+use vst_common::count;
+use vst_common::latency::{Hdr, Quantile, Window, censored_quantile};
+use vst_common::outcome::ErrorKind;
+use vst_common::scenario::Load;
+
+use crate::engine::rows::{Row, rows};
+use crate::engine::{Engine, Error, PhaseRecord};
+
+/// Quantiles of a set of durations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// How many requests.
+    pub n: u64,
+    /// Median.
+    pub p50: Quantile,
+    /// 95 % took at most this long.
+    pub p95: Quantile,
+    /// 99 % took at most this long.
+    pub p99: Quantile,
+    /// The longest.
+    pub max: Quantile,
+}
+
+/// One operation in the measured window of a phase, over all workers and nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperationSummary {
+    /// `knn`, `hset`, `del`.
+    pub operation: String,
+    /// Length of the window, nanoseconds.
+    pub length_ns: u64,
+    /// Requests that fell due in it (open loop) or were taken up (closed loop).
+    pub due: u64,
+    /// Requests whose first attempt was written.
+    pub sent: u64,
+    /// Requests that ended well.
+    pub ok: u64,
+    /// Of those, the ones that ended before the window did.
+    pub ok_in_window: u64,
+    /// Requests answered with an error, by the column's name without `err_`; kinds that did not occur are absent.
+    pub errors: BTreeMap<String, u64>,
+    /// Requests without an answer within the timeout.
+    pub timeout: u64,
+    /// Requests whose connection ended.
+    pub lost: u64,
+    /// Requests that were due and never sent.
+    pub unsent: u64,
+    /// Answers with fewer than k results though k live rows exist.
+    pub partial: u64,
+    /// Latencies outside the histogram's bounds.
+    pub out_of_range: u64,
+    /// `due` over the length; open loop only.
+    pub offered_per_second: Option<f64>,
+    /// `ok_in_window` over the length; absent where the length is not known.
+    pub achieved_per_second: Option<f64>,
+    /// Due to reply; open loop only. Answered errors are not in it, requests that never ended are, at their age.
+    pub response: Option<Distribution>,
+    /// Sent to reply, of the requests that ended well.
+    pub service: Option<Distribution>,
+}
+
+impl OperationSummary {
+    /// Requests answered with an error.
+    #[must_use]
+    pub fn answered_errors(&self) -> u64 {
+        self.errors.values().sum()
+    }
+}
+
+/// One operation on one node, in the measured window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeSummary {
+    /// `knn_part` (that node's part of a query), `hset`, `del`.
+    pub operation: String,
+    /// The node.
+    pub node: String,
+    /// Requests that ended well.
+    pub ok: u64,
+    /// Requests that ended in any other way.
+    pub failed: u64,
+    /// Sent to reply, of those that ended well.
+    pub service: Option<Distribution>,
+}
+
+/// What the load generator says about itself in a phase.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GeneratorSummary {
+    /// Requests whose delay was measured.
+    pub n: u64,
+    /// The workers' own delay (sent minus the later of due and slot free), nanoseconds: 99th percentile.
+    pub slip_p99_ns: Option<u64>,
+    /// The same: the longest.
+    pub slip_max_ns: Option<u64>,
+    /// Share of its time in which the busiest lane was doing something, 0..=1.
+    pub lane_busy_share: Option<f64>,
+    /// Requests that waited for a slot at the end of the window: the most in its last interval, over all lanes.
+    pub backlog_at_end: u64,
+    /// Largest error of a worker's clock offset, nanoseconds.
+    pub clock_error_ns: Option<u64>,
+}
+
+/// Everything that this module says of a phase.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PhaseLatency {
+    pub(crate) operations: Vec<OperationSummary>,
+    pub(crate) nodes: Vec<NodeSummary>,
+    pub(crate) generator: GeneratorSummary,
+}
+
+/// Latency of all phases, by position in the run.
+pub(crate) async fn by_phase(engine: &Engine) -> Result<BTreeMap<u64, PhaseLatency>, Error> {
+    let mut phases: BTreeMap<u64, PhaseLatency> = BTreeMap::new();
+    let records: BTreeMap<u64, &PhaseRecord> =
+        engine.logs().iter().flat_map(|log| &log.phases).map(|(i, p)| (u64::from(i.0), p)).collect();
+    let last_seen = last_interval_end(engine).await?;
+
+    for row in rows(&engine.sql(&operations_query()).await?) {
+        let index = row.total("phase_index");
+        let record = records.get(&index).copied();
+        let length_ns = record.map_or(0, |r| window_ns(r, last_seen.get(&index).copied()));
+        let is_open =
+            record.and_then(|r| r.started.load()).is_none_or(|load| matches!(load, Load::Open { .. }));
+        phases.entry(index).or_default().operations.push(operation(row, length_ns, is_open)?);
+    }
+    for row in rows(&engine.sql(&nodes_query()).await?) {
+        let service = row.hdr("service")?;
+        phases.entry(row.total("phase_index")).or_default().nodes.push(NodeSummary {
+            operation: row.word("operation"),
+            node: row.word("node"),
+            ok: row.total("ok"),
+            failed: row.total("failed"),
+            service: distribution(&service, &Hdr::new()),
+        });
+    }
+    for (index, generator) in generators(engine).await? {
+        phases.entry(index).or_default().generator = generator;
+    }
+    Ok(phases)
+}
+
+fn error_columns() -> impl Iterator<Item = &'static str> {
+    ErrorKind::ALL.into_iter().map(ErrorKind::column)
+}
+
+fn operations_query() -> String {
+    let errors: String = error_columns().map(|c| format!("sum({c}) as {c}, ")).collect();
+    format!(
+        "select phase_index, operation, sum(due) as due, sum(sent) as sent, sum(ok) as ok, \
+         sum(ok_in_window) as ok_in_window, {errors} sum(timeout) as timeout, sum(lost) as lost, \
+         sum(unsent) as unsent, sum(partial) as partial, sum(out_of_range) as out_of_range, \
+         hdr_merge(response_hdr) as response, hdr_merge(censored_hdr) as censored, \
+         hdr_merge(service_hdr) as service \
+         from latency group by phase_index, operation order by phase_index, operation"
+    )
+}
+
+fn nodes_query() -> String {
+    let errors: String = error_columns().map(|c| format!(" + {c}")).collect();
+    format!(
+        "select phase_index, operation, node, sum(ok) as ok, sum(timeout + lost + unsent{errors}) as failed, \
+         hdr_merge(service_hdr) as service \
+         from latency_all where \"window\" = '{measure}' and node <> '*' \
+         group by phase_index, operation, node order by phase_index, operation, node",
+        measure = Window::Measure.as_str()
+    )
+}
+
+/// End of the last interval that has a row, by phase.
+async fn last_interval_end(engine: &Engine) -> Result<BTreeMap<u64, i64>, Error> {
+    let sql = "select phase_index, max(cast(interval_start as bigint) + interval_ns) as last from latency_all \
+               group by phase_index";
+    Ok(rows(&engine.sql(sql).await?)
+        .filter_map(|r| Some((r.count("phase_index")?, r.int("last")?)))
+        .collect())
+}
+
+async fn generators(engine: &Engine) -> Result<BTreeMap<u64, GeneratorSummary>, Error> {
+    // A phase with a fixed length goes on into its drain; the backlog at the end is that of the window's last
+    // interval, and a lane's busy share is taken over the intervals that it reported.
+    let sql = "
+        with lanes as (
+            select phase_index, worker, generation, lane,
+                   cast(sum(busy_ns) as double) / cast(sum(interval_ns) as double) as busy
+            from health group by phase_index, worker, generation, lane
+        ),
+        busiest as (select phase_index, max(busy) as busy from lanes group by phase_index),
+        inside as (
+            select h.phase_index, h.interval_start, h.backlog_max
+            from health h join phases p on h.run = p.run and h.phase_index = p.phase_index
+            where p.duration_ns > 0 and cast(h.interval_start as bigint) + h.interval_ns
+                  <= cast(p.start as bigint) + p.warm_up_ns + p.duration_ns
+        ),
+        final as (select phase_index, max(interval_start) as at from inside group by phase_index),
+        backlog as (
+            select i.phase_index, sum(i.backlog_max) as waiting
+            from inside i join final f on i.phase_index = f.phase_index and i.interval_start = f.at
+            group by i.phase_index
+        ),
+        slips as (
+            select phase_index, hdr_merge(slip_hdr) as slip, max(clock_error_ns) as clock_error
+            from health group by phase_index
+        )
+        select s.phase_index, s.clock_error, hdr_count(s.slip) as n, hdr_quantile(s.slip, 0.99) as p99,
+               hdr_max(s.slip) as longest, b.busy, k.waiting
+        from slips s join busiest b on s.phase_index = b.phase_index
+             left join backlog k on s.phase_index = k.phase_index";
+    let batches = engine.sql(sql).await?;
+    let made = rows(&batches).map(|row| {
+        let generator = GeneratorSummary {
+            n: row.total("n"),
+            slip_p99_ns: row.count("p99"),
+            slip_max_ns: row.count("longest"),
+            lane_busy_share: row.float("busy").filter(|x| x.is_finite()),
+            backlog_at_end: row.total("waiting"),
+            clock_error_ns: row.count("clock_error"),
+        };
+        (row.total("phase_index"), generator)
+    });
+    Ok(made.collect())
+}
+
+fn operation(row: Row<'_>, length_ns: u64, is_open: bool) -> Result<OperationSummary, Error> {
+    let (response, censored, service) = (row.hdr("response")?, row.hdr("censored")?, row.hdr("service")?);
+    let errors = ErrorKind::ALL
+        .into_iter()
+        .map(|kind| (kind.column().trim_start_matches("err_").to_owned(), row.total(kind.column())))
+        .filter(|(_, n)| *n > 0)
+        .collect();
+    let (due, ok_in_window) = (row.total("due"), row.total("ok_in_window"));
+    Ok(OperationSummary {
+        operation: row.word("operation"),
+        length_ns,
+        due,
+        sent: row.total("sent"),
+        ok: row.total("ok"),
+        ok_in_window,
+        errors,
+        timeout: row.total("timeout"),
+        lost: row.total("lost"),
+        unsent: row.total("unsent"),
+        partial: row.total("partial"),
+        out_of_range: row.total("out_of_range"),
+        offered_per_second: if is_open { rate(due, length_ns) } else { None },
+        achieved_per_second: rate(ok_in_window, length_ns),
+        response: if is_open { distribution(&response, &censored) } else { None },
+        service: distribution(&service, &Hdr::new()),
+    })
+}
+
+fn rate(n: u64, length_ns: u64) -> Option<f64> {
+    (length_ns > 0).then(|| count::to_f64(n) * count::to_f64(SECOND_NS) / count::to_f64(length_ns))
+}
+
+fn distribution(all: &Hdr, censored: &Hdr) -> Option<Distribution> {
+    let at = |q| censored_quantile(all, censored, q);
+    Some(Distribution { n: all.len(), p50: at(0.5)?, p95: at(0.95)?, p99: at(0.99)?, max: at(1.0)? })
+}
+
+/// Length of the measured window, nanoseconds: as ordered where that is fixed and was reached, as it was otherwise.
+fn window_ns(phase: &PhaseRecord, last_seen: Option<i64>) -> u64 {
+    let start = phase.started.start_wall_ns.saturating_add(count::to_i64(phase.started.warm_up_ns()));
+    let end = phase.ended.as_ref().map(|ended| ended.end_wall_ns).or(last_seen);
+    let took = count::to_u64(end.unwrap_or(start).saturating_sub(start));
+    match phase.started.duration_ns() {
+        0 => took,
+        ordered => ordered.min(took),
+    }
+}

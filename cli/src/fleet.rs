@@ -1,0 +1,142 @@
+//! `vst coordinator start` and `vst worker start`: the processes of a fleet.
+//!
+//! `vst run` starts these very commands as its children; on Kubernetes they are the containers' commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use tokio::sync::mpsc;
+use vst_common::exit::Exit;
+use vst_common::ids::WorkerId;
+use vst_coordinator::serve::{self, CoordinatorOptions};
+use vst_worker::serve::WorkerOptions;
+
+use crate::error::Failure;
+use crate::leash::stop_asked;
+use crate::output;
+use crate::scenario_file::{Override, load, refuse};
+
+/// The coordinator.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CoordinatorCommand {
+    /// Plan a scenario, wait for workers, go through its phases, write the run directory
+    Start(CoordinatorStart),
+}
+
+/// Options of `vst coordinator start`.
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorStart {
+    /// Path of a scenario file, or name of a built-in scenario
+    #[arg(long)]
+    scenario: String,
+    /// Replaces a value of the scenario: a path of keys (phases by their name) and what to put there
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<Override>,
+    /// The server or any node of the cluster, valkey://[user@]host:port; the password comes from VST_PASSWORD
+    #[arg(long)]
+    target: String,
+    /// Folder in which the run directory is made
+    #[arg(long, default_value = "runs")]
+    results: PathBuf,
+    /// Workers to wait for, instead of the scenario's number
+    #[arg(long)]
+    workers: Option<u32>,
+    /// Address for workers and for `vst run`
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: String,
+    /// Writes the bound address to this file
+    #[arg(long, value_name = "FILE")]
+    announce: Option<PathBuf>,
+    /// Remove what an earlier run left under the prefix before, and what this run made after
+    #[arg(long)]
+    cleanup: bool,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    leashed: bool,
+}
+
+/// A worker.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkerCommand {
+    /// Register with a coordinator and drive load until the run ends
+    Start(WorkerStart),
+}
+
+/// Options of `vst worker start`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerStart {
+    /// The coordinator, host:port
+    #[arg(long)]
+    coordinator: String,
+    /// Name of the worker; made up if absent
+    #[arg(long)]
+    name: Option<String>,
+    /// Load lanes (threads)
+    #[arg(long, default_value_t = 1)]
+    lanes: u32,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    leashed: bool,
+}
+
+pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Failure> {
+    let CoordinatorCommand::Start(options) = command;
+    let loaded = load(&options.scenario, &options.set)?;
+    let leashed = options.leashed;
+    let (stop, stops) = mpsc::channel(4);
+    tokio::spawn(async move {
+        // The first request drains, the second aborts; the end of the parent counts once.
+        stop_asked(leashed).await;
+        let _ = stop.send(()).await;
+        loop {
+            stop_asked(false).await;
+            if stop.send(()).await.is_err() {
+                return;
+            }
+        }
+    });
+    let end = serve::run(
+        CoordinatorOptions {
+            checked: loaded.checked,
+            base_dir: loaded.base,
+            target: options.target,
+            results: options.results,
+            listen: options.listen,
+            announce: options.announce,
+            workers: options.workers,
+            token: std::env::var("VST_TOKEN").ok(),
+            cleanup: options.cleanup,
+        },
+        stops,
+    )
+    .await
+    .map_err(of_coordinator)?;
+    if let Some(reason) = &end.reason {
+        output::complain(reason);
+    }
+    output::result(&end.run_dir.to_string_lossy())?;
+    Ok(end.exit)
+}
+
+pub(crate) fn of_coordinator(error: serve::Error) -> Failure {
+    match error.faults() {
+        Some(faults) => refuse(faults),
+        None => Failure::new(error.exit(), error.to_string()),
+    }
+}
+
+pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
+    let WorkerCommand::Start(options) = command;
+    let end = vst_worker::serve::run(
+        WorkerOptions {
+            coordinator: options.coordinator,
+            target: None,
+            worker: options.name.map(WorkerId::new),
+            lanes: options.lanes,
+            token: std::env::var("VST_TOKEN").ok(),
+        },
+        stop_asked(options.leashed),
+    )
+    .await;
+    end.map_err(|e| Failure::new(Exit::Fleet, e.to_string()))
+}

@@ -1,0 +1,118 @@
+//! The processes that `vst run` starts: one coordinator, some workers.
+//!
+//! Each is in a process group of its own, so that Ctrl-C reaches only the parent, which ends the run in order; and
+//! each stops when its standard input ends, so that none outlives the parent.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use vst_common::exit::Exit;
+
+use super::options::RunOptions;
+use crate::error::Failure;
+
+const ANNOUNCE_EVERY: Duration = Duration::from_millis(20);
+/// Workers leave by themselves when the coordinator has closed the run; after this long they are ended.
+const WORKERS_LEAVE: Duration = Duration::from_secs(10);
+
+/// The fleet of one run.
+pub(super) struct Children {
+    program: PathBuf,
+    folder: TempDir,
+    coordinator: Option<Child>,
+    workers: Vec<Child>,
+}
+
+impl Children {
+    pub(super) fn new() -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new().prefix("vst-run-").tempdir()?;
+        Ok(Self { program: std::env::current_exe()?, folder, coordinator: None, workers: Vec::new() })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).process_group(0);
+        command
+    }
+
+    /// Starts the coordinator and waits for its address; `None` if it ended before it had one.
+    pub(super) async fn start_coordinator(
+        &mut self,
+        options: &RunOptions,
+        target: &str,
+        workers: u32,
+    ) -> Result<Option<String>, Failure> {
+        let announce = self.folder.path().join("address");
+        let mut command = self.command();
+        command.args(["coordinator", "start", "--leashed", "--listen", "127.0.0.1:0"]);
+        command.args(["--scenario", &options.scenario, "--target", target]);
+        command.arg("--workers").arg(workers.to_string());
+        command.arg("--results").arg(&options.results).arg("--announce").arg(&announce);
+        for set in &options.set {
+            command.arg("--set").arg(set.to_string());
+        }
+        if options.cleanup {
+            command.arg("--cleanup");
+        }
+        let mut child = command.spawn()?;
+        loop {
+            if let Ok(address) = std::fs::read_to_string(&announce)
+                && !address.is_empty()
+            {
+                self.coordinator = Some(child);
+                return Ok(Some(address.trim().to_owned()));
+            }
+            if child.try_wait()?.is_some() {
+                self.coordinator = Some(child);
+                return Ok(None);
+            }
+            tokio::time::sleep(ANNOUNCE_EVERY).await;
+        }
+    }
+
+    pub(super) fn start_worker(&mut self, address: &str, name: &str, lanes: u32) -> Result<(), Failure> {
+        let mut command = self.command();
+        command.args(["worker", "start", "--leashed", "--coordinator", address, "--name", name]);
+        command.arg("--lanes").arg(lanes.to_string());
+        self.workers.push(command.spawn()?);
+        Ok(())
+    }
+
+    /// Waits for the coordinator; its exit code is the run's.
+    pub(super) async fn coordinator_ended(&mut self) -> Result<Exit, Failure> {
+        match &mut self.coordinator {
+            Some(child) => Ok(exit_of(child.wait().await?)),
+            None => Ok(Exit::Bug),
+        }
+    }
+
+    /// Waits for the workers, and ends those that do not leave.
+    pub(super) async fn workers_ended(&mut self) {
+        let all = async {
+            for worker in &mut self.workers {
+                // A worker whose end cannot be waited for is ended when it is dropped.
+                let _ = worker.wait().await;
+            }
+        };
+        if tokio::time::timeout(WORKERS_LEAVE, all).await.is_err() {
+            tracing::warn!("a worker did not leave in time and is ended");
+        }
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    match status.code() {
+        Some(0) => Exit::Valid,
+        Some(2) => Exit::Usage,
+        Some(3) => Exit::Scenario,
+        Some(4) => Exit::Target,
+        Some(5) => Exit::Fleet,
+        Some(6) => Exit::Criterion,
+        Some(7) => Exit::NotValid,
+        Some(130) => Exit::Interrupted,
+        _ => Exit::Bug,
+    }
+}

@@ -1,0 +1,106 @@
+//! The command line of `vst run`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::scenario_file::Override;
+
+/// What to run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// The built-in quick scenario: 10,000 real vectors through every stage, about a minute
+    Quick(Common),
+    /// A scenario file, or a built-in scenario by name
+    Scenario {
+        /// Path or name
+        scenario: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// The built-in scenarios
+    ListScenarios {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Options of every run.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Your server, or any node of your cluster: valkey://[user@]host:port; the password comes from VST_PASSWORD.
+    /// Without it a local cluster is started for the run
+    #[arg(long)]
+    target: Option<String>,
+    /// Worker processes, instead of the scenario's number
+    #[arg(long)]
+    workers: Option<u32>,
+    /// Replaces a value of the scenario: a path of keys (phases by their name) and what to put there
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<Override>,
+    /// Folder in which the run directory is made
+    #[arg(long, default_value = "runs")]
+    results: PathBuf,
+    /// Remove what an earlier run left under the prefix before, and exactly what this run made after
+    #[arg(long)]
+    cleanup: bool,
+    /// Check everything, say what would happen, start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The report as JSON
+    #[arg(long)]
+    json: bool,
+    /// No progress display
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// A run with all its options.
+#[derive(Debug)]
+pub(crate) struct RunOptions {
+    pub(crate) scenario: String,
+    pub(crate) target: Option<String>,
+    pub(crate) workers: Option<u32>,
+    pub(crate) set: Vec<Override>,
+    pub(crate) results: PathBuf,
+    pub(crate) cleanup: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum ScenarioAction {
+    /// Run a scenario.
+    Run(RunOptions),
+    /// Name the built-in ones.
+    List { json: bool },
+}
+
+impl RunCommand {
+    pub(crate) fn action(self) -> ScenarioAction {
+        match self {
+            Self::Quick(common) => ScenarioAction::Run(common.of(String::from("quick"))),
+            Self::Scenario { scenario, common } => ScenarioAction::Run(common.of(scenario)),
+            Self::ListScenarios { json } => ScenarioAction::List { json },
+        }
+    }
+}
+
+impl Common {
+    fn of(self, scenario: String) -> RunOptions {
+        RunOptions {
+            scenario,
+            target: self.target,
+            workers: self.workers,
+            set: self.set,
+            results: self.results,
+            cleanup: self.cleanup,
+            dry_run: self.dry_run,
+            json: self.json,
+            quiet: self.quiet,
+        }
+    }
+}

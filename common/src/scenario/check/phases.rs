@@ -1,0 +1,205 @@
+//! Reads the phases: names, steps and what each step takes.
+//!
+//! Called by the reader of sections with the list of the file; the load of a phase is read by [`super::load`], the
+//! order of phases is judged by [`super::sequence`]. Law: a phase does exactly one thing, under a name of its own.
+
+use super::super::{Load, PhaseSpec, QuerySpec, SettleSpec, ShrinkSpec, Step};
+use super::fault::{Complaint, Place};
+use super::load::{self, Kinds};
+use super::reader::{Reader, Section};
+use super::sections::count;
+use super::sequence::{self, Told};
+use super::tree::{Entry, Node, Value};
+use super::values::{self, LONGEST_MS, LONGEST_TIMEOUT_MS};
+
+/// Every step with its keys.
+pub(super) const STEPS: &[(&str, &[&str])] = &[
+    ("create_index", &[]),
+    ("ingest", &["load", "timeout"]),
+    ("settle", &["threshold", "window", "max_wait"]),
+    ("query", &["k", "ef_runtime", "load", "warm_up", "duration", "timeout"]),
+    ("shrink", &["keep", "by", "load", "timeout"]),
+    ("checkpoint", &[]),
+];
+
+const NAME: &str = "name";
+
+/// How a phase is addressed in paths and messages: by its name, or by its place in the list when it has none.
+pub(super) fn address(phase: &Node, n: usize) -> String {
+    match phase.get(NAME).map(|node| &node.value) {
+        Some(Value::Text(name)) => name.clone(),
+        _ => (n + 1).to_string(),
+    }
+}
+
+/// All phases, or `None` when faults were noted.
+pub(super) fn phases(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Vec<PhaseSpec>> {
+    let example = "[{name: create, create_index: {}}]";
+    reader.required(top, "phases", example, |key, node, example| match &node.value {
+        Value::List(items) if items.is_empty() => Err(Complaint::new(
+            "the scenario has no phases",
+            "empty",
+            format!("list at least one phase, for example `{key}: {example}`"),
+        )),
+        Value::List(_) => Ok(()),
+        _ => Err(values::wrong_type(key, node, "a list", example)),
+    })?;
+    let Some(Entry { node: Node { value: Value::List(items), .. }, .. }) = top.get("phases") else {
+        return None;
+    };
+
+    let mut told = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
+    let mut phases = Some(Vec::new());
+    for (n, item) in items.iter().enumerate() {
+        if let Some(Node { value: Value::Text(name), .. }) = item.get(NAME) {
+            if names.contains(&name.as_str()) {
+                let place = item.get(NAME).map_or(item.place(), Node::place);
+                reader.complain(place, duplicate(name));
+            }
+            names.push(name);
+        }
+        let phase = phase(reader, item, n, &mut told);
+        if let (Some(phases), Some(phase)) = (&mut phases, &phase) {
+            phases.push(phase.clone());
+        }
+        if phase.is_none() {
+            phases = None;
+        }
+    }
+    sequence::judge(reader, &told);
+    phases
+}
+
+fn duplicate(name: &str) -> Complaint {
+    Complaint::new(
+        format!("two phases are named `{name}`"),
+        "this name is taken",
+        "every table is keyed by the phase's name: give each phase a name of its own",
+    )
+}
+
+fn phase(reader: &mut Reader<'_>, item: &Node, n: usize, told: &mut Vec<Told>) -> Option<PhaseSpec> {
+    let address = address(item, n);
+    let title = format!("phase `{address}`");
+    let words: Vec<&str> = STEPS.iter().map(|(word, _)| *word).collect();
+    let allowed: Vec<&str> = [NAME].into_iter().chain(words.iter().copied()).collect();
+    let place = item.get(NAME).map_or(item.place(), Node::place);
+    let section = reader.section(&title, place, item, &allowed)?;
+    let name = reader.required(&section, NAME, "load", phase_name);
+    let chosen = reader.one_of(&section, &words, "checkpoint: {}")?;
+    let (word, keys) = STEPS.iter().find(|(word, _)| *word == chosen.key)?;
+    let mut this = Told { address, word, place: chosen.key_place, keep: None };
+    let step = reader
+        .section(&format!("`{word}` of {title}"), chosen.key_place, &chosen.node, keys)
+        .and_then(|section| step(reader, word, &section, &mut this));
+    told.push(this);
+    Some(PhaseSpec { name: name?, step: step? })
+}
+
+fn phase_name(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
+    let name = values::text(key, node, example)?;
+    if name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        return Ok(name);
+    }
+    Err(Complaint::new(
+        format!("`{name}` cannot name a phase"),
+        "not a name",
+        format!("use small letters, digits and `_`, for example `{key}: {example}`"),
+    ))
+}
+
+fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut Told) -> Option<Step> {
+    match word {
+        "create_index" => Some(Step::CreateIndex),
+        "ingest" => {
+            let load = load::load(reader, section, &told.address, Kinds::ClosedOnly);
+            let timeout_ms = timeout(reader, section);
+            Some(Step::Ingest { load: load?, timeout_ms: timeout_ms? })
+        }
+        "settle" => settle(reader, section).map(Step::Settle),
+        "query" => query(reader, section, told).map(Step::Query),
+        "shrink" => shrink(reader, section, told).map(Step::Shrink),
+        "checkpoint" => Some(Step::Checkpoint),
+        _ => None,
+    }
+}
+
+fn settle(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<SettleSpec> {
+    let threshold = reader.defaulted(section, "threshold", 1.0, "1%", values::percent);
+    let window_ms = reader.defaulted(section, "window", 5000, "5s", span);
+    let max_wait_ms = reader.defaulted(section, "max_wait", 600_000, "10m", span);
+    let (threshold, window_ms, max_wait_ms) = (threshold?, window_ms?, max_wait_ms?);
+    if threshold == 0.0 {
+        reader.complain(
+            at(section, "threshold"),
+            Complaint::new(
+                "`threshold` is 0%",
+                "a living server never holds still",
+                "allow some change of memory within the window, for example `threshold: 1%`",
+            ),
+        );
+        return None;
+    }
+    if window_ms > max_wait_ms {
+        reader.complain(
+            at(section, "window"),
+            Complaint::new(
+                "`window` is longer than `max_wait`",
+                "can never be watched in full",
+                "make `max_wait` several windows long, for example `window: 2s` and `max_wait: 60s`",
+            ),
+        );
+        return None;
+    }
+    Some(SettleSpec { threshold: values::share(threshold), window_ms, max_wait_ms })
+}
+
+fn query(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<QuerySpec> {
+    let k = reader.required(section, "k", "10", |k, n, e| count(k, n, 1_000_000, e));
+    let ef_runtime = reader.optional(section, "ef_runtime", "200", |k, n, e| count(k, n, 1_000_000, e));
+    let load = load::load(reader, section, &told.address, Kinds::Any);
+    let warm_up_ms =
+        reader.defaulted(section, "warm_up", 0, "2s", |k, n, e| values::duration_ms(k, n, 0..=LONGEST_MS, e));
+    let duration_ms = reader.required(section, "duration", "10s", span);
+    let timeout_ms = timeout(reader, section);
+    Some(QuerySpec {
+        k: k?,
+        ef_runtime: ef_runtime?,
+        load: load?,
+        warm_up_ms: warm_up_ms?,
+        duration_ms: duration_ms?,
+        timeout_ms: timeout_ms?,
+    })
+}
+
+fn shrink(reader: &mut Reader<'_>, section: &Section<'_>, told: &mut Told) -> Option<ShrinkSpec> {
+    let keep = keep(reader, section);
+    told.keep = keep;
+    let load: Option<Load> = load::load(reader, section, &told.address, Kinds::ClosedOnly);
+    let timeout_ms = timeout(reader, section);
+    Some(ShrinkSpec { keep: keep?.0, load: load?, timeout_ms: timeout_ms? })
+}
+
+/// The share that is left, given as such or as what goes, and where that is said.
+fn keep(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<(f64, Place)> {
+    let entry = reader.one_of(section, &["keep", "by"], "keep: 50%")?;
+    let percent = reader.required(section, &entry.key, "50%", values::percent)?;
+    let left = if entry.key == "keep" { percent } else { 100.0 - percent };
+    Some((values::share(left), entry.node.place_under(entry.key_place)))
+}
+
+fn timeout(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<u64> {
+    reader.defaulted(section, "timeout", 10_000, "10s", |k, n, e| {
+        values::duration_ms(k, n, 1..=LONGEST_TIMEOUT_MS, e)
+    })
+}
+
+/// A duration that is not nought.
+fn span(key: &str, node: &Node, example: &str) -> Result<u64, Complaint> {
+    values::duration_ms(key, node, 1..=LONGEST_MS, example)
+}
+
+fn at(section: &Section<'_>, key: &str) -> Place {
+    section.get(key).map_or(section.place(), |entry| entry.node.place_under(entry.key_place))
+}

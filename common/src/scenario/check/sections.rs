@@ -1,0 +1,161 @@
+//! The keys of a scenario, and the readers of every section but the phases.
+//!
+//! [`super::check`] hands over the tree of a file with its overrides applied; what comes out is the model. The key
+//! tables are also what the override paths are resolved against. Law: a default is taken only where a key is absent.
+
+use super::super::{DatasetSpec, FleetSpec, IndexSpec, Metric, PopulationSpec, SamplingSpec, Scenario};
+use super::fault::{Complaint, Place};
+use super::phases;
+use super::reader::{Reader, Section};
+use super::tree::{Node, Value};
+use super::values;
+
+/// Keys of the file.
+pub(super) const TOP: &[&str] =
+    &["name", "purpose", "seed", "dataset", "index", "population", "fleet", "sampling", "phases"];
+/// Keys of each section. No key is in two of them, so that a key alone says its section.
+pub(super) const SECTIONS: &[(&str, &[&str])] = &[
+    ("dataset", DATASET),
+    ("index", INDEX),
+    ("population", POPULATION),
+    ("fleet", FLEET),
+    ("sampling", SAMPLING),
+];
+const DATASET: &[&str] = &["base", "queries", "ground_truth", "rows"];
+const INDEX: &[&str] = &["algorithm", "metric", "dims", "m", "ef_construction"];
+const POPULATION: &[&str] = &["prefix"];
+const FLEET: &[&str] = &["workers", "lanes"];
+const SAMPLING: &[&str] = &["interval"];
+
+const METRICS: &[(&str, Metric)] =
+    &[("l2", Metric::L2), ("cosine", Metric::Cosine), ("inner_product", Metric::InnerProduct)];
+
+/// Row numbers are written with 12 digits in keys.
+const MOST_ROWS: u64 = 999_999_999_999;
+
+/// The scenario, or `None` when faults were noted.
+pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario> {
+    let start = match &tree.value {
+        Value::Mapping(_) => tree.place(),
+        _ => Place { source: 0, start: 0, end: 0 },
+    };
+    let top = reader.section("the scenario", start, tree, TOP)?;
+    let name = reader.required(&top, "name", "quick", run_name);
+    let purpose = reader.required(&top, "purpose", "how much memory a vector takes", values::text);
+    let seed = reader.defaulted(&top, "seed", 1, "1", |k, n, e| values::whole(k, n, 0..=u64::MAX, e));
+    let dataset = dataset(reader, &top);
+    let index = index(reader, &top);
+    let population = population(reader, &top);
+    let fleet = fleet(reader, &top);
+    let sampling = sampling(reader, &top);
+    let phases = phases::phases(reader, &top);
+    Some(Scenario {
+        name: name?,
+        purpose: purpose?,
+        seed: seed?,
+        dataset: dataset?,
+        index: index?,
+        population: population?,
+        fleet: fleet?,
+        sampling: sampling?,
+        phases: phases?,
+    })
+}
+
+fn dataset(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<DatasetSpec> {
+    needed(
+        reader,
+        top,
+        "dataset",
+        "{base: base.u8bin, queries: query.u8bin, ground_truth: groundtruth.bin}",
+    )?;
+    let section = reader.subsection(top, "dataset", DATASET)?;
+    let base = reader.required(&section, "base", "base.u8bin", values::text);
+    let queries = reader.required(&section, "queries", "query.u8bin", values::text);
+    let ground_truth = reader.required(&section, "ground_truth", "groundtruth.bin", values::text);
+    let rows = reader.optional(&section, "rows", "10000", |k, n, e| values::whole(k, n, 1..=MOST_ROWS, e));
+    Some(DatasetSpec { base: base?, queries: queries?, ground_truth: ground_truth?, rows: rows? })
+}
+
+fn index(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<IndexSpec> {
+    needed(reader, top, "index", "{algorithm: hnsw, metric: l2}")?;
+    let section = reader.subsection(top, "index", INDEX)?;
+    let algorithm =
+        reader.required(&section, "algorithm", "hnsw", |k, n, _| values::word(k, n, &[("hnsw", ())]));
+    let metric = reader.required(&section, "metric", "l2", |k, n, _| values::word(k, n, METRICS));
+    let dims = reader.optional(&section, "dims", "128", |k, n, e| count(k, n, 65_536, e));
+    let m = reader.defaulted(&section, "m", 16, "16", |k, n, e| count(k, n, 65_536, e));
+    let ef_construction =
+        reader.defaulted(&section, "ef_construction", 200, "200", |k, n, e| count(k, n, 1_000_000, e));
+    algorithm?;
+    Some(IndexSpec { metric: metric?, dims: dims?, m: m?, ef_construction: ef_construction? })
+}
+
+fn population(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<PopulationSpec> {
+    let section = reader.subsection(top, "population", POPULATION)?;
+    let prefix = reader.defaulted(&section, "prefix", "vst:".to_owned(), "\"vst:\"", prefix)?;
+    Some(PopulationSpec { prefix })
+}
+
+fn fleet(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<FleetSpec> {
+    let section = reader.subsection(top, "fleet", FLEET)?;
+    let workers = reader.defaulted(&section, "workers", 2, "2", |k, n, e| count(k, n, 10_000, e));
+    let lanes = reader.defaulted(&section, "lanes", 1, "1", |k, n, e| count(k, n, 1024, e));
+    Some(FleetSpec { workers: workers?, lanes: lanes? })
+}
+
+fn sampling(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SamplingSpec> {
+    let section = reader.subsection(top, "sampling", SAMPLING)?;
+    let interval_ms = reader.defaulted(&section, "interval", 1000, "1s", |k, n, e| {
+        values::duration_ms(k, n, 10..=3_600_000, e)
+    })?;
+    Some(SamplingSpec { interval_ms })
+}
+
+/// Notes one fault, instead of one per key, when a section that must be there is absent.
+fn needed(reader: &mut Reader<'_>, top: &Section<'_>, key: &str, example: &str) -> Option<()> {
+    reader.required(top, key, example, |_, _, _| Ok(()))
+}
+
+/// A whole number from 1 to `most`.
+pub(super) fn count(key: &str, node: &Node, most: u32, example: &str) -> Result<u32, Complaint> {
+    let n = values::whole(key, node, 1..=u64::from(most), example)?;
+    Ok(u32::try_from(n).unwrap_or(most))
+}
+
+/// The name is part of folder names and of the run's identifier.
+fn run_name(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
+    let name = values::text(key, node, example)?;
+    let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    if name.chars().all(fine) && name.len() <= 64 {
+        return Ok(name);
+    }
+    Err(Complaint::new(
+        format!("`{name}` cannot name a scenario"),
+        "part of folder names",
+        "use up to 64 small letters, digits, `-` and `_`",
+    ))
+}
+
+fn prefix(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
+    let prefix = match &node.value {
+        // A prefix of blanks is odd, but only an empty one would own every key of the target.
+        Value::Text(text) if !text.is_empty() => text.clone(),
+        _ => values::text(key, node, example)?,
+    };
+    if prefix.contains(['{', '}']) {
+        return Err(Complaint::new(
+            "`prefix` contains a brace",
+            "would put all keys into one slot",
+            "cluster keys with `{...}` share a slot; use a prefix without braces, for example `vst:`",
+        ));
+    }
+    if "_vst".starts_with(&prefix) || prefix.starts_with("_vst") {
+        return Err(Complaint::new(
+            "`prefix` covers the mark of ownership",
+            "overlaps `_vst`",
+            "vst marks what it owns by a key that begins with `_vst`; use another prefix, for example `vst:`",
+        ));
+    }
+    Ok(prefix)
+}

@@ -1,0 +1,80 @@
+//! Whether the phases can follow one another as they are listed.
+//!
+//! Fed with the step of every phase, also of those that have faults of their own, so that one slip hides no other. Law:
+//! in an accepted order every query finds an index and rows, and every shrink takes rows away.
+
+use super::fault::{Complaint, Place};
+use super::reader::Reader;
+
+/// What the order depends on.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    /// Name of the phase.
+    pub(super) address: String,
+    /// What it does.
+    pub(super) word: &'static str,
+    /// Where that stands.
+    pub(super) place: Place,
+    /// The share that a shrink leaves, and where that stands.
+    pub(super) keep: Option<(f64, Place)>,
+}
+
+/// Notes a fault for every phase that comes too early or does nothing.
+pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
+    let mut index: Option<&str> = None;
+    // The share of the planned rows that lives, and the phase that made it so.
+    let mut alive: Option<(f64, &str)> = None;
+    for phase in phases {
+        let Told { address, word, place, keep } = phase;
+        let complaint = match (*word, index, alive) {
+            ("create_index", Some(first), _) => Some(Complaint::new(
+                format!("phase `{address}` creates the index a second time"),
+                format!("phase `{first}` has created it"),
+                "keep one of the two",
+            )),
+            ("query", None, _) => Some(too_early(address, "asks", "an index", "create_index: {}")),
+            ("query" | "shrink", _, None) => {
+                let verb = if *word == "query" { "asks" } else { "deletes" };
+                Some(too_early(address, verb, "rows", "ingest: {load: {closed: {clients: 8, pipeline: 8}}}"))
+            }
+            ("query", _, Some((left, by))) if left <= 0.0 => Some(Complaint::new(
+                format!("phase `{address}` asks when no row is left"),
+                format!("phase `{by}` deletes all rows"),
+                "let the shrink keep some rows, or move this phase before it",
+            )),
+            _ => None,
+        };
+        if let Some(complaint) = complaint {
+            reader.complain(*place, complaint);
+        }
+        match *word {
+            "create_index" => index = Some(address),
+            "ingest" => alive = Some((1.0, address)),
+            "shrink" => {
+                if let (Some((keep, keep_place)), Some((left, by))) = (*keep, alive) {
+                    if keep >= left {
+                        reader.complain(keep_place, no_shrink(address, left, by));
+                    }
+                    alive = Some((keep, address));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn too_early(address: &str, verb: &str, what: &str, example: &str) -> Complaint {
+    Complaint::new(
+        format!("phase `{address}` {verb} before there are {what}").replace("are an", "is an"),
+        "too early",
+        format!("list a phase before it with `{example}`"),
+    )
+}
+
+fn no_shrink(address: &str, left: f64, by: &str) -> Complaint {
+    Complaint::new(
+        format!("phase `{address}` deletes nothing"),
+        format!("phase `{by}` leaves {}% as it is", left * 100.0),
+        "shares are of all planned rows, not of those that live: keep less than that",
+    )
+}

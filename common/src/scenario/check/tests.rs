@@ -1,0 +1,332 @@
+//! What a person sees for every kind of fault, and the laws of the checker.
+
+mod properties;
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+
+use super::super::{Arrival, Load, Step};
+use super::{BUILTIN, Faults, builtin, parse};
+
+/// A scenario without fault, short enough to be read at a glance.
+const SOUND: &str = "\
+name: sound
+purpose: the base of the tests
+dataset: {base: base.u8bin, queries: query.u8bin, ground_truth: truth.bin}
+index: {algorithm: hnsw, metric: l2}
+phases:
+  - name: create
+    create_index: {}
+  - name: load
+    ingest: {load: {closed: {clients: 8, pipeline: 8}}}
+  - name: ask
+    query: {k: 10, load: {open: {rate: 200/s, connections: 16}}, duration: 10s}
+  - name: halve
+    shrink: {keep: 50%, load: {closed: {clients: 8, pipeline: 8}}}
+";
+
+fn shown(faults: &Faults) -> String {
+    let mut text = String::new();
+    GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
+        .with_width(110)
+        .render_report(&mut text, faults)
+        .unwrap();
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// The sound scenario with one part replaced.
+fn with(old: &str, new: &str) -> String {
+    assert!(SOUND.contains(old), "{old} is not in the sound scenario");
+    SOUND.replacen(old, new, 1)
+}
+
+fn faults_of(text: &str) -> Faults {
+    parse(text, "case.yaml", &[]).expect_err("the text is wrong")
+}
+
+fn faults_with(overrides: &[(&str, &str)]) -> Faults {
+    parse(SOUND, "case.yaml", &pairs(overrides)).expect_err("an override is wrong")
+}
+
+fn pairs(overrides: &[(&str, &str)]) -> Vec<(String, String)> {
+    overrides.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect()
+}
+
+/// All messages, for cases where the picture adds nothing.
+fn messages(text: &str) -> Vec<String> {
+    faults_of(text).iter().map(|fault| fault.message().to_owned()).collect()
+}
+
+#[test]
+fn unknown_key() {
+    insta::assert_snapshot!(shown(&faults_of(&with("metric: l2}", "metric: l2, ef_constuction: 300}"))));
+}
+
+#[test]
+fn wrong_type() {
+    insta::assert_snapshot!(shown(&faults_of(&with("k: 10", "k: [10, 100]"))));
+}
+
+#[test]
+fn wrong_unit() {
+    let text = with("duration: 10s", "duration: 10")
+        .replace("rate: 200/s", "rate: 200ms")
+        .replace("keep: 50%", "keep: 0.5");
+    insta::assert_snapshot!(shown(&faults_of(&text)));
+}
+
+#[test]
+fn no_load() {
+    let text = with("ingest: {load: {closed: {clients: 8, pipeline: 8}}}", "ingest: {timeout: 10s}")
+        .replace("load: {open: {rate: 200/s, connections: 16}}, ", "");
+    insta::assert_snapshot!(shown(&faults_of(&text)));
+}
+
+#[test]
+fn open_load_for_ingest() {
+    let text =
+        with("ingest: {load: {closed: {clients: 8, pipeline: 8}}}", "ingest: {load: {open: {rate: 5/s}}}");
+    insta::assert_snapshot!(shown(&faults_of(&text)));
+}
+
+#[test]
+fn missing_keys() {
+    let text =
+        with("dataset: {base: base.u8bin, ", "dataset: {").replace("purpose: the base of the tests\n", "");
+    insta::assert_snapshot!(shown(&faults_of(&text)));
+}
+
+#[test]
+fn several_at_once() {
+    let text = "\
+name: Über alles
+purpose: 12
+seed: -1
+dataset: {base: base.u8bin, queries: query.u8bin, ground_truth: truth.bin, rows: 0}
+index: {algorithm: flat, metric: euclid, m: 16.5}
+population: {prefix: \"{ü}:\"}
+fleet: two
+phases:
+  - name: ask
+    query: {k: 0, load: {closed: {clients: 1}, open: {rate: 1/s, connections: 1}}, duration: 10 parsecs}
+  - name: nothing
+  - name: two things
+    checkpoint: {}
+    settle: {window: 2s, max_wait: 1s}
+";
+    insta::assert_snapshot!(shown(&faults_of(text)));
+}
+
+#[test]
+fn syntax_error() {
+    insta::assert_snapshot!(shown(&faults_of(&with("metric: l2}", "metric: \"ℓ²}"))));
+}
+
+#[test]
+fn bad_indentation() {
+    insta::assert_snapshot!(shown(&faults_of(&with(
+        "  - name: load\n    ingest",
+        "  - name: load\n   ingest"
+    ))));
+}
+
+#[test]
+fn a_syntax_error_is_found_behind_text_of_many_bytes() {
+    let faults = faults_of("name: sound\npurpose: 日本語 ℓ²\nindex: [é, 日本, @]\n");
+    let fault = faults.iter().next().unwrap();
+    assert_eq!(fault.text()[..fault.span().start].lines().last(), Some("index: [é, 日本, "));
+}
+
+#[test]
+fn repeated_key() {
+    insta::assert_snapshot!(shown(&faults_of(&with(
+        "phases:",
+        "index: {algorithm: hnsw, metric: cosine}\nphases:"
+    ))));
+}
+
+#[test]
+fn duplicate_phase_name() {
+    insta::assert_snapshot!(shown(&faults_of(&with("name: ask", "name: load"))));
+}
+
+#[test]
+fn wrong_order() {
+    let text = "\
+name: order
+purpose: every phase comes too early
+dataset: {base: base.u8bin, queries: query.u8bin, ground_truth: truth.bin}
+index: {algorithm: hnsw, metric: l2}
+phases:
+  - {name: ask, query: {k: 10, load: {closed: {clients: 1, pipeline: 1}}, duration: 1s}}
+  - {name: halve, shrink: {keep: 50%, load: {closed: {clients: 1, pipeline: 1}}}}
+  - {name: create, create_index: {}}
+  - {name: again, create_index: {}}
+  - {name: ask_nothing, query: {k: 10, load: {closed: {clients: 1, pipeline: 1}}, duration: 1s}}
+  - {name: load, ingest: {load: {closed: {clients: 1, pipeline: 1}}}}
+  - {name: by_half, shrink: {by: 50%, load: {closed: {clients: 1, pipeline: 1}}}}
+  - {name: same, shrink: {keep: 50%, load: {closed: {clients: 1, pipeline: 1}}}}
+";
+    insta::assert_snapshot!(shown(&faults_of(text)));
+}
+
+#[test]
+fn bad_overrides() {
+    let faults = faults_with(&[
+        ("rowz", "2000"),
+        ("phases.aks.duration", "2s"),
+        ("phases.ask.duration", "2"),
+        ("phases.load.duration", "2s"),
+        ("phases.ask", "1"),
+        ("dataset.base.name", "x"),
+        ("fleet..workers", "2"),
+        ("seed", "[1"),
+    ]);
+    insta::assert_snapshot!(shown(&faults));
+}
+
+#[test]
+fn empty_texts() {
+    for text in ["", "# nothing\n", "---\n", "[]", "7"] {
+        let faults = faults_of(text);
+        assert!(shown(&faults).contains("case.yaml"), "{text:?}");
+        assert!(faults.len() >= 1, "{text:?}");
+    }
+}
+
+#[test]
+fn a_prefix_owns_something_but_not_everything() {
+    for (prefix, fine) in [
+        ("vst:", true),
+        ("a", true),
+        ("", false),
+        ("{a}", false),
+        ("_", false),
+        ("_vst", false),
+        ("_vst:x", false),
+    ] {
+        let overrides = pairs(&[("prefix", &format!("\"{prefix}\""))]);
+        assert_eq!(parse(SOUND, "case.yaml", &overrides).is_ok(), fine, "{prefix:?}");
+    }
+}
+
+#[test]
+fn durations_rates_and_shares_in_all_spellings() {
+    let asked = |overrides: &[(&str, &str)]| {
+        let checked = parse(SOUND, "case.yaml", &pairs(overrides)).unwrap();
+        match checked.scenario.phases[2].step.clone() {
+            Step::Query(query) => query,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (text, ms) in [("250ms", 250), ("10s", 10_000), ("1m30s", 90_000), ("2h", 7_200_000), ("1.5s", 1500)]
+    {
+        assert_eq!(asked(&[("phases.ask.duration", text)]).duration_ms, ms, "{text}");
+    }
+    for (text, rate) in
+        [("500/s", 500.0), ("30k/s", 30_000.0), ("60/min", 1.0), ("0.5/s", 0.5), ("1800/h", 0.5)]
+    {
+        let load = Load::Open { arrival: Arrival::Constant { rate }, connections: 16 };
+        assert_eq!(asked(&[("phases.ask.load.open.rate", text)]).load, load, "{text}");
+    }
+    for (text, keep) in [("keep: 30%", 0.3), ("by: 30%", 0.7), ("keep: 0%", 0.0), ("keep: 12.5%", 0.125)] {
+        let scenario = parse(&with("keep: 50%", text), "case.yaml", &[]).unwrap().scenario;
+        let Step::Shrink(shrink) = &scenario.phases[3].step else { panic!("a shrink") };
+        assert_eq!(shrink.keep.to_bits(), f64::to_bits(keep), "{text}");
+    }
+}
+
+#[test]
+fn values_with_a_wrong_unit_are_refused() {
+    for duration in
+        ["10", "10/s", "50%", "s", "-1s", "0s", "1us", "1000h", "\"10\"", "~", "true", "{}", ".inf"]
+    {
+        assert_eq!(messages(&with("duration: 10s", &format!("duration: {duration}"))).len(), 1, "{duration}");
+    }
+    for rate in ["10", "10s", "0/s", "-1/s", "1e3/s", "inf/s", "1/day", "/s", "2G/s", "5M/", "[1/s]"] {
+        assert_eq!(messages(&with("rate: 200/s", &format!("rate: {rate}"))).len(), 1, "{rate}");
+    }
+    for share in ["0.5", "1", "101%", "-5%", "%", "half", "50 percent"] {
+        assert_eq!(messages(&with("keep: 50%", &format!("keep: {share}"))).len(), 1, "{share}");
+    }
+}
+
+#[test]
+fn overrides_reach_phases_by_name_and_lone_keys_by_their_section() {
+    let overrides = pairs(&[
+        ("rows", "2000"),
+        ("fleet.workers", "3"),
+        ("phases.ask.query.k", "5"),
+        ("phases.ask.load", "{closed: {clients: 2, pipeline: 1}}"),
+        ("phases.load.timeout", "3s"),
+        ("phases.create.name", "index"),
+    ]);
+    let plain = parse(SOUND, "case.yaml", &[]).unwrap().scenario;
+    let mut wanted = plain;
+    wanted.dataset.rows = Some(2000);
+    wanted.fleet.workers = 3;
+    "index".clone_into(&mut wanted.phases[0].name);
+    let Step::Ingest { timeout_ms, .. } = &mut wanted.phases[1].step else { panic!("an ingest") };
+    *timeout_ms = 3000;
+    let Step::Query(query) = &mut wanted.phases[2].step else { panic!("a query") };
+    query.k = 5;
+    query.load = Load::Closed { clients: 2, pipeline: 1 };
+    assert_eq!(parse(SOUND, "case.yaml", &overrides).unwrap().scenario, wanted);
+}
+
+#[test]
+fn anchors_repeat_a_load() {
+    let text =
+        with("load: {closed: {clients: 8, pipeline: 8}}", "load: &hard {closed: {clients: 8, pipeline: 8}}")
+            .replace(
+                "shrink: {keep: 50%, load: {closed: {clients: 8, pipeline: 8}}}",
+                "shrink: {keep: 50%, load: *hard}",
+            );
+    assert!(text.contains("*hard"));
+    assert_eq!(
+        parse(&text, "case.yaml", &[]).unwrap().scenario,
+        parse(SOUND, "case.yaml", &[]).unwrap().scenario
+    );
+}
+
+#[test]
+fn faults_found_later_point_at_the_value_or_at_the_nearest_key() {
+    let checked = parse(SOUND, "case.yaml", &pairs(&[("phases.ask.k", "500")])).unwrap();
+    let spanned = |path: &str| {
+        let faults = checked.source.fault(path, "message", "label", "hint");
+        let fault = faults.iter().next().unwrap().clone();
+        fault.text()[fault.span()].to_owned()
+    };
+    assert_eq!(spanned("phases.ask.query.k"), "500");
+    assert_eq!(spanned("phases.ask.query.ef_runtime"), "query");
+    assert_eq!(spanned("phases.halve"), "halve");
+    assert_eq!(spanned("dataset.base"), "base.u8bin");
+    assert_eq!(spanned("dataset.rows"), "dataset");
+    assert_eq!(spanned("fleet.workers"), "name");
+    let faults = checked.source.fault(
+        "phases.ask.query.k",
+        "k is 500, but the truth holds 100 neighbours",
+        "too deep",
+        "k <= 100",
+    );
+    insta::assert_snapshot!(shown(&faults));
+}
+
+#[test]
+fn a_byte_order_mark_and_carriage_returns_shift_nothing() {
+    for text in [format!("\u{feff}{SOUND}"), SOUND.replace('\n', "\r\n")] {
+        parse(&text, "case.yaml", &[]).unwrap();
+        let faults = faults_of(&text.replace("k: 10", "k: ten"));
+        let fault = faults.iter().next().unwrap();
+        assert_eq!(&fault.text()[fault.span()], "ten");
+    }
+}
+
+#[test]
+fn every_scenario_that_comes_with_vst_is_sound() {
+    for (name, text) in BUILTIN {
+        let checked = parse(text, name, &[]).unwrap_or_else(|faults| panic!("{}", shown(&faults)));
+        assert_eq!(checked.scenario.name, *name);
+        assert_eq!(builtin(name), Some(*text));
+    }
+    assert_eq!(builtin("slow"), None);
+}

@@ -1,0 +1,277 @@
+//! Who works on which range of a phase: the books of leases.
+//!
+//! Fed by `run::loading` with what workers ask for and hand back; the ranges come from a [`Cut`], so a billion rows
+//! cost no list. A range that was leased and is neither held nor back in the pool is done: done needs no memory.
+//! Law: each range is done exactly once, is never held by two at once, and is in exactly one of: never leased, in the
+//! pool, held, done.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vst_common::ids::Generation;
+use vst_common::ranges::{Cut, RowRange};
+
+/// After this many failed tries the range, and with it the phase, has failed.
+pub const TRIES: usize = 3;
+
+/// What became of a range that a worker handed back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// Every row of it ended well: it is done.
+    Done,
+    /// Not every row was tried; it is back in the pool.
+    Unfinished,
+    /// Some rows failed; it is back in the pool for another try.
+    Again,
+    /// It failed for the [`TRIES`]th time.
+    Failed,
+    /// This worker does not hold it (any more): nothing was booked.
+    NotHeld,
+}
+
+/// The leases of one phase.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    cut: Cut,
+    /// Ranges from this position on were never leased.
+    next: u64,
+    /// Positions that came back.
+    pool: BTreeSet<u64>,
+    held: BTreeMap<u64, Generation>,
+    /// Who failed a range, in order; only ranges that failed and are not done.
+    failed: BTreeMap<u64, Vec<Generation>>,
+    rows_done: u64,
+}
+
+impl Leases {
+    /// Nothing leased yet.
+    #[must_use]
+    pub fn new(cut: Cut) -> Self {
+        Self {
+            cut,
+            next: 0,
+            pool: BTreeSet::new(),
+            held: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            rows_done: 0,
+        }
+    }
+
+    /// Leases up to `wanted` ranges to a worker; fewer, or none, where no more are free.
+    ///
+    /// A range that this worker failed before is given to it only when nothing else is free, so that another worker
+    /// may try it first.
+    pub fn lease(&mut self, holder: Generation, wanted: u64) -> Vec<RowRange> {
+        let mut out = Vec::new();
+        while vst_common::count::len(out.len()) < wanted {
+            let Some(position) = self.pick(holder) else { break };
+            let Some(range) = self.cut.get(position) else { break };
+            self.held.insert(position, holder);
+            out.push(range);
+        }
+        out
+    }
+
+    fn pick(&mut self, holder: Generation) -> Option<u64> {
+        let mine = |p: &&u64| self.failed.get(*p).is_some_and(|by| by.contains(&holder));
+        if let Some(position) = self.pool.iter().find(|p| !mine(p)).copied() {
+            self.pool.remove(&position);
+            return Some(position);
+        }
+        if self.next < self.cut.count() {
+            self.next += 1;
+            return Some(self.next - 1);
+        }
+        self.pool.pop_first()
+    }
+
+    /// Takes a range back: `ok` rows ended well, `failed` did not, the rest was not tried.
+    pub fn hand_back(&mut self, holder: Generation, range: RowRange, ok: u64, failed: u64) -> Handed {
+        let Some(position) = self.cut.position(range) else { return Handed::NotHeld };
+        if self.held.get(&position) != Some(&holder) {
+            return Handed::NotHeld;
+        }
+        self.held.remove(&position);
+        if failed == 0 && ok >= range.len() {
+            self.failed.remove(&position);
+            self.rows_done = self.rows_done.saturating_add(range.len());
+            return Handed::Done;
+        }
+        self.pool.insert(position);
+        if failed == 0 {
+            return Handed::Unfinished;
+        }
+        let by = self.failed.entry(position).or_default();
+        by.push(holder);
+        if by.len() >= TRIES { Handed::Failed } else { Handed::Again }
+    }
+
+    /// A worker is lost: what it held goes back to the pool. Gives how many ranges that were.
+    pub fn lose(&mut self, holder: Generation) -> u64 {
+        let lost: Vec<u64> = self.held.iter().filter(|(_, h)| **h == holder).map(|(p, _)| *p).collect();
+        for position in &lost {
+            self.held.remove(position);
+            self.pool.insert(*position);
+        }
+        vst_common::count::len(lost.len())
+    }
+
+    /// Whether every range is done.
+    #[must_use]
+    pub fn all_done(&self) -> bool {
+        self.next >= self.cut.count() && self.pool.is_empty() && self.held.is_empty()
+    }
+
+    /// Ranges that are done.
+    #[must_use]
+    pub fn ranges_done(&self) -> u64 {
+        let open = vst_common::count::len(self.pool.len()).saturating_add(vst_common::count::len(self.held.len()));
+        self.next.saturating_sub(open)
+    }
+
+    /// Ranges of the phase.
+    #[must_use]
+    pub fn ranges_total(&self) -> u64 {
+        self.cut.count()
+    }
+
+    /// Rows in the ranges that are done.
+    #[must_use]
+    pub fn rows_done(&self) -> u64 {
+        self.rows_done
+    }
+
+    /// Who holds a range now.
+    #[must_use]
+    pub fn holder(&self, range: RowRange) -> Option<Generation> {
+        self.cut.position(range).and_then(|p| self.held.get(&p)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Deed {
+        Lease { by: u64, wanted: u64 },
+        Finish { pick: usize },
+        Fail { pick: usize },
+        Leave { pick: usize },
+        Twice { pick: usize },
+        Lose { by: u64 },
+    }
+
+    fn deed() -> impl Strategy<Value = Deed> {
+        prop_oneof![
+            3 => (1u64..5, 1u64..6).prop_map(|(by, wanted)| Deed::Lease { by, wanted }),
+            4 => any::<usize>().prop_map(|pick| Deed::Finish { pick }),
+            1 => any::<usize>().prop_map(|pick| Deed::Fail { pick }),
+            1 => any::<usize>().prop_map(|pick| Deed::Leave { pick }),
+            1 => any::<usize>().prop_map(|pick| Deed::Twice { pick }),
+            1 => (1u64..5).prop_map(|by| Deed::Lose { by }),
+        ]
+    }
+
+    /// What the test believes: who holds what, and how often each range was booked as done.
+    #[derive(Default)]
+    struct Model {
+        held: BTreeMap<RowRange, Generation>,
+        done: BTreeMap<RowRange, u32>,
+        last_done: Vec<(Generation, RowRange)>,
+    }
+
+    impl Model {
+        fn nth(&self, pick: usize) -> Option<(RowRange, Generation)> {
+            let n = self.held.len();
+            if n == 0 { None } else { self.held.iter().nth(pick % n).map(|(r, g)| (*r, *g)) }
+        }
+
+        fn take(&mut self, leases: &mut Leases, by: Generation, wanted: u64) {
+            for range in leases.lease(by, wanted) {
+                assert!(!self.held.contains_key(&range), "{range:?} leased while somebody holds it");
+                assert!(!self.done.contains_key(&range), "{range:?} leased although it is done");
+                self.held.insert(range, by);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_range_is_done_exactly_once_and_held_by_one(
+            start in 0u64..50, rows in 0u64..400, length in 1u64..40, deeds in prop::collection::vec(deed(), 0..120)
+        ) {
+            let cut = Cut::new(RowRange { start, end: start + rows }, length);
+            let mut leases = Leases::new(cut);
+            let mut model = Model::default();
+            for deed in deeds {
+                match deed {
+                    Deed::Lease { by, wanted } => model.take(&mut leases, Generation(by), wanted),
+                    Deed::Finish { pick } => if let Some((range, by)) = model.nth(pick) {
+                        prop_assert_eq!(leases.hand_back(by, range, range.len(), 0), Handed::Done);
+                        model.held.remove(&range);
+                        *model.done.entry(range).or_default() += 1;
+                        model.last_done.push((by, range));
+                    },
+                    Deed::Fail { pick } => if let Some((range, by)) = model.nth(pick) {
+                        let handed = leases.hand_back(by, range, 0, range.len());
+                        prop_assert!(matches!(handed, Handed::Again | Handed::Failed));
+                        model.held.remove(&range);
+                    },
+                    Deed::Leave { pick } => if let Some((range, by)) = model.nth(pick) {
+                        prop_assert_eq!(leases.hand_back(by, range, range.len() - 1, 0), Handed::Unfinished);
+                        model.held.remove(&range);
+                    },
+                    Deed::Twice { pick } => if !model.last_done.is_empty() {
+                        let (by, range) = model.last_done[pick % model.last_done.len()];
+                        prop_assert_eq!(leases.hand_back(by, range, range.len(), 0), Handed::NotHeld);
+                    },
+                    Deed::Lose { by } => {
+                        let gone = Generation(by);
+                        let held: Vec<RowRange> =
+                            model.held.iter().filter(|(_, g)| **g == gone).map(|(r, _)| *r).collect();
+                        prop_assert_eq!(leases.lose(gone), held.len() as u64);
+                        for range in held {
+                            model.held.remove(&range);
+                            prop_assert_eq!(leases.hand_back(gone, range, range.len(), 0), Handed::NotHeld);
+                        }
+                    }
+                }
+                prop_assert_eq!(leases.ranges_done(), model.done.len() as u64);
+                prop_assert_eq!(leases.rows_done(), model.done.keys().map(|r| r.len()).sum::<u64>());
+            }
+            // Whatever happened, one worker that stays finishes the phase.
+            let last = Generation(99);
+            for (range, by) in std::mem::take(&mut model.held) {
+                prop_assert_eq!(leases.hand_back(by, range, range.len(), 0), Handed::Done);
+                *model.done.entry(range).or_default() += 1;
+            }
+            while !leases.all_done() {
+                model.take(&mut leases, last, 3);
+                prop_assert!(!model.held.is_empty(), "not all done, yet nothing to lease");
+                for (range, by) in std::mem::take(&mut model.held) {
+                    prop_assert_eq!(leases.hand_back(by, range, range.len(), 0), Handed::Done);
+                    *model.done.entry(range).or_default() += 1;
+                }
+            }
+            prop_assert!(model.done.values().all(|n| *n == 1));
+            prop_assert_eq!(model.done.keys().map(|r| r.len()).sum::<u64>(), rows);
+        }
+    }
+
+    #[test]
+    fn a_failed_range_goes_to_another_worker_first_and_fails_the_third_time() {
+        let (a, b) = (Generation(1), Generation(2));
+        let mut leases = Leases::new(Cut::new(RowRange { start: 0, end: 20 }, 10));
+        let first = leases.lease(a, 1)[0];
+        assert_eq!(leases.hand_back(a, first, 4, 6), Handed::Again);
+        assert_ne!(leases.lease(a, 1)[0], first, "another range is still free");
+        assert_eq!(leases.lease(b, 1), vec![first]);
+        assert_eq!(leases.hand_back(b, first, 9, 1), Handed::Again);
+        assert_eq!(leases.lease(a, 1), vec![first], "nothing else is free");
+        assert_eq!(leases.hand_back(a, first, 9, 1), Handed::Failed);
+    }
+}

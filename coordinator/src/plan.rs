@@ -1,0 +1,158 @@
+//! What the run will do, decided before anything is started or written.
+//!
+//! Fed with the checked scenario, the headers of its data, the neighbour lists and what the target says of itself;
+//! read by the run, which goes through the phases in order. Law: planning is a pure function of those facts, the
+//! population before a phase is the population after the one before it, and the ranges of a phase are disjoint and
+//! cover its work.
+
+mod check;
+mod data;
+mod phases;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use vst_common::ids::PhaseIndex;
+use vst_common::live_set::LiveSet;
+use vst_common::phase::{PhaseOrder, SearchPlan};
+use vst_common::ranges::Cut;
+use vst_common::scenario::check::{Checked, Faults};
+use vst_common::scenario::{Scenario, SettleSpec};
+
+pub use data::{DataFacts, read_data};
+pub(crate) use phases::index_on;
+
+/// Name of the phase that vst puts before the scenario's: memory of the target before anything is loaded.
+pub const BASELINE: &str = "baseline";
+
+/// Hash field that holds the vector.
+pub const FIELD: &str = "vector";
+
+/// Copies of the base that a run loads.
+pub const COPIES: u32 = 1;
+
+/// Why a scenario cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its data cannot be used, or cannot give what it asks.
+    #[error(transparent)]
+    Data(#[from] Faults),
+}
+
+impl Error {
+    /// The faults, for whoever prints them with their places.
+    #[must_use]
+    pub fn faults(&self) -> Option<&Faults> {
+        match self {
+            Self::Data(faults) => Some(faults),
+        }
+    }
+}
+
+/// Reads what planning needs of the data and checks the scenario against it. Relative paths are taken from `base_dir`.
+///
+/// # Errors
+/// [`Error::Data`] with all faults.
+pub async fn check_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts, Error> {
+    let data = read_data(checked, base_dir).await?;
+    check(checked, &data)?;
+    Ok(data)
+}
+
+/// What the scenario asks of its data and the data cannot give: depth of the truth, dimensions, rows.
+///
+/// # Errors
+/// All faults at once, each at the key that asks too much.
+pub fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
+    check::check(checked, data)
+}
+
+/// The whole run, from a scenario, its data and the way in which the target is asked.
+///
+/// # Errors
+/// As [`check`], which it repeats.
+pub fn plan(checked: &Checked, data: &DataFacts, search: SearchPlan) -> Result<RunPlan, Faults> {
+    check(checked, data)?;
+    Ok(phases::plan(&checked.scenario, data, search))
+}
+
+/// The whole run.
+#[derive(Clone, Debug)]
+pub struct RunPlan {
+    /// What was asked for.
+    pub scenario: Scenario,
+    /// How KNN reaches all vectors, and the names of the indexes.
+    pub search: SearchPlan,
+    /// Rows of the base that take part.
+    pub rows: u64,
+    /// Dimensions of a vector.
+    pub dims: u32,
+    /// The phases in order; the first is the [`BASELINE`].
+    pub phases: Vec<PlannedPhase>,
+}
+
+/// One phase.
+#[derive(Clone, Debug)]
+pub struct PlannedPhase {
+    /// Its position in [`RunPlan::phases`].
+    pub index: PhaseIndex,
+    /// Unique name, the key of every table.
+    pub name: String,
+    /// What happens.
+    pub step: PlannedStep,
+    /// What is alive when it begins.
+    pub before: LiveSet,
+    /// What is alive when it has ended.
+    pub after: LiveSet,
+}
+
+impl PlannedPhase {
+    /// The word for its step in files and tables.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match &self.step {
+            PlannedStep::Checkpoint => "checkpoint",
+            PlannedStep::CreateIndex => "create_index",
+            PlannedStep::Settle(_) => "settle",
+            PlannedStep::Load(load) => load.word,
+        }
+    }
+
+    /// Warm-up and measured part, nanoseconds; 0 where something else ends the phase.
+    #[must_use]
+    pub fn length_ns(&self) -> u64 {
+        match &self.step {
+            PlannedStep::Load(load) if load.cut.is_none() => {
+                load.order.warm_up_ns.saturating_add(load.order.duration_ns)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// What happens in a phase.
+#[derive(Clone, Debug)]
+pub enum PlannedStep {
+    /// Memory is sampled on a target at rest.
+    Checkpoint,
+    /// The index is created.
+    CreateIndex,
+    /// Wait until the target has come to rest.
+    Settle(SettleSpec),
+    /// The fleet sends load.
+    Load(Box<LoadPlan>),
+}
+
+/// A phase in which the fleet sends load.
+#[derive(Clone, Debug)]
+pub struct LoadPlan {
+    /// `ingest`, `query` or `shrink`.
+    pub word: &'static str,
+    /// What each worker is told; `lanes_total` is filled in when the lanes are known.
+    pub order: PhaseOrder,
+    /// The ranges that are leased; `None` where shares of a schedule are dealt instead.
+    pub cut: Option<Cut>,
+    /// Commands that the server's counters are compared for, as `INFO commandstats` spells them.
+    pub commands: Vec<&'static str>,
+}

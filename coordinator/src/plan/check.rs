@@ -1,0 +1,120 @@
+//! Whether the data can give what the scenario asks; nothing is started when it cannot.
+
+use vst_common::count;
+use vst_common::live_set::LiveSet;
+use vst_common::scenario::check::{Checked, Faults};
+use vst_common::scenario::{QuerySpec, Step};
+
+use super::data::join;
+use super::phases::{live_sets, rows};
+use super::{BASELINE, DataFacts};
+
+pub(super) fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
+    let faults = [dims(checked, data), truth(checked, data), base_rows(checked, data)];
+    let mut faults: Vec<Faults> = faults.into_iter().flatten().collect();
+    let live = live_sets(&checked.scenario, rows(&checked.scenario, data));
+    for (phase, (before, after)) in checked.scenario.phases.iter().zip(live) {
+        let at = |key: &str| format!("phases.{}.{}.{key}", phase.name, phase.step.word());
+        if phase.name == BASELINE {
+            faults.push(checked.source.fault(
+                &format!("phases.{}.name", phase.name),
+                format!("`{BASELINE}` is the name of the phase that vst puts before all others"),
+                "this name is taken",
+                "choose another name for the phase",
+            ));
+        }
+        match &phase.step {
+            Step::Query(query) => faults.extend(asked(checked, data, query, before, &at("k"))),
+            Step::Shrink(_) if after.count() >= before.count() => faults.push(checked.source.fault(
+                &at("keep"),
+                format!("{} rows are alive before this phase and {} after it", before.count(), after.count()),
+                "deletes nothing",
+                "keep a smaller share of the planned rows than is alive",
+            )),
+            _ => {}
+        }
+    }
+    join(faults).map_or(Ok(()), Err)
+}
+
+fn dims(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
+    let mut faults = Vec::new();
+    let (base, queries) = (data.base.dims, data.queries.dims);
+    if queries != base {
+        faults.push(checked.source.fault(
+            "dataset.queries",
+            format!("the queries have {queries} dimensions, the base has {base}"),
+            format!("{queries} dimensions"),
+            "give the queries that belong to this base",
+        ));
+    }
+    if let Some(index) = checked.scenario.index.dims.filter(|dims| *dims != base) {
+        faults.push(checked.source.fault(
+            "index.dims",
+            format!("the index is to have {index} dimensions, the base has {base}"),
+            format!("the data has {base}"),
+            format!("write `dims: {base}` or leave it out"),
+        ));
+    }
+    faults
+}
+
+fn truth(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
+    let (known, queries) = (u64::from(data.truth.queries), data.queries.rows);
+    if known == queries {
+        return Vec::new();
+    }
+    vec![checked.source.fault(
+        "dataset.ground_truth",
+        format!("the truth knows the neighbours of {known} queries, there are {queries}"),
+        "belongs to other queries",
+        "give the truth that was computed for these queries",
+    )]
+}
+
+fn base_rows(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
+    let has = data.base.rows;
+    let Some(wanted) = checked.scenario.dataset.rows.filter(|wanted| *wanted > has) else { return Vec::new() };
+    vec![checked.source.fault(
+        "dataset.rows",
+        format!("{wanted} rows are asked for, the base has {has}"),
+        format!("the base has {has}"),
+        format!("write at most {has}, or leave it out to use them all"),
+    )]
+}
+
+/// A query phase against the depth of the truth and what of it is alive.
+fn asked(checked: &Checked, data: &DataFacts, query: &QuerySpec, live: LiveSet, key: &str) -> Vec<Faults> {
+    let (k, depth) = (query.k, data.truth.k);
+    if k > depth {
+        return vec![checked.source.fault(
+            key,
+            format!("k is {k}, the truth knows {depth} neighbours of each query"),
+            format!("deeper than the truth ({depth})"),
+            format!("ask for at most {depth} neighbours, or compute a deeper truth"),
+        )];
+    }
+    if live.count() < u64::from(k) {
+        return vec![checked.source.fault(
+            key,
+            format!("k is {k}, only {} rows are alive in this phase", live.count()),
+            "more than there are",
+            "put an ingest before this phase, or ask for fewer neighbours",
+        )];
+    }
+    let alive = |ids: &[u32]| count::len(ids.iter().filter(|id| live.is_live(0, u64::from(**id))).count());
+    let masked = (0..data.truth.queries).filter(|q| alive(data.truth.ids(*q)) < u64::from(k)).count();
+    if count::len(masked).saturating_mul(2) > u64::from(data.truth.queries) {
+        return vec![checked.source.fault(
+            key,
+            format!(
+                "recall@{k} is known for less than half of the {} queries: of the others fewer than {k} of their \
+                 {depth} known neighbours are alive in this phase",
+                data.truth.queries
+            ),
+            "the truth is too shallow for what is left",
+            "ask for fewer neighbours, keep more rows, or compute a deeper truth",
+        )];
+    }
+    Vec::new()
+}

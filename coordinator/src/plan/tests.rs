@@ -1,0 +1,136 @@
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use vst_common::dataset::{DatasetManifest, Element, Format};
+use vst_common::ground_truth::GroundTruth;
+use vst_common::phase::{SearchModule, Work};
+use vst_common::scenario::DatasetSpec;
+use vst_common::scenario::check::{builtin, parse};
+
+use super::*;
+
+fn scenarios() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios")
+}
+
+fn quick(overrides: &[(&str, &str)]) -> Checked {
+    let overrides: Vec<(String, String)> =
+        overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    parse(builtin("quick").unwrap(), "quick.yaml", &overrides).unwrap()
+}
+
+fn search() -> SearchPlan {
+    SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() }
+}
+
+fn vectors(rows: u64, dims: u32) -> DatasetManifest {
+    DatasetManifest {
+        url: "file:///d.u8bin".into(),
+        format: Format::U8bin,
+        rows,
+        dims,
+        element: Element::U8,
+        size_bytes: 0,
+        etag: None,
+    }
+}
+
+/// A base of `rows`, with the first `depth` rows as the neighbours of each query.
+fn data(rows: u64, queries: u32, depth: u32) -> DataFacts {
+    let ids: Vec<u32> = (0..queries).flat_map(|_| 0..depth).collect();
+    let distances = vec![0.0; ids.len()];
+    let url = String::from("file:///d");
+    DataFacts {
+        urls: DatasetSpec { base: url.clone(), queries: url.clone(), ground_truth: url, rows: None },
+        base: vectors(rows, 128),
+        queries: vectors(u64::from(queries), 128),
+        truth: GroundTruth { queries, k: depth, ids, distances },
+    }
+}
+
+fn messages(faults: &Faults) -> Vec<String> {
+    faults.iter().map(|f| format!("{} @ {}", f.message(), &f.text()[f.span()])).collect()
+}
+
+fn refused(checked: &Checked, data: &DataFacts) -> String {
+    messages(&check(checked, data).unwrap_err()).join("\n")
+}
+
+#[tokio::test]
+async fn the_quick_scenario_is_planned_on_its_own_data() {
+    let checked = quick(&[]);
+    let data = check_data(&checked, &scenarios()).await.unwrap();
+    let queries = data.queries.rows;
+    assert_eq!(data.to_string(), format!("10000 rows x 128 u8, {queries} queries, {} neighbours each", data.truth.k));
+    let plan = plan(&checked, &data, search()).unwrap();
+    let names: Vec<&str> = plan.phases.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names[..3], [BASELINE, "create", "load"]);
+    assert!(plan.phases.iter().zip(0u32..).all(|(p, i)| p.index == PhaseIndex(i)));
+    let live: Vec<u64> = plan.phases.iter().map(|p| p.after.count()).collect();
+    assert_eq!(live, [0, 0, 10_000, 10_000, 10_000, 10_000, 5_000, 5_000, 5_000, 5_000]);
+    let PlannedStep::Load(query) = &plan.phases[8].step else { panic!("phase 8 is the second query") };
+    let Work::Query { vectors, k, .. } = &query.order.work else { panic!("it asks") };
+    assert_eq!((vectors.live.count(), *k, query.cut), (5_000, 10, None));
+    assert!(vectors.dataset.base.starts_with("file:///"), "workers get absolute URLs");
+}
+
+#[tokio::test]
+async fn data_that_is_not_there_is_a_fault_at_the_key_that_names_it() {
+    let checked = quick(&[("dataset.base", "nowhere.u8bin"), ("dataset.ground_truth", "no.bin")]);
+    let error = check_data(&checked, &scenarios()).await.unwrap_err();
+    let said = messages(error.faults().unwrap());
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("nowhere.u8bin") && said[1].contains("no.bin"));
+}
+
+#[test]
+fn what_the_data_cannot_give_is_a_fault_with_its_place() {
+    let good = data(10_000, 10, 100);
+    assert!(check(&quick(&[("phases.delete_half.shrink.keep", "95%")]), &good).is_ok());
+    let deep = quick(&[("phases.query_full.query.k", "101"), ("phases.query_full.query.ef_runtime", "200")]);
+    assert!(refused(&deep, &good).contains("k is 101, the truth knows 100 neighbours of each query @ 101"));
+    assert!(refused(&quick(&[]), &DataFacts { queries: vectors(10, 96), ..good.clone() }).contains("96 dimensions"));
+    assert!(refused(&quick(&[]), &DataFacts { base: vectors(10_000, 64), ..good.clone() }).contains("index is to have"));
+    assert!(refused(&quick(&[]), &DataFacts { queries: vectors(11, 128), ..good.clone() }).contains("there are 11"));
+    assert!(refused(&quick(&[("dataset.rows", "10001")]), &good).contains("10001 rows are asked for"));
+    assert!(refused(&quick(&[]), &data(10_000, 10, 10)).contains("known for less than half"));
+}
+
+#[test]
+fn several_faults_are_told_at_once() {
+    let checked = quick(&[("dataset.rows", "10001"), ("phases.query_half.query.k", "101")]);
+    assert_eq!(check(&checked, &data(10_000, 10, 100)).unwrap_err().len(), 2);
+}
+
+proptest! {
+    #[test]
+    fn populations_follow_each_other_and_ranges_cover_the_work(
+        rows in 1_000u64..2_000_000, keep in 1u32..100, workers in 1u32..40, lanes in 1u32..8, seed in any::<u32>()
+    ) {
+        let mut checked = quick(&[("phases.delete_half.shrink.keep", &format!("{keep}%"))]);
+        checked.scenario.fleet.workers = workers;
+        checked.scenario.fleet.lanes = lanes;
+        checked.scenario.seed = u64::from(seed);
+        // Planned without the check of the truth, which is about recall and not about work.
+        let plan = phases::plan(&checked.scenario, &data(rows, 10, 100), search());
+        for pair in plan.phases.windows(2) {
+            prop_assert_eq!(pair[0].after, pair[1].before);
+        }
+        for phase in &plan.phases {
+            let PlannedStep::Load(load) = &phase.step else { continue };
+            let (before, after) = (phase.before.count(), phase.after.count());
+            prop_assert_eq!(load.cut.is_some(), before != after);
+            let Some(cut) = load.cut else { continue };
+            let mut next = before.min(after);
+            for i in 0..cut.count() {
+                let range = cut.get(i).unwrap();
+                prop_assert_eq!(range.start, next);
+                prop_assert!(range.len() <= 10_000);
+                next = range.end;
+            }
+            prop_assert_eq!(next, before.max(after));
+        }
+        prop_assert_eq!(plan.phases.last().unwrap().after.count(), (rows as f64 * f64::from(keep) / 100.0).round() as u64);
+    }
+}

@@ -1,0 +1,302 @@
+//! Who is in the fleet: registration, liveness, and the deal of lanes and nodes.
+//!
+//! Fed by the run with what arrives on worker streams; each stream is one [`Generation`]. Law: a name is registered at
+//! most once at a time, a member counts as lost when neither its stream nor its heartbeats are there, and what is lost
+//! never comes back under the same generation. The deals give each share of load and each node to exactly one member.
+
+use std::collections::BTreeMap;
+
+use vst_common::clock::MonoNs;
+use vst_common::ids::{Generation, WorkerId};
+
+/// What a worker says of itself when it comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its name, unique among the living.
+    pub worker: WorkerId,
+    /// Its version of vst.
+    pub version: String,
+    /// Shared secret, empty for none.
+    pub token: String,
+    /// Host it runs on.
+    pub host: String,
+    /// CPU cores it may use.
+    pub cores: u32,
+    /// Memory of its machine, bytes.
+    pub memory_bytes: u64,
+    /// Load lanes it runs.
+    pub lanes: u32,
+}
+
+/// Why a worker is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another version, which may mean another protocol or other content for the same seed.
+    #[error("worker {worker} is vst {theirs}, the coordinator is vst {own}: start the worker from version {own}")]
+    Version {
+        /// Who.
+        worker: WorkerId,
+        /// The coordinator's version.
+        own: String,
+        /// The worker's version.
+        theirs: String,
+    },
+    /// No token or another one. The tokens are not shown.
+    #[error("worker {worker} does not have this fleet's token: set VST_TOKEN to the coordinator's value")]
+    Token {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// The name is taken by a living worker.
+    #[error("a worker named {worker} is already here: give each worker its own name")]
+    Taken {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// No name or no lane.
+    #[error("worker `{worker}` came with {lanes} lanes: it needs a name and at least one lane")]
+    Empty {
+        /// Who.
+        worker: WorkerId,
+        /// How many lanes.
+        lanes: u32,
+    },
+}
+
+/// Whether a member can be counted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Registered and heard of lately.
+    Here,
+    /// Its stream ended or its heartbeats stopped before the run was over.
+    Lost,
+    /// Left after it was told to.
+    Left,
+}
+
+/// A registered worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What it said of itself; the token is removed.
+    pub arrival: Arrival,
+    /// When it was last heard of.
+    pub heard: MonoNs,
+    /// Whether it is there.
+    pub presence: Presence,
+}
+
+/// What admission and liveness depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The coordinator's version.
+    pub version: String,
+    /// The fleet's token, where there is one.
+    pub token: Option<String>,
+    /// A worker stops sending load when it has heard nothing for this long by its own clock, nanoseconds.
+    pub lease_ns: u64,
+    /// On top of the lease before a silent worker counts as lost: what clocks and networks may differ by.
+    pub margin_ns: u64,
+}
+
+/// The members, by the generation that their stream was given.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    terms: Terms,
+    members: BTreeMap<Generation, Member>,
+}
+
+impl Roster {
+    /// Nobody is here.
+    #[must_use]
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, members: BTreeMap::new() }
+    }
+
+    /// Registers the worker at the other end of a stream.
+    ///
+    /// # Errors
+    /// [`Refusal`] with the text that the worker is told.
+    pub fn register(&mut self, generation: Generation, arrival: Arrival, now: MonoNs) -> Result<(), Refusal> {
+        let worker = arrival.worker.clone();
+        if arrival.version != self.terms.version {
+            return Err(Refusal::Version { worker, own: self.terms.version.clone(), theirs: arrival.version });
+        }
+        if let Some(token) = &self.terms.token
+            && !same_secret(token.as_bytes(), arrival.token.as_bytes())
+        {
+            return Err(Refusal::Token { worker });
+        }
+        if arrival.lanes == 0 || worker.as_str().is_empty() {
+            return Err(Refusal::Empty { worker, lanes: arrival.lanes });
+        }
+        let taken = |m: &Member| m.presence == Presence::Here && m.arrival.worker == worker;
+        if self.members.contains_key(&generation) || self.members.values().any(taken) {
+            return Err(Refusal::Taken { worker });
+        }
+        let arrival = Arrival { token: String::new(), ..arrival };
+        self.members.insert(generation, Member { arrival, heard: now, presence: Presence::Here });
+        Ok(())
+    }
+
+    /// A sign of life.
+    pub fn heard(&mut self, generation: Generation, now: MonoNs) {
+        if let Some(member) = self.members.get_mut(&generation) {
+            member.heard = member.heard.max(now);
+        }
+    }
+
+    /// Marks a member; gives whether it was here until now.
+    pub fn mark(&mut self, generation: Generation, presence: Presence) -> bool {
+        match self.members.get_mut(&generation) {
+            Some(member) if member.presence == Presence::Here => {
+                member.presence = presence;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Members that are here and have been silent for longer than lease and margin.
+    #[must_use]
+    pub fn silent(&self, now: MonoNs) -> Vec<Generation> {
+        let patience = self.terms.lease_ns.saturating_add(self.terms.margin_ns);
+        self.here().filter(|(_, m)| now.saturating_sub(m.heard) > patience).map(|(g, _)| g).collect()
+    }
+
+    /// Members that are here, in the order in which they came.
+    pub fn here(&self) -> impl Iterator<Item = (Generation, &Member)> {
+        self.members.iter().filter(|(_, m)| m.presence == Presence::Here).map(|(g, m)| (*g, m))
+    }
+
+    /// Number of members that are here.
+    #[must_use]
+    pub fn count_here(&self) -> usize {
+        self.here().count()
+    }
+
+    /// All that ever registered.
+    pub fn all(&self) -> impl Iterator<Item = (Generation, &Member)> {
+        self.members.iter().map(|(g, m)| (*g, m))
+    }
+
+    /// A member, whatever became of it.
+    #[must_use]
+    pub fn get(&self, generation: Generation) -> Option<&Member> {
+        self.members.get(&generation)
+    }
+
+    /// Deals lanes: for each member that is here the position of its first lane and how many it runs.
+    ///
+    /// The lanes are consecutive from 0, so shares dealt by position go to exactly one lane each.
+    #[must_use]
+    pub fn deal_lanes(&self) -> Vec<(Generation, u32, u32)> {
+        let mut first = 0u32;
+        self.here()
+            .map(|(generation, member)| {
+                let lanes = member.arrival.lanes;
+                let dealt = (generation, first, lanes);
+                first = first.saturating_add(lanes);
+                dealt
+            })
+            .collect()
+    }
+
+    /// Deals things to watch, one member each; the same deal as long as the members are the same.
+    #[must_use]
+    pub fn deal<'a, T>(&self, things: &'a [T]) -> Vec<(Generation, Vec<&'a T>)> {
+        let here: Vec<Generation> = self.here().map(|(g, _)| g).collect();
+        let mut dealt: Vec<(Generation, Vec<&T>)> = here.into_iter().map(|g| (g, Vec::new())).collect();
+        let n = dealt.len();
+        for (i, thing) in things.iter().enumerate() {
+            if let Some((_, own)) = i.checked_rem(n).and_then(|at| dealt.get_mut(at)) {
+                own.push(thing);
+            }
+        }
+        dealt
+    }
+}
+
+/// Compares without giving away by its duration where two secrets differ.
+pub(crate) fn same_secret(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0u8, |difference, (x, y)| difference | (x ^ y)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn terms() -> Terms {
+        Terms { version: "1".into(), token: Some("secret".into()), lease_ns: 100, margin_ns: 10 }
+    }
+
+    fn arrival(name: &str, lanes: u32) -> Arrival {
+        Arrival {
+            worker: WorkerId::new(name),
+            version: "1".into(),
+            token: "secret".into(),
+            host: "h".into(),
+            cores: 2,
+            memory_bytes: 1,
+            lanes,
+        }
+    }
+
+    #[test]
+    fn another_version_a_wrong_token_and_a_taken_name_are_refused() {
+        let mut roster = Roster::new(terms());
+        let refused = |roster: &mut Roster, a: Arrival| roster.register(Generation(9), a, 0).unwrap_err();
+        let other = Arrival { version: "2".into(), ..arrival("a", 1) };
+        assert!(matches!(refused(&mut roster, other), Refusal::Version { .. }));
+        for wrong in ["", "secre", "Secret", "secret "] {
+            let error = refused(&mut roster, Arrival { token: wrong.into(), ..arrival("a", 1) });
+            assert!(matches!(error, Refusal::Token { .. }));
+            assert!(!error.to_string().contains("secre"), "a refusal shows no token");
+        }
+        assert!(matches!(refused(&mut roster, arrival("a", 0)), Refusal::Empty { .. }));
+        roster.register(Generation(1), arrival("a", 1), 0).unwrap();
+        assert!(matches!(refused(&mut roster, arrival("a", 1)), Refusal::Taken { .. }));
+        assert!(roster.mark(Generation(1), Presence::Lost));
+        roster.register(Generation(2), arrival("a", 1), 0).unwrap();
+    }
+
+    #[test]
+    fn silence_past_lease_and_margin_is_loss_and_a_lost_member_does_not_come_back() {
+        let mut roster = Roster::new(terms());
+        roster.register(Generation(1), arrival("a", 1), 0).unwrap();
+        roster.register(Generation(2), arrival("b", 1), 0).unwrap();
+        roster.heard(Generation(2), 50);
+        assert_eq!(roster.silent(110), vec![]);
+        assert_eq!(roster.silent(111), vec![Generation(1)]);
+        assert!(roster.mark(Generation(1), Presence::Lost));
+        roster.heard(Generation(1), 112);
+        assert!(!roster.mark(Generation(1), Presence::Left));
+        assert_eq!(roster.count_here(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn each_lane_and_each_node_goes_to_exactly_one_member(
+            lanes in prop::collection::vec(1u32..9, 1..20), lost in prop::collection::vec(any::<bool>(), 20), nodes in 0usize..30
+        ) {
+            let mut roster = Roster::new(terms());
+            for (i, n) in lanes.iter().enumerate() {
+                roster.register(Generation(i as u64 + 1), arrival(&format!("w{i}"), *n), 0).unwrap();
+                if i > 0 && lost[i] {
+                    roster.mark(Generation(i as u64 + 1), Presence::Lost);
+                }
+            }
+            let mut next = 0;
+            for (generation, first, count) in roster.deal_lanes() {
+                prop_assert_eq!(first, next);
+                prop_assert_eq!(roster.get(generation).unwrap().presence, Presence::Here);
+                next += count;
+            }
+            let nodes: Vec<usize> = (0..nodes).collect();
+            let mut dealt: Vec<usize> = roster.deal(&nodes).into_iter().flat_map(|(_, own)| own).copied().collect();
+            dealt.sort_unstable();
+            prop_assert_eq!(dealt, nodes);
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The run as a state machine: what happens is an [`Event`], what to do about it an [`Action`].
+//!
+//! Fed by `serve` (ticks, worker streams, the log, finished effects), which also performs the actions and reports
+//! back. Pure: time is an argument, nothing here waits. Law: a phase ends only when every worker that was armed for it
+//! has ended it or is lost, its end is logged only after what the workers stated is delivered or given up on, and
+//! the log says started and ended in turns, in the order of the plan. The legal moves are in `run::state`.
+
+mod beginning;
+mod book;
+mod checkpointing;
+mod closing;
+mod ending;
+mod gathering;
+mod loading;
+mod settling;
+#[cfg(test)]
+mod simulation;
+mod state;
+
+use std::sync::Arc;
+
+use vst_common::clock::{MonoNs, WallNs};
+use vst_common::entry::{Control, RunState, Totals};
+use vst_common::exit::Exit;
+use vst_common::ids::{Generation, PhaseIndex};
+use vst_common::phase::PhaseOrder;
+use vst_common::ranges::RowRange;
+
+use crate::plan::RunPlan;
+use crate::roster::{Arrival, Presence, Refusal, Roster};
+pub use book::{Findings, Settings, View};
+use book::Book;
+use state::State;
+
+/// Names one log record until it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Start or end of a phase of load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// Before the first request.
+    Start,
+    /// After the last reply.
+    End,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Time went by. Comes often enough for deadlines of a tenth of a second.
+    Tick,
+    /// A worker said something on its stream.
+    Said(Generation, Said),
+    /// A worker's stream ended, whoever ended it.
+    StreamEnded(Generation),
+    /// The log holds this worker's batches up to this sequence, without a gap.
+    Delivered(Generation, u64),
+    /// A record is durable, with all before it.
+    Logged(Ticket),
+    /// The index exists on every node.
+    IndexCreated,
+    /// The server's counters were read and handed to the log.
+    CommandsCounted(Edge),
+    /// An answer to [`Action::ReadRest`].
+    RestRead(Rest),
+    /// Everything acknowledged is in parts.
+    Archived,
+    /// Something could not be done; the run cannot go on.
+    Failed(Failure),
+    /// Somebody wants the run to end early. The second time it ends at once.
+    Stop(String),
+}
+
+/// What a worker says.
+#[derive(Clone, Debug)]
+pub enum Said {
+    /// The first word.
+    Hello(Arrival),
+    /// It is alive.
+    Heartbeat {
+        /// Its clock when it asked.
+        worker_mono: MonoNs,
+        /// The coordinator's clock when that came.
+        at: MonoNs,
+    },
+    /// Ready for the phase.
+    Armed(PhaseIndex),
+    /// It can take up to `ranges` more ranges.
+    LeaseRequest {
+        /// For which phase.
+        phase: PhaseIndex,
+        /// How many it can take.
+        ranges: u32,
+    },
+    /// It hands a range back.
+    RangeDone {
+        /// Of which phase.
+        phase: PhaseIndex,
+        /// The range.
+        range: RowRange,
+        /// Rows that ended well.
+        ok: u64,
+        /// Rows that did not.
+        failed: u64,
+        /// The first error's text, empty for none.
+        first_error: String,
+    },
+    /// It has ended the phase.
+    PhaseDone(Statement),
+    /// It cannot go on.
+    Fault {
+        /// In which phase.
+        phase: PhaseIndex,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A worker's last word about a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The phase.
+    pub phase: PhaseIndex,
+    /// Last sequence that it delivers for the phase, over all tables; 0 if it delivered nothing so far.
+    pub last_sequence: u64,
+    /// What became of its requests.
+    pub totals: Totals,
+}
+
+/// How far the target is from rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// `used_memory` summed over all nodes, bytes.
+    pub used_memory_bytes: u64,
+    /// What is still going on (a backfill, queued mutations), in words; `None` when nothing is.
+    pub busy: Option<String>,
+}
+
+/// Why the run cannot go on, and what a script is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// For people: lower case, with the fix where one is known.
+    pub reason: String,
+    /// Whether the run log itself is what failed, so that nothing more can be logged.
+    pub log_lost: bool,
+}
+
+/// Something to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send to a worker.
+    Tell(Generation, Tell),
+    /// Tell a worker why it is not let in, and end its stream.
+    Refuse(Generation, Refusal),
+    /// End the stream of a worker that counts as lost, so that it learns of it.
+    Dismiss(Generation),
+    /// Append to the run log, in the order of the actions. Answered by [`Event::Logged`].
+    Log(Ticket, Control),
+    /// Create the index. Answered by [`Event::IndexCreated`].
+    CreateIndex,
+    /// Read the server's command counters on every node. Answered by [`Event::CommandsCounted`].
+    CountCommands {
+        /// For which phase.
+        phase: PhaseIndex,
+        /// At its start or its end.
+        edge: Edge,
+    },
+    /// Ask every node how far it is from rest. Answered by [`Event::RestRead`].
+    ReadRest,
+    /// Write a row of the table of events.
+    Note(Note),
+    /// Turn the log into parts. Answered by [`Event::Archived`].
+    Archive,
+    /// The run is over.
+    Finish(Verdict),
+}
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub enum Tell {
+    /// It is a member.
+    Welcome,
+    /// Its heartbeat was heard; with this its lease is renewed, so only members that are here get it.
+    Heard {
+        /// Its clock when it asked.
+        worker_mono: MonoNs,
+        /// The coordinator's clock when that came.
+        at: MonoNs,
+    },
+    /// Get ready for a phase.
+    Arm {
+        /// The order.
+        order: Arc<PhaseOrder>,
+        /// Position of the worker's first lane in the deal of shares.
+        first_lane: u32,
+        /// Lanes that it runs.
+        lanes: u32,
+    },
+    /// The schedule begins.
+    Start {
+        /// Which phase.
+        phase: PhaseIndex,
+        /// When, on the coordinator's clock.
+        at: MonoNs,
+        /// The same instant on the wall clock.
+        at_wall: WallNs,
+    },
+    /// Ranges for it; `exhausted` when all work of the phase is done.
+    Lease {
+        /// Of which phase.
+        phase: PhaseIndex,
+        /// The ranges.
+        ranges: Vec<RowRange>,
+        /// Whether there will be no more.
+        exhausted: bool,
+    },
+    /// Send nothing new and end the phase.
+    Drain(PhaseIndex),
+    /// Sample these nodes, positions in the target's list of nodes, for this phase.
+    Observe {
+        /// The phase that samples belong to from now on.
+        phase: PhaseIndex,
+        /// Which nodes.
+        nodes: Vec<usize>,
+        /// Whether the index exists.
+        indexed: bool,
+    },
+    /// The run is over.
+    Close(String),
+}
+
+/// A row of the table of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Kind: `worker_joined`, `worker_lost`, `range_failed`, ...
+    pub kind: &'static str,
+    /// The worker that it is about.
+    pub worker: Option<Generation>,
+    /// The phase in which it happened.
+    pub phase: PhaseIndex,
+    /// Details for people.
+    pub detail: String,
+}
+
+/// How the run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// How, as the log says it.
+    pub state: RunState,
+    /// The exit code.
+    pub exit: Exit,
+    /// Why, for people; empty when it just ended well.
+    pub reason: String,
+}
+
+impl Verdict {
+    /// The run could not go on.
+    #[must_use]
+    pub fn failed(exit: Exit, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { state: RunState::Failed { reason: reason.clone() }, exit, reason }
+    }
+
+    /// Somebody wanted it to end.
+    #[must_use]
+    pub fn interrupted(reason: &str) -> Self {
+        Self { state: RunState::Interrupted, exit: Exit::Interrupted, reason: format!("interrupted: {reason}") }
+    }
+
+    /// All phases are over.
+    #[must_use]
+    pub fn finished(exit: Exit, reason: impl Into<String>) -> Self {
+        Self { state: RunState::Finished, exit, reason: reason.into() }
+    }
+}
+
+/// The run.
+#[derive(Debug)]
+pub struct RunCore {
+    book: Book,
+    state: State,
+    stops: u32,
+}
+
+impl RunCore {
+    /// Nothing has happened yet; gathering begins now. `nodes` is how many nodes the target has.
+    #[must_use]
+    pub fn new(plan: Arc<RunPlan>, settings: Settings, roster: Roster, nodes: usize, now: MonoNs) -> Self {
+        let state = gathering::Gathering::new(&settings, now).into();
+        Self { book: Book::new(plan, settings, roster, nodes, now), state, stops: 0 }
+    }
+
+    /// Takes in what happened and says what to do, in order.
+    pub fn step(&mut self, event: Event, now: MonoNs) -> Vec<Action> {
+        match event {
+            Event::Tick => {
+                for generation in self.book.roster.silent(now) {
+                    self.leave(generation, now, "sent no heartbeat for longer than its lease");
+                }
+                self.advance(Happened::Tick, now);
+            }
+            Event::Said(generation, said) => self.said(generation, said, now),
+            Event::StreamEnded(generation) => self.leave(generation, now, "its stream ended"),
+            Event::Delivered(generation, sequence) => {
+                self.book.delivered(generation, sequence);
+                self.advance(Happened::Delivered, now);
+            }
+            Event::Logged(ticket) => self.advance(Happened::Logged(ticket), now),
+            Event::IndexCreated => self.advance(Happened::IndexCreated, now),
+            Event::CommandsCounted(edge) => self.advance(Happened::CommandsCounted(edge), now),
+            Event::RestRead(rest) => self.advance(Happened::RestRead(rest), now),
+            Event::Archived => self.advance(Happened::Archived, now),
+            Event::Failed(failure) => self.replace(|state, book| state.fail(failure, now, book)),
+            Event::Stop(reason) => {
+                self.stops = self.stops.saturating_add(1);
+                let at_once = self.stops > 1;
+                self.replace(|state, book| state.stop(&reason, at_once, now, book));
+            }
+        }
+        self.book.take_actions()
+    }
+
+    /// What a person is shown.
+    #[must_use]
+    pub fn view(&self, now: MonoNs) -> View {
+        let (units_done, units_total) = self.state.units();
+        self.book.view(self.state.word(), units_done, units_total, now)
+    }
+
+    /// Whether [`Action::Finish`] was given.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// The members, for those who write their names.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.book.roster
+    }
+
+    fn said(&mut self, generation: Generation, said: Said, now: MonoNs) {
+        self.book.roster.heard(generation, now);
+        let said = match said {
+            Said::Hello(arrival) => return self.hello(generation, arrival, now),
+            other => other,
+        };
+        // Whoever is not (or no longer) a member has lost its leases: what it says must change nothing, and no answer
+        // may renew its right to send load.
+        let here = self.book.roster.get(generation).is_some_and(|m| m.presence == Presence::Here);
+        match said {
+            _ if !here => {}
+            Said::Heartbeat { worker_mono, at } => self.book.tell(generation, Tell::Heard { worker_mono, at }),
+            said => self.advance(Happened::Said(generation, said), now),
+        }
+    }
+
+    fn hello(&mut self, generation: Generation, arrival: Arrival, now: MonoNs) {
+        match self.book.roster.register(generation, arrival, now) {
+            Ok(()) => {
+                self.book.joined(generation, now);
+                self.advance(Happened::Joined(generation), now);
+            }
+            Err(refusal) => {
+                self.book.note("worker_refused", None, refusal.to_string());
+                self.book.act(Action::Refuse(generation, refusal));
+            }
+        }
+    }
+
+    fn leave(&mut self, generation: Generation, now: MonoNs, how: &str) {
+        let wanted = self.state.is_closing();
+        let presence = if wanted { Presence::Left } else { Presence::Lost };
+        if !self.book.roster.mark(generation, presence) {
+            return;
+        }
+        self.book.act(Action::Dismiss(generation));
+        self.book.left(generation, how, !wanted, now);
+        if !wanted && self.state.counts_losses() {
+            self.book.lost(generation);
+        }
+        self.advance(Happened::Left(generation), now);
+    }
+
+    fn advance(&mut self, happened: Happened, now: MonoNs) {
+        self.replace(|state, book| state.advance(happened, now, book));
+    }
+
+    fn replace(&mut self, step: impl FnOnce(State, &mut Book) -> State) {
+        let state = std::mem::replace(&mut self.state, State::Over);
+        self.state = step(state, &mut self.book);
+    }
+}
+
+/// An event as the states see it, after the roster has been brought up to date.
+#[derive(Clone, Debug)]
+pub(crate) enum Happened {
+    /// Time went by.
+    Tick,
+    /// A member came.
+    Joined(Generation),
+    /// A member is gone; the roster says whether lost or left.
+    Left(Generation),
+    /// A member that is here said something other than hello and heartbeat.
+    Said(Generation, Said),
+    /// More is in the log.
+    Delivered,
+    Logged(Ticket),
+    IndexCreated,
+    CommandsCounted(Edge),
+    RestRead(Rest),
+    Archived,
+}

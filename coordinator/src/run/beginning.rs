@@ -1,0 +1,96 @@
+//! The first moments of a phase. A phase without load is logged as started at once and then does its step; one with
+//! load is armed first, because its start instant is part of what is logged.
+
+use vst_common::clock::MonoNs;
+use vst_common::exit::Exit;
+use vst_common::scenario::SettleSpec;
+
+use super::book::Book;
+use super::checkpointing::Checkpointing;
+use super::closing::Closing;
+use super::ending::Ending;
+use super::loading::Arming;
+use super::settling::Settling;
+use super::state::{State, TransitionTo};
+use super::{Action, Happened, Ticket, Verdict};
+use crate::plan::PlannedStep;
+
+/// Begins the next phase, or closes the run after the last.
+pub(crate) fn begin_next<S>(from: S, now: MonoNs, book: &mut Book) -> State
+where
+    S: TransitionTo<Beginning> + TransitionTo<Arming>,
+{
+    if book.next_phase(now).is_none() {
+        return Closing::enter(book.verdict(), now, book);
+    }
+    let step = match book.phase().map(|p| p.step.clone()) {
+        Some(PlannedStep::Load(load)) => {
+            return match Arming::new(*load, now, book) {
+                Some(arming) => from.to(arming),
+                None => {
+                    let verdict = Verdict::failed(Exit::Fleet, "no worker is left to send load");
+                    Closing::enter(verdict, now, book)
+                }
+            };
+        }
+        Some(PlannedStep::CreateIndex) => Quiet::CreateIndex,
+        Some(PlannedStep::Settle(spec)) => Quiet::Settle(spec),
+        Some(PlannedStep::Checkpoint) | None => Quiet::Checkpoint,
+    };
+    let ticket = book.log_phase_started(now, None);
+    from.to(Beginning { ticket, step })
+}
+
+/// A step without load.
+#[derive(Debug)]
+enum Quiet {
+    CreateIndex,
+    Settle(SettleSpec),
+    Checkpoint,
+}
+
+/// The start of a phase without load is on its way into the log.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    ticket: Ticket,
+    step: Quiet,
+}
+
+impl Beginning {
+    pub(crate) fn advance(self, happened: &Happened, now: MonoNs, book: &mut Book) -> State {
+        match happened {
+            Happened::Logged(ticket) if *ticket == self.ticket => {}
+            _ => return State::Beginning(self),
+        }
+        book.observing = true;
+        book.observe();
+        match &self.step {
+            Quiet::CreateIndex => {
+                book.act(Action::CreateIndex);
+                self.to(Creating)
+            }
+            Quiet::Checkpoint => self.to(Checkpointing::new(now, book)),
+            Quiet::Settle(spec) => {
+                let settling = Settling::new(spec.clone(), now);
+                self.to(settling)
+            }
+        }
+    }
+}
+
+/// The index is being created.
+#[derive(Debug)]
+pub(crate) struct Creating;
+
+impl Creating {
+    pub(crate) fn advance(self, happened: &Happened, now: MonoNs, book: &mut Book) -> State {
+        match happened {
+            Happened::IndexCreated => {
+                book.indexed = true;
+                book.observe();
+                self.to(Ending::quiet(now, book))
+            }
+            _ => State::Creating(self),
+        }
+    }
+}

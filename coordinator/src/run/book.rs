@@ -1,0 +1,357 @@
+//! What all states of a run share: the plan, the members, what was delivered, what went wrong, what to do next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vst_common::clock::{MonoNs, SECOND_NS, WallNs};
+use vst_common::count;
+use vst_common::entry::{Control, PhaseEnded, PhaseOutcome, PhaseStarted, RunState, Totals};
+use vst_common::exit::Exit;
+use vst_common::ids::{Generation, PhaseIndex, WorkerId};
+use vst_common::phase::PhaseOrder;
+
+use super::{Action, Note, Tell, Ticket, Verdict};
+use crate::plan::{BASELINE, PlannedPhase, RunPlan};
+use crate::roster::Roster;
+
+/// How long the run waits for what, nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Workers that must be there before the first phase.
+    pub workers_wanted: usize,
+    /// For the workers to come.
+    pub gather_ns: u64,
+    /// For the workers to get ready for a phase.
+    pub arm_ns: u64,
+    /// From naming the start instant to the start: for it to become durable and to reach the workers.
+    pub start_lead_ns: u64,
+    /// The least of it that must be left when it is durable; otherwise a later instant is named.
+    pub start_notice_ns: u64,
+    /// After the end of a phase's schedule and drain before a worker that did not end it counts as lost.
+    pub grace_ns: u64,
+    /// For what workers stated at the end of a phase to be delivered.
+    pub delivery_ns: u64,
+    /// For the workers to leave.
+    pub leave_ns: u64,
+    /// Between two samples of a node.
+    pub sample_interval_ns: u64,
+    /// The wall clock minus the monotonic clock when the run began. Labels do not follow later steps of the wall clock.
+    pub wall_minus_mono_ns: i64,
+}
+
+impl Settings {
+    /// What a run uses where nothing else is asked for.
+    #[must_use]
+    pub fn new(workers_wanted: usize, sample_interval_ns: u64, wall_minus_mono_ns: i64) -> Self {
+        Self {
+            workers_wanted,
+            gather_ns: 60 * SECOND_NS,
+            arm_ns: 120 * SECOND_NS,
+            start_lead_ns: SECOND_NS,
+            start_notice_ns: SECOND_NS / 5,
+            grace_ns: 30 * SECOND_NS,
+            delivery_ns: 60 * SECOND_NS,
+            leave_ns: 60 * SECOND_NS,
+            sample_interval_ns,
+            wall_minus_mono_ns,
+        }
+    }
+}
+
+/// What spoils a run without ending it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Workers lost after the first phase began.
+    pub workers_lost: Vec<String>,
+    /// Phases and workers of which not everything stated was delivered.
+    pub undelivered: Vec<String>,
+}
+
+/// What a person is shown of the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// Position of the phase.
+    pub phase: u32,
+    /// Its name; empty before the first.
+    pub phase_name: String,
+    /// Its step's word; empty before the first.
+    pub step: String,
+    /// Number of phases.
+    pub phases: u32,
+    /// Workers that are here.
+    pub workers: u32,
+    /// Workers that were wanted.
+    pub workers_wanted: u32,
+    /// Since the phase began, nanoseconds.
+    pub phase_elapsed_ns: u64,
+    /// Planned length, nanoseconds; 0 where it is not known.
+    pub phase_length_ns: u64,
+    /// Rows done.
+    pub units_done: u64,
+    /// Rows to do; 0 where the phase does not count rows.
+    pub units_total: u64,
+    /// What is being done or waited for.
+    pub message: String,
+    /// The end, once there.
+    pub ended: Option<Verdict>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Book {
+    pub(crate) plan: Arc<RunPlan>,
+    pub(crate) settings: Settings,
+    pub(crate) roster: Roster,
+    pub(crate) findings: Findings,
+    /// Set when the run is to end after the phase that runs.
+    pub(crate) stopping: Option<Verdict>,
+    /// Whether the index exists.
+    pub(crate) indexed: bool,
+    /// Whether nodes are being sampled for the phase that runs.
+    pub(crate) observing: bool,
+    /// Position of the phase that runs; `None` before the first.
+    at: Option<usize>,
+    began: MonoNs,
+    /// Whether the log says that the phase began and not that it ended.
+    open: bool,
+    /// Rows that the phase has written or deleted so far.
+    pub(crate) rows_done: u64,
+    nodes: Vec<usize>,
+    delivered: BTreeMap<Generation, u64>,
+    tickets: u64,
+    actions: Vec<Action>,
+    /// Set with the closing record.
+    pub(crate) sealed: bool,
+    ended: Option<Verdict>,
+}
+
+impl Book {
+    pub(crate) fn new(plan: Arc<RunPlan>, settings: Settings, roster: Roster, nodes: usize, now: MonoNs) -> Self {
+        Self {
+            plan,
+            settings,
+            roster,
+            findings: Findings::default(),
+            stopping: None,
+            indexed: false,
+            observing: false,
+            at: None,
+            began: now,
+            open: false,
+            rows_done: 0,
+            nodes: (0..nodes).collect(),
+            delivered: BTreeMap::new(),
+            tickets: 0,
+            actions: Vec::new(),
+            sealed: false,
+            ended: None,
+        }
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        // The closing record is the last one: what still happens after it is nobody's measurement.
+        if self.sealed && matches!(action, Action::Log(..) | Action::Note(_)) {
+            return;
+        }
+        self.actions.push(action);
+    }
+
+    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    pub(crate) fn tell(&mut self, generation: Generation, tell: Tell) {
+        self.act(Action::Tell(generation, tell));
+    }
+
+    pub(crate) fn log(&mut self, control: Control) -> Ticket {
+        self.tickets = self.tickets.saturating_add(1);
+        let ticket = Ticket(self.tickets);
+        self.act(Action::Log(ticket, control));
+        ticket
+    }
+
+    /// An instant on the wall clock, as a label.
+    pub(crate) fn wall(&self, at: MonoNs) -> WallNs {
+        count::to_i64(at).saturating_add(self.settings.wall_minus_mono_ns)
+    }
+
+    /// Logs that the phase begins at an instant; said again with a later one, it replaces what was said before.
+    pub(crate) fn log_phase_started(&mut self, at: MonoNs, order: Option<PhaseOrder>) -> Ticket {
+        let start_wall_ns = self.wall(at);
+        self.open = true;
+        self.began = at;
+        let (index, name) = (self.phase_index(), self.phase_name());
+        let step = self.phase().map_or("", |p| if p.name == BASELINE { BASELINE } else { p.word() }).to_owned();
+        let started = PhaseStarted { index, name, step, start_wall_ns, start_mono_ns: at, order };
+        self.log(Control::PhaseStarted(started))
+    }
+
+    /// Logs that the phase ended at an instant, and what is alive now where that changed. Gives the last ticket.
+    pub(crate) fn log_phase_ended(&mut self, at: MonoNs, outcome: PhaseOutcome, totals: Totals) -> Ticket {
+        self.open = false;
+        let end_wall_ns = self.wall(at);
+        let index = self.phase_index();
+        let completed = outcome == PhaseOutcome::Completed;
+        let (before, after) = self.phase().map_or((None, None), |p| (Some(p.before), Some(p.after)));
+        let live = match (before, after) {
+            (_, Some(after)) if completed => after.count(),
+            (Some(before), Some(after)) if after.count() >= before.count() => {
+                before.count().saturating_add(self.rows_done).min(after.count())
+            }
+            (Some(before), _) => before.count().saturating_sub(self.rows_done),
+            _ => 0,
+        };
+        let ticket = self.log(Control::PhaseEnded(PhaseEnded { index, end_wall_ns, outcome, totals, live }));
+        match after {
+            Some(live) if completed && before != after => self.log(Control::PopulationChanged { phase: index, live }),
+            _ => ticket,
+        }
+    }
+
+    /// Closes the log's account of a phase that will not end by itself.
+    pub(crate) fn break_off(&mut self, verdict: &Verdict, now: MonoNs) {
+        if self.open {
+            let outcome = match &verdict.state {
+                RunState::Failed { reason } => PhaseOutcome::Failed { reason: reason.clone() },
+                RunState::Finished | RunState::Interrupted => PhaseOutcome::Interrupted,
+            };
+            self.log_phase_ended(now, outcome, Totals::default());
+        }
+    }
+
+    pub(crate) fn note(&mut self, kind: &'static str, worker: Option<Generation>, detail: String) {
+        let phase = self.phase_index();
+        self.act(Action::Note(Note { kind, worker, phase, detail }));
+    }
+
+    /// Moves to the next phase; `None` after the last.
+    pub(crate) fn next_phase(&mut self, now: MonoNs) -> Option<PhaseIndex> {
+        let next = self.at.map_or(0, |at| at.saturating_add(1));
+        let index = self.plan.phases.get(next)?.index;
+        self.at = Some(next);
+        self.began = now;
+        self.rows_done = 0;
+        Some(index)
+    }
+
+    /// The phase that runs; `None` before the first.
+    pub(crate) fn phase(&self) -> Option<&PlannedPhase> {
+        self.plan.phases.get(self.at?)
+    }
+
+    /// Index of the phase that runs; the first one's before it began.
+    pub(crate) fn phase_index(&self) -> PhaseIndex {
+        self.phase().map_or(PhaseIndex(0), |p| p.index)
+    }
+
+    pub(crate) fn phase_name(&self) -> String {
+        self.phase().map_or_else(String::new, |p| p.name.clone())
+    }
+
+    /// Deals the nodes to the members and tells each which are its own for the phase that runs. Nothing is sampled
+    /// before the first phase and after the end, and nothing is labelled with a phase before its start is durable.
+    pub(crate) fn observe(&mut self) {
+        if !self.observing {
+            return;
+        }
+        let phase = self.phase_index();
+        let indexed = self.indexed;
+        for (generation, own) in self.roster.deal(&self.nodes) {
+            let nodes = own.into_iter().copied().collect();
+            self.actions.push(Action::Tell(generation, Tell::Observe { phase, nodes, indexed }));
+        }
+    }
+
+    pub(crate) fn worker_name(&self, generation: Generation) -> String {
+        self.roster.get(generation).map_or_else(|| generation.to_string(), |m| m.arrival.worker.to_string())
+    }
+
+    /// Welcomes a new member and writes it down.
+    pub(crate) fn joined(&mut self, generation: Generation, now: MonoNs) {
+        self.tell(generation, Tell::Welcome);
+        let at_wall_ns = self.wall(now);
+        let Some(arrival) = self.roster.get(generation).map(|m| m.arrival.clone()) else { return };
+        self.note("worker_joined", Some(generation), format!("worker {} joined from {}", arrival.worker, arrival.host));
+        let (worker, host, lanes) = (arrival.worker, arrival.host, arrival.lanes);
+        self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns });
+        self.observe();
+    }
+
+    /// Writes down that a member went.
+    pub(crate) fn left(&mut self, generation: Generation, how: &str, lost: bool, now: MonoNs) {
+        let at_wall_ns = self.wall(now);
+        let name = self.worker_name(generation);
+        if lost {
+            self.note("worker_lost", Some(generation), format!("worker {name} is lost: {how}"));
+            self.observe();
+        }
+        let (worker, reason) = (WorkerId::new(name), how.to_owned());
+        self.log(Control::WorkerLeft { worker, generation, lost, reason, at_wall_ns });
+    }
+
+    /// A loss that spoils the run.
+    pub(crate) fn lost(&mut self, generation: Generation) {
+        let name = self.worker_name(generation);
+        self.findings.workers_lost.push(name);
+    }
+
+    pub(crate) fn delivered(&mut self, generation: Generation, sequence: u64) {
+        let known = self.delivered.entry(generation).or_default();
+        *known = (*known).max(sequence);
+    }
+
+    pub(crate) fn delivered_up_to(&self, generation: Generation) -> u64 {
+        self.delivered.get(&generation).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn close_all(&mut self, reason: &str) {
+        let here: Vec<Generation> = self.roster.here().map(|(g, _)| g).collect();
+        for generation in here {
+            self.tell(generation, Tell::Close(reason.to_owned()));
+        }
+    }
+
+    /// How a run ends that went through all its phases.
+    pub(crate) fn verdict(&self) -> Verdict {
+        if let Some(verdict) = &self.stopping {
+            return verdict.clone();
+        }
+        if !self.findings.workers_lost.is_empty() {
+            let reason = format!("workers were lost: {}", self.findings.workers_lost.join(", "));
+            return Verdict::finished(Exit::Fleet, reason);
+        }
+        if !self.findings.undelivered.is_empty() {
+            let reason = format!("measurements were not delivered: {}", self.findings.undelivered.join(", "));
+            return Verdict::finished(Exit::NotValid, reason);
+        }
+        Verdict::finished(Exit::Valid, "")
+    }
+
+    pub(crate) fn finish(&mut self, verdict: Verdict) {
+        self.ended = Some(verdict.clone());
+        self.act(Action::Finish(verdict));
+    }
+
+    pub(crate) fn view(&self, doing: &str, units_done: u64, units_total: u64, now: MonoNs) -> View {
+        let phase = self.phase();
+        let phases = u32::try_from(self.plan.phases.len()).unwrap_or(u32::MAX);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        View {
+            phase: phase.map_or(0, |p| p.index.0),
+            phase_name: self.phase_name(),
+            step: phase.map_or_else(String::new, |p| p.word().to_owned()),
+            phases,
+            workers: count(self.roster.count_here()),
+            workers_wanted: count(self.settings.workers_wanted),
+            phase_elapsed_ns: now.saturating_sub(self.began),
+            phase_length_ns: phase.map_or(0, PlannedPhase::length_ns),
+            units_done,
+            units_total,
+            message: match &self.ended {
+                Some(verdict) => verdict.reason.clone(),
+                None => doing.to_owned(),
+            },
+            ended: self.ended.clone(),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A phase of load: armed, counted in, started, driven, counted out.
+//!
+//! Ranges are leased until all are done, or dealt shares run by the clock; either way the workers end the phase and
+//! say so. Law: nobody starts before all are armed and the start is durable; the phase is over when every worker that
+//! was armed has made its statement or is lost; `exhausted` is said only when every range is done, so that what a lost
+//! worker leaves finds somebody.
+
+mod work;
+
+use vst_common::clock::{MonoNs, SECOND_NS};
+use vst_common::entry::{Control, LaneOwner, PhaseOutcome};
+use vst_common::exit::Exit;
+use vst_common::ids::WorkerId;
+
+use super::book::Book;
+use super::closing::Closing;
+use super::ending::Ending;
+use super::state::{State, TransitionTo};
+use super::{Action, Edge, Happened, Said, Tell, Ticket, Verdict};
+use crate::plan::LoadPlan;
+pub(crate) use work::Load;
+use work::Taken;
+
+/// After its schedule a phase drains for at most this long, or its timeout where that is longer, nanoseconds.
+const DRAIN_NS: u64 = 10 * SECOND_NS;
+
+macro_rules! or_close {
+    ($taken:expr, $now:expr, $book:expr) => {
+        match $taken {
+            Taken::Nothing => {}
+            Taken::Fatal(verdict) => return Closing::enter(verdict, $now, $book),
+        }
+    };
+}
+
+/// The workers get ready.
+#[derive(Debug)]
+pub(crate) struct Arming {
+    load: Load,
+    until: MonoNs,
+}
+
+impl Arming {
+    /// Tells everybody to get ready; `None` when nobody is there.
+    pub(crate) fn new(plan: LoadPlan, now: MonoNs, book: &mut Book) -> Option<Self> {
+        let load = Load::arm(plan, book)?;
+        Some(Self { load, until: now.saturating_add(book.settings.arm_ns) })
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
+        let tick = matches!(happened, Happened::Tick);
+        or_close!(self.load.take(happened, book), now, book);
+        let late = self.load.not_armed();
+        if late.is_empty() {
+            let (phase, edge) = (self.load.phase(), Edge::Start);
+            book.act(Action::CountCommands { phase, edge });
+            let next = CountingIn { load: self.load.clone() };
+            return self.to(next);
+        }
+        if tick && now >= self.until {
+            let names: Vec<String> = late.iter().map(|g| book.worker_name(*g)).collect();
+            let reason = format!(
+                "not ready for phase {} within {} s: {}; see the log of these workers",
+                book.phase_name(),
+                book.settings.arm_ns / SECOND_NS,
+                names.join(", ")
+            );
+            return Closing::enter(Verdict::failed(Exit::Fleet, reason), now, book);
+        }
+        State::Arming(self)
+    }
+}
+
+/// The server's counters are read before the first request.
+#[derive(Debug)]
+pub(crate) struct CountingIn {
+    load: Load,
+}
+
+impl CountingIn {
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
+        let counted = matches!(happened, Happened::CommandsCounted(Edge::Start));
+        or_close!(self.load.take(happened, book), now, book);
+        if !counted {
+            return State::CountingIn(self);
+        }
+        let next = Starting::new(self.load.clone(), now, book);
+        self.to(next)
+    }
+}
+
+/// The start instant is on its way into the log.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    load: Load,
+    at: MonoNs,
+    ticket: Ticket,
+}
+
+impl Starting {
+    fn new(load: Load, now: MonoNs, book: &mut Book) -> Self {
+        let at = now.saturating_add(book.settings.start_lead_ns);
+        let started = book.log_phase_started(at, Some(load.order().clone()));
+        // Only a dealt schedule has owners; leased ranges are whoever's asks for them.
+        let ticket = if load.is_leased() { started } else { log_owners(&load, book) };
+        Self { load, at, ticket }
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
+        let durable = matches!(happened, Happened::Logged(ticket) if ticket == self.ticket);
+        or_close!(self.load.take(happened, book), now, book);
+        if !durable {
+            return State::Starting(self);
+        }
+        if now.saturating_add(book.settings.start_notice_ns) > self.at {
+            // The log took too long: an instant that lies behind would make every first request late.
+            return State::Starting(Self::new(self.load, now, book));
+        }
+        let (phase, at, at_wall) = (self.load.phase(), self.at, book.wall(self.at));
+        for generation in self.load.awaited() {
+            book.tell(generation, Tell::Start { phase, at, at_wall });
+        }
+        book.observing = true;
+        book.observe();
+        let order = self.load.order();
+        let drain = DRAIN_NS.max(order.timeout_ns);
+        let ends = (!self.load.is_leased()).then(|| {
+            at.saturating_add(order.warm_up_ns)
+                .saturating_add(order.duration_ns)
+                .saturating_add(drain)
+                .saturating_add(book.settings.grace_ns)
+        });
+        let next = Loading { load: self.load.clone(), ends, drained: None };
+        self.to(next)
+    }
+}
+
+fn log_owners(load: &Load, book: &mut Book) -> Ticket {
+    let lanes = load
+        .deal()
+        .iter()
+        .map(|(generation, first_lane, lanes)| LaneOwner {
+            worker: WorkerId::new(book.worker_name(*generation)),
+            generation: *generation,
+            first_lane: *first_lane,
+            lanes: *lanes,
+        })
+        .collect();
+    book.log(Control::SharesOwned { phase: load.phase(), from_ns: 0, lanes, total: load.order().lanes_total })
+}
+
+/// The workers send load.
+#[derive(Debug)]
+pub(crate) struct Loading {
+    load: Load,
+    /// When the last one must have ended; `None` where the work itself ends the phase.
+    ends: Option<MonoNs>,
+    /// Until when those that were told to drain must have ended.
+    drained: Option<MonoNs>,
+}
+
+impl Loading {
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
+        or_close!(self.load.take(happened, book), now, book);
+        let awaited = self.load.awaited();
+        if awaited.is_empty() {
+            return self.over(now, book);
+        }
+        if let Some(until) = self.drained {
+            if now >= until {
+                let names: Vec<String> = awaited.iter().map(|g| book.worker_name(*g)).collect();
+                let reason = format!("phase {} was not ended by {}", book.phase_name(), names.join(", "));
+                return match book.stopping.clone() {
+                    Some(verdict) => Closing::enter(verdict, now, book),
+                    None => Closing::enter(Verdict::failed(Exit::Fleet, reason), now, book),
+                };
+            }
+        } else if self.ends.is_some_and(|ends| now >= ends) {
+            return self.drain(now, book);
+        }
+        State::Loading(self)
+    }
+
+    /// Tells those that have not ended to send nothing new.
+    pub(crate) fn drain(mut self, now: MonoNs, book: &mut Book) -> State {
+        if self.drained.is_none() {
+            let patience = DRAIN_NS.max(self.load.order().timeout_ns).saturating_add(book.settings.grace_ns);
+            self.drained = Some(now.saturating_add(patience));
+            self.load.stop_leasing();
+            for generation in self.load.awaited() {
+                book.tell(generation, Tell::Drain(self.load.phase()));
+            }
+        }
+        State::Loading(self)
+    }
+
+    fn over(self, now: MonoNs, book: &mut Book) -> State {
+        let outcome = match (&book.stopping, self.load.is_done()) {
+            (Some(_), _) => PhaseOutcome::Interrupted,
+            (None, true) => PhaseOutcome::Completed,
+            (None, false) => {
+                let (done, total) = self.load.units();
+                let reason = format!(
+                    "the workers ended phase {} with {done} of {total} rows done: see their faults in table events",
+                    book.phase_name()
+                );
+                return Closing::enter(Verdict::failed(Exit::Fleet, reason), now, book);
+            }
+        };
+        book.act(Action::CountCommands { phase: self.load.phase(), edge: Edge::End });
+        let next = CountingOut { load: self.load.clone(), ended: now, outcome };
+        self.to(next)
+    }
+}
+
+/// The server's counters are read after the last reply.
+#[derive(Debug)]
+pub(crate) struct CountingOut {
+    load: Load,
+    ended: MonoNs,
+    outcome: PhaseOutcome,
+}
+
+impl CountingOut {
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    pub(crate) fn advance(self, happened: &Happened, now: MonoNs, book: &mut Book) -> State {
+        match happened {
+            Happened::CommandsCounted(Edge::End) => {
+                let next = Ending::new(self.ended, self.outcome.clone(), self.load.statements(), now, book);
+                self.to(next)
+            }
+            Happened::Said(generation, Said::Fault { reason, .. }) => {
+                book.note("fault", Some(*generation), reason.clone());
+                State::CountingOut(self)
+            }
+            _ => State::CountingOut(self),
+        }
+    }
+}

@@ -1,0 +1,618 @@
+//! The run against a simulated fleet, log and target: what must hold whatever the workers do and when they do it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use vst_common::clock::{MonoNs, SECOND_NS};
+use vst_common::entry::{Control, PhaseOutcome, Totals};
+use vst_common::exit::Exit;
+use vst_common::ids::{Generation, PhaseIndex, WorkerId};
+use vst_common::live_set::LiveSet;
+use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
+use vst_common::ranges::{Cut, RowRange};
+use vst_common::scenario::{
+    Arrival as Arrivals, DatasetSpec, FleetSpec, IndexSpec, Load as LoadSpec, Metric, PopulationSpec, SamplingSpec,
+    Scenario, SettleSpec,
+};
+use vst_common::seed::Draw;
+
+use super::*;
+use crate::plan::{LoadPlan, PlannedPhase, PlannedStep, RunPlan};
+use crate::roster::{Arrival, Terms};
+
+const ROWS: u64 = 300;
+const STEP_NS: u64 = SECOND_NS / 10;
+/// Simulated time within which every run must have ended: 20 minutes.
+const STEPS: u64 = 12_000;
+
+fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
+    let data = DatasetSpec { base: String::new(), queries: String::new(), ground_truth: String::new(), rows: None };
+    let vectors = VectorWork {
+        dataset: data,
+        rows: ROWS,
+        dims: 2,
+        metric: Metric::L2,
+        prefix: "p:".into(),
+        field: "v".into(),
+        live,
+        search: SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() },
+    };
+    let work = if query { Work::Query { vectors, k: 1, ef_runtime: None } } else { Work::Ingest(vectors) };
+    PhaseOrder {
+        index: PhaseIndex(index),
+        name: format!("phase {index}"),
+        seed: 1,
+        work,
+        load: LoadSpec::Open { arrival: Arrivals::Constant { rate: 1.0 }, connections: 1 },
+        warm_up_ns: 0,
+        duration_ns: if query { 3 * SECOND_NS } else { 0 },
+        timeout_ns: SECOND_NS,
+        interval_ns: SECOND_NS,
+        lanes_total: 0,
+    }
+}
+
+fn plan(range_length: u64) -> RunPlan {
+    let empty = LiveSet::empty(1, ROWS, 1);
+    let (full, half) = (empty.full(), empty.full().with_cut(ROWS / 2));
+    let leased = |index, word, live, rows| {
+        let cut = Some(Cut::new(rows, range_length));
+        let load = LoadPlan { word, order: order(index, live, false), cut, commands: vec!["hset"] };
+        PlannedStep::Load(Box::new(load))
+    };
+    let query = LoadPlan { word: "query", order: order(4, full, true), cut: None, commands: vec![] };
+    let settle = SettleSpec { threshold: 0.1, window_ms: 1_000, max_wait_ms: 60_000 };
+    let steps = [
+        (PlannedStep::Checkpoint, empty, empty),
+        (PlannedStep::CreateIndex, empty, empty),
+        (leased(2, "ingest", empty, RowRange { start: 0, end: ROWS }), empty, full),
+        (PlannedStep::Settle(settle), full, full),
+        (PlannedStep::Load(Box::new(query)), full, full),
+        (leased(5, "shrink", full, RowRange { start: ROWS / 2, end: ROWS }), full, half),
+        (PlannedStep::Checkpoint, half, half),
+    ];
+    let phases = (0u32..)
+        .zip(steps)
+        .map(|(i, (step, before, after))| {
+            PlannedPhase { index: PhaseIndex(i), name: format!("phase {i}"), step, before, after }
+        })
+        .collect();
+    let scenario = Scenario {
+        name: "s".into(),
+        purpose: "p".into(),
+        seed: 1,
+        dataset: DatasetSpec { base: String::new(), queries: String::new(), ground_truth: String::new(), rows: None },
+        index: IndexSpec { metric: Metric::L2, dims: None, m: 16, ef_construction: 100 },
+        population: PopulationSpec { prefix: "p:".into() },
+        fleet: FleetSpec { workers: 2, lanes: 2 },
+        sampling: SamplingSpec { interval_ms: 500 },
+        phases: Vec::new(),
+    };
+    let search = SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() };
+    RunPlan { scenario, search, rows: ROWS, dims: 2, phases }
+}
+
+/// What may go wrong.
+#[derive(Clone, Debug)]
+struct Weather {
+    seed: u64,
+    workers: u64,
+    range_length: u64,
+    /// Chances of 1,000 per worker and step.
+    die: u64,
+    fall_silent: u64,
+    repeat: u64,
+    fail_range: u64,
+    fault: u64,
+    stop_at: Option<u64>,
+    stop_again_at: Option<u64>,
+    late_worker_at: Option<u64>,
+    lose_deliveries: bool,
+    slow_log: u64,
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
+    let rare = || prop_oneof![3 => Just(0u64), 1 => 1u64..8];
+    let sometimes = || prop_oneof![2 => Just(None), 1 => (0u64..400).prop_map(Some)];
+    (
+        (any::<u64>(), 1u64..4, prop_oneof![1u64..20, 20u64..400]),
+        (rare(), rare(), 0u64..300, rare(), prop_oneof![6 => Just(0u64), 1 => 1u64..4]),
+        (sometimes(), sometimes(), sometimes(), prop::bool::weighted(0.2), 0u64..30),
+    )
+        .prop_map(|((seed, workers, range_length), chances, rest)| {
+            let (die, fall_silent, repeat, fail_range, fault) = chances;
+            let (stop_at, stop_again_at, late_worker_at, lose_deliveries, slow_log) = rest;
+            Weather {
+                seed,
+                workers,
+                range_length,
+                die,
+                fall_silent,
+                repeat,
+                fail_range,
+                fault,
+                stop_at,
+                stop_again_at,
+                late_worker_at,
+                lose_deliveries,
+                slow_log,
+            }
+        })
+}
+
+#[derive(Debug, Default)]
+struct Worker {
+    gone: bool,
+    silent: bool,
+    welcomed: bool,
+    closed: bool,
+    phase: Option<(PhaseIndex, bool)>,
+    armed: bool,
+    started: bool,
+    draining: bool,
+    ends_at: MonoNs,
+    held: Vec<RowRange>,
+    last_done: Option<RowRange>,
+    exhausted: bool,
+    asked: bool,
+    sequence: u64,
+    delivered: u64,
+}
+
+struct World {
+    weather: Weather,
+    draw: Draw,
+    now: MonoNs,
+    core: RunCore,
+    workers: BTreeMap<Generation, Worker>,
+    /// (durable at, ticket)
+    log: VecDeque<(MonoNs, Ticket)>,
+    effects: Vec<(MonoNs, Event)>,
+    trace: Vec<Control>,
+    durable: usize,
+    finished: Vec<Verdict>,
+    lost: BTreeSet<Generation>,
+    any_fault: bool,
+    any_range_failed: bool,
+    told: BTreeSet<(PhaseIndex, Generation)>,
+    stated: BTreeSet<(PhaseIndex, Generation)>,
+    logged_at: MonoNs,
+}
+
+impl World {
+    fn new(weather: Weather) -> Self {
+        let terms = Terms {
+            version: "1".into(),
+            token: None,
+            lease_ns: 3 * SECOND_NS,
+            margin_ns: SECOND_NS,
+        };
+        let wanted = weather.workers.try_into().unwrap();
+        let settings = Settings::new(wanted, SECOND_NS / 2, 1_000);
+        let plan = Arc::new(plan(weather.range_length));
+        let core = RunCore::new(plan, settings, Roster::new(terms), 3, 1);
+        let draw = Draw::new(weather.seed, 0, 0);
+        let workers = (1..=weather.workers).map(|g| (Generation(g), Worker::default())).collect();
+        Self {
+            weather,
+            draw,
+            now: 1,
+            core,
+            workers,
+            log: VecDeque::new(),
+            effects: Vec::new(),
+            trace: Vec::new(),
+            durable: 0,
+            finished: Vec::new(),
+            lost: BTreeSet::new(),
+            any_fault: false,
+            any_range_failed: false,
+            told: BTreeSet::new(),
+            stated: BTreeSet::new(),
+            logged_at: 0,
+        }
+    }
+
+    fn chance(&mut self, of_thousand: u64) -> bool {
+        self.draw.below(1_000) < of_thousand
+    }
+
+    fn event(&mut self, event: Event) {
+        let over = self.core.is_over();
+        let actions = self.core.step(event, self.now);
+        for action in actions {
+            assert!(!over || !matches!(action, Action::Log(..) | Action::Finish(_)), "acts after the end: {action:?}");
+            self.act(action);
+        }
+    }
+
+    fn later(&mut self, event: Event) {
+        let wait = self.draw.below(20) * STEP_NS;
+        self.effects.push((self.now + wait, event));
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Tell(generation, tell) => self.told(generation, tell),
+            Action::Refuse(generation, refusal) => panic!("{generation} refused: {refusal}"),
+            Action::Log(ticket, control) => {
+                assert!(!matches!(self.trace.last(), Some(Control::RunClosed { .. })), "logged after the closing record");
+                if let Control::PhaseEnded(ended) = &control
+                    && ended.outcome == PhaseOutcome::Completed
+                {
+                    self.check_phase_may_end(ended.index);
+                }
+                self.trace.push(control);
+                let wait = self.draw.below(self.weather.slow_log + 1) * STEP_NS;
+                self.logged_at = self.logged_at.max(self.now + wait);
+                self.log.push_back((self.logged_at, ticket));
+            }
+            Action::CreateIndex => self.later(Event::IndexCreated),
+            Action::CountCommands { edge, .. } => self.later(Event::CommandsCounted(edge)),
+            Action::ReadRest => {
+                let busy = self.chance(300).then(|| "backfill".to_owned());
+                self.later(Event::RestRead(Rest { used_memory_bytes: 1_000, busy }));
+            }
+            Action::Note(_) => {}
+            Action::Dismiss(generation) => {
+                self.lost.insert(generation);
+            }
+            Action::Archive => self.later(Event::Archived),
+            Action::Finish(verdict) => self.finished.push(verdict),
+        }
+    }
+
+    /// The laws of a phase's end, checked at the moment at which it is logged.
+    fn check_phase_may_end(&self, phase: PhaseIndex) {
+        for (told, generation) in &self.told {
+            let done = self.stated.contains(&(phase, *generation)) || self.is_lost(generation);
+            assert!(*told != phase || done, "phase {phase} ended before {generation} did");
+        }
+        let rows: Vec<RowRange> = self.ranges_done(phase);
+        let total: u64 = match phase.0 {
+            2 => ROWS,
+            5 => ROWS - ROWS / 2,
+            _ => 0,
+        };
+        assert_eq!(rows.iter().map(|r| r.len()).sum::<u64>(), total, "phase {phase} ended with rows left");
+        if !self.weather.lose_deliveries {
+            for (generation, worker) in &self.workers {
+                let here = !self.is_lost(generation) && self.stated.contains(&(phase, *generation));
+                assert!(!here || worker.delivered >= worker.sequence, "{generation} has not delivered {phase}");
+            }
+        }
+    }
+
+    fn is_lost(&self, generation: &Generation) -> bool {
+        let member = self.core.roster().get(*generation);
+        self.lost.contains(generation) || member.is_some_and(|m| m.presence == Presence::Lost)
+    }
+
+    fn ranges_done(&self, wanted: PhaseIndex) -> Vec<RowRange> {
+        let done = self.trace.iter().filter_map(|c| match c {
+            Control::RangeDone { phase, range, .. } if *phase == wanted => Some(*range),
+            _ => None,
+        });
+        let mut done: Vec<RowRange> = done.collect();
+        done.sort();
+        assert!(done.windows(2).all(|w| w[0].end <= w[1].start), "a range was done twice: {done:?}");
+        done
+    }
+
+    fn told(&mut self, generation: Generation, tell: Tell) {
+        if let Tell::Lease { ranges, .. } = &tell {
+            for range in ranges {
+                for (other, worker) in &self.workers {
+                    let free = self.is_lost(other) || !worker.held.contains(range);
+                    assert!(free, "{range:?} leased to {generation}, held by {other}");
+                }
+            }
+        }
+        let durable = self.trace[..self.durable]
+            .iter()
+            .rev()
+            .find_map(|c| if let Control::PhaseStarted(p) = c { Some((p.index, p.start_mono_ns)) } else { None });
+        let all_armed = {
+            let armed = |g: &Generation| self.is_lost(g) || self.workers[g].armed;
+            self.told.iter().filter(|(p, _)| durable.is_some_and(|d| d.0 == *p)).all(|(_, g)| armed(g))
+        };
+        let now = self.now;
+        let worker = self.workers.get_mut(&generation).unwrap();
+        match tell {
+            Tell::Welcome => worker.welcomed = true,
+            Tell::Heard { .. } => {}
+            Tell::Arm { order, .. } => {
+                self.told.insert((order.index, generation));
+                let leased = !matches!(order.work, Work::Query { .. });
+                let ends_at = order.duration_ns;
+                *worker = Worker {
+                    phase: Some((order.index, leased)),
+                    ends_at,
+                    silent: worker.silent,
+                    gone: worker.gone,
+                    welcomed: true,
+                    sequence: worker.sequence,
+                    delivered: worker.delivered,
+                    ..Worker::default()
+                };
+            }
+            Tell::Start { phase, at, .. } => {
+                assert_eq!(durable, Some((phase, at)), "started before the start was durable");
+                assert!(at > now, "started in the past");
+                assert!(all_armed, "started before all were armed");
+                worker.started = true;
+                worker.ends_at += at;
+            }
+            Tell::Lease { ranges, exhausted, .. } => {
+                worker.asked = false;
+                worker.exhausted |= exhausted;
+                worker.held.extend(ranges);
+            }
+            Tell::Drain(_) => worker.draining = true,
+            Tell::Observe { nodes, .. } => assert!(nodes.iter().all(|n| *n < 3)),
+            Tell::Close(_) => worker.closed = true,
+        }
+    }
+
+    fn step(&mut self, step: u64) {
+        self.now += STEP_NS;
+        // Whatever goes wrong goes wrong early, so that the rest shows whether the run comes to an end.
+        let calm = step > 600;
+        if self.weather.stop_at == Some(step) || self.weather.stop_again_at == Some(step) {
+            self.event(Event::Stop("test".into()));
+        }
+        if self.weather.late_worker_at == Some(step) {
+            self.workers.insert(Generation(90), Worker::default());
+        }
+        while self.log.front().is_some_and(|(at, _)| *at <= self.now) {
+            let (_, ticket) = self.log.pop_front().unwrap();
+            self.durable += 1;
+            self.event(Event::Logged(ticket));
+        }
+        let (due, waiting) = std::mem::take(&mut self.effects).into_iter().partition(|(at, _)| *at <= self.now);
+        self.effects = waiting;
+        let due: Vec<(MonoNs, Event)> = due;
+        for (_, event) in due {
+            self.event(event);
+        }
+        let all: Vec<Generation> = self.workers.keys().copied().collect();
+        for generation in all {
+            self.work(generation, calm);
+        }
+        for generation in self.core.roster().all().filter(|(_, m)| m.presence == Presence::Lost).map(|(g, _)| g) {
+            self.lost.insert(generation);
+        }
+        self.event(Event::Tick);
+    }
+
+    fn says(&mut self, generation: Generation, said: Said) {
+        self.event(Event::Said(generation, said));
+    }
+
+    /// A worker does one of the things that it could do now, or nothing.
+    fn work(&mut self, generation: Generation, calm: bool) {
+        let (die, silent, fault) = (self.weather.die, self.weather.fall_silent, self.weather.fault);
+        if self.workers[&generation].gone {
+            return;
+        }
+        if !self.workers[&generation].welcomed {
+            if self.chance(200) || calm {
+                let arrival = Arrival {
+                    worker: WorkerId::new(format!("w{generation}")),
+                    version: "1".into(),
+                    token: String::new(),
+                    host: String::new(),
+                    cores: 1,
+                    memory_bytes: 1,
+                    lanes: 2,
+                };
+                self.says(generation, Said::Hello(arrival));
+            }
+            return;
+        }
+        if !calm && self.chance(die) {
+            self.workers.get_mut(&generation).unwrap().gone = true;
+            self.lost.insert(generation);
+            return self.event(Event::StreamEnded(generation));
+        }
+        if !calm && self.chance(silent) {
+            self.workers.get_mut(&generation).unwrap().silent = true;
+        }
+        if self.workers[&generation].silent {
+            return;
+        }
+        let now = self.now;
+        self.says(generation, Said::Heartbeat { worker_mono: now, at: now });
+        if self.workers[&generation].closed {
+            if self.chance(300) {
+                self.workers.get_mut(&generation).unwrap().gone = true;
+                self.event(Event::StreamEnded(generation));
+            }
+            return;
+        }
+        if self.chance(500) {
+            self.deliver(generation);
+        }
+        if let Some((phase, leased)) = self.workers[&generation].phase {
+            if !calm && self.chance(fault) {
+                self.any_fault = true;
+                return self.says(generation, Said::Fault { phase, reason: "simulated".into() });
+            }
+            self.work_on(generation, phase, leased, calm);
+        }
+    }
+
+    fn deliver(&mut self, generation: Generation) {
+        let losing = self.weather.lose_deliveries;
+        let worker = self.workers.get_mut(&generation).unwrap();
+        worker.delivered = if losing { worker.sequence.saturating_sub(1) } else { worker.sequence };
+        let delivered = worker.delivered;
+        self.event(Event::Delivered(generation, delivered));
+    }
+
+    fn work_on(&mut self, generation: Generation, phase: PhaseIndex, leased: bool, calm: bool) {
+        let now = self.now;
+        let worker = self.workers.get_mut(&generation).unwrap();
+        if !worker.armed {
+            if self.draw.below(10) == 0 {
+                self.workers.get_mut(&generation).unwrap().armed = true;
+                self.says(generation, Said::Armed(phase));
+            }
+            return;
+        }
+        if leased && !worker.asked && !worker.exhausted && !worker.draining && worker.held.len() < 3 {
+            worker.asked = true;
+            return self.says(generation, Said::LeaseRequest { phase, ranges: 3 });
+        }
+        if !worker.started && !worker.draining {
+            return;
+        }
+        if let Some(range) = worker.held.pop() {
+            worker.last_done = Some(range);
+            worker.sequence += 1;
+            let failed = !calm && self.draw.below(1_000) < self.weather.fail_range * 20;
+            let cut_short = self.draw.below(20) == 0;
+            let (ok, failed) = match (failed, cut_short) {
+                (true, _) => (range.len() - 1, 1),
+                (false, true) => (range.len() - 1, 0),
+                (false, false) => (range.len(), 0),
+            };
+            self.any_range_failed |= failed > 0;
+            return self.says(generation, Said::RangeDone { phase, range, ok, failed, first_error: "e".into() });
+        }
+        if let Some(range) = worker.last_done
+            && self.draw.below(1_000) < self.weather.repeat
+        {
+            // A worker that errs must not be able to book a range twice.
+            let ok = range.len();
+            self.says(generation, Said::RangeDone { phase, range, ok, failed: 0, first_error: String::new() });
+            return;
+        }
+        let worker = self.workers.get_mut(&generation).unwrap();
+        let over = if leased { worker.exhausted } else { now >= worker.ends_at };
+        if over || worker.draining {
+            worker.phase = None;
+            worker.sequence += 1;
+            let last_sequence = worker.sequence;
+            self.stated.insert((phase, generation));
+            let statement = Statement { phase, last_sequence, totals: Totals::default() };
+            self.says(generation, Said::PhaseDone(statement));
+        }
+    }
+
+    fn check_log(&self) {
+        let mut next = 0;
+        let mut open = None;
+        for control in &self.trace {
+            match control {
+                Control::PhaseStarted(started) => {
+                    assert!(open.is_none_or(|o| o == started.index), "{} began within {open:?}", started.index);
+                    assert_eq!(started.index.0, next, "phases in the order of the plan");
+                    open = Some(started.index);
+                }
+                Control::PhaseEnded(ended) => {
+                    assert_eq!(open, Some(ended.index));
+                    open = None;
+                    next += 1;
+                }
+                Control::PopulationChanged { phase, live } => {
+                    assert_eq!((open, phase.0 + 1), (None, next));
+                    assert_eq!(live.count(), if phase.0 == 2 { ROWS } else { ROWS / 2 });
+                }
+                Control::RangeDone { phase, .. } => assert!(open.is_none_or(|o| o == *phase)),
+                _ => {}
+            }
+        }
+        assert!(matches!(self.trace.last(), Some(Control::RunClosed { .. })));
+        assert_eq!(open, None, "the log closed with a phase open");
+    }
+}
+
+fn run(weather: Weather) -> World {
+    let mut world = World::new(weather);
+    for step in 0..STEPS {
+        world.step(step);
+        if world.core.is_over() {
+            break;
+        }
+    }
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_run_comes_to_its_end_in_order_whatever_the_workers_do(weather in weather()) {
+        let world = run(weather.clone());
+        prop_assert!(world.core.is_over(), "still running: {:?}", world.core.view(world.now));
+        prop_assert_eq!(world.finished.len(), 1);
+        world.check_log();
+        let verdict = &world.finished[0];
+        let through = world.trace.iter().any(|c| matches!(c, Control::PhaseEnded(e) if e.index.0 == 6));
+        let trouble = !world.lost.is_empty() || world.any_fault || world.any_range_failed || weather.lose_deliveries;
+        let stopped = weather.stop_at.is_some() || weather.stop_again_at.is_some();
+        if verdict.exit == Exit::Valid {
+            prop_assert!(through && !weather.lose_deliveries);
+            prop_assert_eq!(&verdict.state, &vst_common::entry::RunState::Finished);
+        }
+        if !trouble && !stopped {
+            prop_assert_eq!(verdict.exit, Exit::Valid, "{}", verdict.reason);
+        }
+        if verdict.exit == Exit::Interrupted {
+            prop_assert!(stopped);
+        }
+    }
+}
+
+#[test]
+fn a_calm_run_goes_through_all_phases() {
+    let weather = Weather {
+        seed: 1,
+        workers: 2,
+        range_length: 7,
+        die: 0,
+        fall_silent: 0,
+        repeat: 0,
+        fail_range: 0,
+        fault: 0,
+        stop_at: None,
+        stop_again_at: None,
+        late_worker_at: None,
+        lose_deliveries: false,
+        slow_log: 3,
+    };
+    let world = run(weather);
+    assert_eq!(world.finished, vec![Verdict::finished(Exit::Valid, "")]);
+    let ended: Vec<(u32, u64)> = world
+        .trace
+        .iter()
+        .filter_map(|c| if let Control::PhaseEnded(e) = c { Some((e.index.0, e.live)) } else { None })
+        .collect();
+    assert_eq!(ended, [(0, 0), (1, 0), (2, 300), (3, 300), (4, 300), (5, 150), (6, 150)]);
+}
+
+#[test]
+fn too_few_workers_end_the_run_with_the_fleet_code_and_a_fix() {
+    let mut world = World::new(Weather {
+        seed: 1,
+        workers: 1,
+        range_length: 7,
+        die: 0,
+        fall_silent: 0,
+        repeat: 0,
+        fail_range: 0,
+        fault: 0,
+        stop_at: None,
+        stop_again_at: None,
+        late_worker_at: None,
+        lose_deliveries: false,
+        slow_log: 0,
+    });
+    world.workers.clear();
+    (0..STEPS).take_while(|step| { world.step(*step); !world.core.is_over() }).count();
+    assert_eq!(world.finished[0].exit, Exit::Fleet);
+    assert!(world.finished[0].reason.contains("0 of 1 workers"));
+    assert!(!world.trace.iter().any(|c| matches!(c, Control::PhaseStarted(_))), "nothing begins");
+}

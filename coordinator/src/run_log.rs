@@ -1,0 +1,408 @@
+//! The run log: everything of a run that must survive, as numbered immutable entries in the run directory.
+//!
+//! Controls come from the run's state machine, batches from `intake` and from the coordinator's own observations;
+//! `archive` and analysis read the entries. [`core`] decides, this is its shell. Law: what was reported durable is in
+//! the log exactly once, whoever dies at whatever instant; to lead a run is to have created its next entry.
+
+pub mod core;
+mod replay;
+pub(crate) mod store;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use futures::{StreamExt, pin_mut};
+use tokio::sync::{mpsc, oneshot, watch};
+use vst_common::clock;
+use vst_common::entry::{self, Control, StoredBatch};
+use vst_common::ids::RunId;
+use vst_common::run_dir::{self, RunDir, layout};
+
+use self::core::{Action, Event, Now, RunLogCore, Ticket};
+pub use self::core::{Limits, Record, Stopped};
+pub use self::replay::Replay;
+use self::store::DurableStore;
+use crate::intake::{BatchLog, Durable, Refused};
+
+/// Records that wait to be looked at; behind them the log holds at most [`Limits::entry_bytes`] and one batch.
+const QUEUE_RECORDS: usize = 256;
+
+/// Why a log cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run directory cannot be read.
+    #[error(transparent)]
+    RunDir(#[from] run_dir::Error),
+    /// The folder cannot be made or synced.
+    #[error("run directory `{location}` cannot be written; check that the folder may be created there")]
+    Folder {
+        /// Where.
+        location: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// `run.json` cannot be written.
+    #[error("`run.json` cannot be written to the run directory")]
+    RunJson(#[source] io::Error),
+    /// The log is another run's.
+    #[error("the run directory holds run `{found}`, not `{wanted}`; give each run a directory of its own")]
+    OtherRun {
+        /// The run that was to be continued.
+        wanted: RunId,
+        /// The run in the log.
+        found: RunId,
+    },
+    /// Two leaders wrote at once: the store does not keep its promise of create-if-absent.
+    #[error(
+        "log entry {number} has epoch {epoch} after epoch {before}: the store let two coordinators lead at once"
+    )]
+    EpochFell {
+        /// The entry.
+        number: u64,
+        /// Its epoch.
+        epoch: u64,
+        /// The epoch of the entry before.
+        before: u64,
+    },
+    /// The log takes nothing more.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Opens the log in a run directory (a path or a `file://` URL; it is made when it is not there), replays it, and
+/// takes the lead. `leader` names this process; no two processes may share a name.
+///
+/// # Errors
+/// [`Error`] when the directory cannot be used, holds another run, or another coordinator took the lead meanwhile.
+pub async fn open(location: &str, run: &RunId, leader: &str) -> Result<RunLog, Error> {
+    let folder = run_dir::folder_of(location)?;
+    store::prepare_folder(&folder)
+        .await
+        .map_err(|source| Error::Folder { location: location.to_owned(), source })?;
+    open_dir(RunDir::open(location)?, run, leader, Limits::default()).await
+}
+
+/// As [`open`], in a run directory that the caller opened, with limits of its own.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_dir(dir: RunDir, run: &RunId, leader: &str, limits: Limits) -> Result<RunLog, Error> {
+    let replay = replay(&dir, run).await?;
+    let (claim, claimed) = oneshot::channel();
+    let now = now();
+    let ticket = Ticket(0);
+    let next = replay.last.saturating_add(1);
+    let epoch = replay.epoch.saturating_add(1);
+    let (core, actions) = RunLogCore::lead(run.clone(), leader, epoch, next, ticket, limits, now);
+    let (requests, incoming) = mpsc::channel(QUEUE_RECORDS);
+    let (state, seen) = watch::channel(Progress { durable: replay.last, stopped: None });
+    let shell = Shell {
+        core,
+        store: DurableStore::new(dir.clone()),
+        incoming,
+        open: true,
+        callers: HashMap::from([(ticket, claim)]),
+        next_ticket: 1,
+        closers: Vec::new(),
+        state,
+        store_work: None,
+        wake_at: None,
+        finished: false,
+    };
+    tokio::spawn(shell.run(actions));
+    claimed.await.unwrap_or(Err(Stopped::Closed))?;
+    Ok(RunLog { requests, seen, dir, replay: Arc::new(replay), epoch })
+}
+
+/// Reads a log without taking the lead.
+///
+/// # Errors
+/// [`Error`] when the directory cannot be read or holds another run.
+pub async fn replay(dir: &RunDir, run: &RunId) -> Result<Replay, Error> {
+    let numbers = dir.list_entries().await?;
+    if let Some(first) = numbers.first().filter(|first| **first > entry::FIRST) {
+        let count = first - entry::FIRST;
+        return Err(run_dir::Error::Missing { first: entry::FIRST, count }.into());
+    }
+    let mut replay = Replay::default();
+    let entries = dir.read_entries(numbers);
+    pin_mut!(entries);
+    while let Some(entry) = entries.next().await {
+        replay.take(entry?, run)?;
+    }
+    Ok(replay)
+}
+
+#[derive(Clone, Debug)]
+struct Progress {
+    durable: u64,
+    stopped: Option<Stopped>,
+}
+
+enum Request {
+    Append(Record, oneshot::Sender<Result<u64, Stopped>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// A handle to the log of this leader; clones share it. When all are gone the log writes what it took and ends.
+#[derive(Clone, Debug)]
+pub struct RunLog {
+    requests: mpsc::Sender<Request>,
+    seen: watch::Receiver<Progress>,
+    dir: RunDir,
+    replay: Arc<Replay>,
+    epoch: u64,
+}
+
+/// A record that the log took and that is not yet durable.
+#[derive(Debug)]
+pub struct Pending(oneshot::Receiver<Result<u64, Stopped>>);
+
+impl Pending {
+    /// The number of the entry that holds the record, once that entry and all before it are durable.
+    ///
+    /// # Errors
+    /// [`Stopped`] when this log will not write it; it may be in the log all the same.
+    pub async fn durable(self) -> Result<u64, Stopped> {
+        self.0.await.unwrap_or(Err(Stopped::Closed))
+    }
+}
+
+impl RunLog {
+    /// What the log held when it was opened.
+    #[must_use]
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
+    /// The epoch of this leader: also the generation of the batches that the coordinator itself makes, so that they
+    /// never share an identity with those of a leader before.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The directory that the log is in.
+    #[must_use]
+    pub fn dir(&self) -> &RunDir {
+        &self.dir
+    }
+
+    /// Number of the last entry that is durable with all before it.
+    #[must_use]
+    pub fn last_durable(&self) -> u64 {
+        self.seen.borrow().durable
+    }
+
+    /// Waits until entry `number` is durable; `false` when the log stopped before.
+    pub async fn reached(&self, number: u64) -> bool {
+        let mut seen = self.seen.clone();
+        let state = seen.wait_for(|state| state.durable >= number || state.stopped.is_some()).await;
+        state.is_ok_and(|state| state.durable >= number)
+    }
+
+    /// Waits until the log takes nothing more, and says why.
+    pub async fn stopped(&self) -> Stopped {
+        let mut seen = self.seen.clone();
+        match seen.wait_for(|state| state.stopped.is_some()).await {
+            Ok(state) => state.stopped.clone().unwrap_or(Stopped::Closed),
+            Err(_) => Stopped::Closed,
+        }
+    }
+
+    /// Hands a record to the log, waiting for room; records of one caller are written in the order of these calls.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the log takes nothing more.
+    pub async fn enqueue(&self, record: Record) -> Result<Pending, Stopped> {
+        let (done, pending) = oneshot::channel();
+        match self.requests.send(Request::Append(record, done)).await {
+            Ok(()) => Ok(Pending(pending)),
+            Err(_) => Err(self.seen.borrow().stopped.clone().unwrap_or(Stopped::Closed)),
+        }
+    }
+
+    /// Appends a control and waits until it is durable; gives the number of its entry.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the log does not write it.
+    pub async fn append_control(&self, control: Control) -> Result<u64, Stopped> {
+        self.enqueue(Record::Control(control)).await?.durable().await
+    }
+
+    /// Appends a batch and waits until it is durable; gives the number of its entry. Batches of workers go through
+    /// `intake`, which knows those that are already here.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the log does not write it.
+    pub async fn append_batch(&self, batch: StoredBatch) -> Result<u64, Stopped> {
+        self.enqueue(Record::Batch(batch)).await?.durable().await
+    }
+
+    /// Writes `run.json`, also over an older one; readers see the one or the other, whole.
+    ///
+    /// # Errors
+    /// [`Error::RunJson`] when it cannot be written.
+    pub async fn write_run_json(&self, facts: &serde_json::Value) -> Result<(), Error> {
+        let bytes = serde_json::to_vec_pretty(facts).map_err(|e| Error::RunJson(io::Error::other(e)))?;
+        DurableStore::new(self.dir.clone())
+            .replace(run_dir::RUN_JSON, Bytes::from(bytes))
+            .await
+            .map_err(Error::RunJson)
+    }
+
+    /// Writes what was appended and takes nothing more; gives the number of the last durable entry.
+    pub async fn close(&self) -> u64 {
+        let (done, closed) = oneshot::channel();
+        if self.requests.send(Request::Close(done)).await.is_ok() {
+            // An error means that the log has ended already, which is what is waited for.
+            let _ = closed.await;
+        }
+        self.last_durable()
+    }
+}
+
+impl BatchLog for RunLog {
+    async fn append(&self, batch: StoredBatch) -> Result<Durable, Refused> {
+        let pending = self.enqueue(Record::Batch(batch)).await.map_err(|e| Refused(e.to_string()))?;
+        Ok(async move { pending.durable().await.map(|_| ()).map_err(|e| Refused(e.to_string())) }.boxed())
+    }
+}
+
+/// Runs the core: one at a time the store's work, beside it the queue and the clock.
+struct Shell {
+    core: RunLogCore,
+    store: DurableStore,
+    incoming: mpsc::Receiver<Request>,
+    open: bool,
+    callers: HashMap<Ticket, oneshot::Sender<Result<u64, Stopped>>>,
+    next_ticket: u64,
+    closers: Vec<oneshot::Sender<()>>,
+    state: watch::Sender<Progress>,
+    store_work: Option<BoxFuture<'static, Event>>,
+    wake_at: Option<clock::MonoNs>,
+    finished: bool,
+}
+
+impl Shell {
+    async fn run(mut self, first: Vec<Action>) {
+        self.perform(first);
+        while !self.finished {
+            let event = self.next_event().await;
+            if let Some(event) = event {
+                self.wake_at = self.wake_at.filter(|_| !matches!(event, Event::Woke));
+                let actions = self.core.step(event, now());
+                self.perform(actions);
+            }
+        }
+        // What came after the end is refused, not left to wait.
+        self.incoming.close();
+        while let Some(request) = self.incoming.recv().await {
+            match request {
+                Request::Append(_, done) => {
+                    let _ = done.send(Err(Stopped::Closed));
+                }
+                Request::Close(done) => drop(done),
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Option<Event> {
+        let wait = self.wake_at.map(|at| Duration::from_nanos(at.saturating_sub(clock::mono_ns())));
+        let store_work = async {
+            match &mut self.store_work {
+                Some(work) => work.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = store_work => {
+                self.store_work = None;
+                Some(event)
+            }
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => Some(Event::Woke),
+            request = self.incoming.recv(), if self.open && self.core.has_room() => match request {
+                Some(Request::Append(record, done)) => {
+                    let ticket = Ticket(self.next_ticket);
+                    self.next_ticket += 1;
+                    self.callers.insert(ticket, done);
+                    Some(Event::Appended(ticket, record))
+                }
+                Some(Request::Close(done)) => {
+                    self.closers.push(done);
+                    Some(Event::Closing)
+                }
+                None => {
+                    self.open = false;
+                    Some(Event::Closing)
+                }
+            },
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Create { number, bytes, wait_ns } => {
+                    let store = self.store.clone();
+                    self.store_work = Some(
+                        async move {
+                            if wait_ns > 0 {
+                                tokio::time::sleep(Duration::from_nanos(wait_ns)).await;
+                            }
+                            Event::Created(store.create(&layout::entry_path(number), bytes).await)
+                        }
+                        .boxed(),
+                    );
+                }
+                Action::ReadBack { number } => {
+                    let store = self.store.clone();
+                    self.store_work = Some(
+                        async move { Event::ReadBack(store.find(&layout::entry_path(number)).await) }.boxed(),
+                    );
+                }
+                Action::Durable { number, tickets } => {
+                    self.state.send_modify(|state| state.durable = number);
+                    self.answer(tickets, &Ok(number));
+                }
+                Action::Refuse(tickets, reason) => {
+                    if !matches!(reason, Stopped::Record(_) | Stopped::Closed) {
+                        self.stopped(reason.clone());
+                    }
+                    self.answer(tickets, &Err(reason));
+                }
+                Action::WakeAt(at) => self.wake_at = Some(at),
+                Action::Finished => {
+                    self.stopped(Stopped::Closed);
+                    self.finished = true;
+                }
+            }
+        }
+    }
+
+    fn stopped(&self, reason: Stopped) {
+        self.state.send_modify(|state| {
+            state.stopped.get_or_insert(reason);
+        });
+    }
+
+    fn answer(&mut self, tickets: Vec<Ticket>, result: &Result<u64, Stopped>) {
+        for ticket in tickets {
+            if let Some(caller) = self.callers.remove(&ticket) {
+                // A caller that went away needs no answer.
+                let _ = caller.send(result.clone());
+            }
+        }
+    }
+}
+
+fn now() -> Now {
+    Now { mono: clock::mono_ns(), wall: clock::wall_ns() }
+}
+
+#[cfg(test)]
+mod tests;

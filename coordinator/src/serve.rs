@@ -1,0 +1,328 @@
+//! A coordinator process: the thin shell around [`RunCore`].
+//!
+//! Started by the command line. Prepares everything, opens the run directory, claims the target, serves workers, and
+//! then turns what happens into events and does what the run's actions say, until the run is over. Law: nothing is
+//! written anywhere before everything that can be known to fail has been checked; nothing is decided here.
+
+mod counting;
+mod effects;
+mod facts;
+mod prepare;
+mod shell;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use vst_common::clock::{self, SECOND_NS};
+use vst_common::count;
+use vst_common::entry::{Control, RunState};
+use vst_common::exit::Exit;
+use vst_common::ids::{Generation, RunId};
+use vst_common::scenario::check::{Checked, Faults};
+use vst_proto::fleet;
+use vst_proto::fleet::fleet_server::FleetServer;
+
+use crate::archive::{self, Follower};
+use crate::intake::{Intake, flight_service};
+use crate::plan;
+use crate::roster::{Roster, Terms};
+use crate::run::{RunCore, Settings};
+use crate::run_log;
+use crate::session::{FleetService, Hub, Words};
+use crate::target::{Role, TargetError};
+pub use prepare::{Prepared, prepare};
+use shell::Shell;
+
+/// A worker that has heard nothing for this long sends no load, nanoseconds.
+const LEASE_NS: u64 = 10 * SECOND_NS;
+/// On top of the lease before a silent worker counts as lost, nanoseconds.
+const MARGIN_NS: u64 = 2 * SECOND_NS;
+/// Time between two heartbeats of a worker, nanoseconds.
+const HEARTBEAT_NS: u64 = SECOND_NS;
+/// Generations of one leader; the next leader's begin behind them.
+const GENERATIONS: u64 = 1 << 32;
+/// Messages that wait for the run.
+const QUEUE: usize = 1024;
+/// For those who look on to be shown the end, and for connections to close.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How a coordinator is started.
+#[derive(Debug)]
+pub struct CoordinatorOptions {
+    /// What to do.
+    pub checked: Checked,
+    /// Folder that the scenario's relative paths start from.
+    pub base_dir: PathBuf,
+    /// `valkey://[user@]host:port`; the password comes from the environment.
+    pub target: String,
+    /// Folder in which the run directory is made.
+    pub results: PathBuf,
+    /// Address to serve on, `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// The bound address is written to this file when workers can come.
+    pub announce: Option<PathBuf>,
+    /// Workers to wait for; the scenario's number where absent.
+    pub workers: Option<u32>,
+    /// The fleet's shared secret.
+    pub token: Option<String>,
+    /// Remove what an earlier run left under the prefix before, and what this run made after.
+    pub cleanup: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunEnd {
+    /// The run.
+    pub run: RunId,
+    /// Where its records are.
+    pub run_dir: PathBuf,
+    /// What a script is told.
+    pub exit: Exit,
+    /// Why, where it did not just end well.
+    pub reason: Option<String>,
+}
+
+/// Why there is no run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The scenario asks what its data cannot give.
+    #[error(transparent)]
+    Scenario(#[from] Faults),
+    /// The target cannot be used.
+    #[error("{}", chain(.0))]
+    Target(#[from] TargetError),
+    /// The run directory cannot be made.
+    #[error("{}", chain(.0))]
+    Log(#[from] run_log::Error),
+    /// The run directory cannot be read back.
+    #[error("{}", chain(.0))]
+    Archive(#[from] archive::Error),
+    /// Nobody can connect.
+    #[error("cannot listen on `{address}`: {source}; give --listen another host:port")]
+    Listen {
+        /// As asked for.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address cannot be told.
+    #[error("cannot write the address to `{path}`: {source}", path = path.display())]
+    Announce {
+        /// As asked for.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The results folder has a name that is not text.
+    #[error("the results folder `{path}` is not a name in UTF-8", path = path.display())]
+    Results {
+        /// As asked for.
+        path: PathBuf,
+    },
+    /// Somebody wanted it to end before it began.
+    #[error("interrupted before the run began")]
+    Interrupted,
+}
+
+impl Error {
+    /// What a script is told.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Scenario(_) => Exit::Scenario,
+            Self::Target(e) => e.exit(),
+            Self::Log(_) | Self::Archive(_) | Self::Listen { .. } | Self::Announce { .. } | Self::Results { .. } => {
+                Exit::Usage
+            }
+            Self::Interrupted => Exit::Interrupted,
+        }
+    }
+
+    /// The faults of the scenario, for whoever prints them with their places.
+    #[must_use]
+    pub fn faults(&self) -> Option<&Faults> {
+        match self {
+            Self::Scenario(faults) => Some(faults),
+            _ => None,
+        }
+    }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Runs a scenario to its end. Each message on `stops` asks for an early end: the first lets what is in flight end,
+/// the second does not wait.
+///
+/// # Errors
+/// [`Error`] when the run could not begin; whatever happens to a run that began is in [`RunEnd`].
+pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> Result<RunEnd, Error> {
+    let prepared = tokio::select! {
+        prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
+        Some(()) = stops.recv() => return Err(Error::Interrupted),
+    };
+    // Bound before anything is written, so that an address that is taken costs nothing.
+    let listen_error = |source| Error::Listen { address: options.listen.clone(), source };
+    let listener = TcpListener::bind(&options.listen).await.map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+    prepare::clear(&prepared, options.cleanup).await?;
+
+    let run = facts::run_id(&prepared.plan.scenario.name);
+    let run_dir = options.results.join(run.as_str());
+    let location = run_dir.to_str().ok_or_else(|| Error::Results { path: options.results.clone() })?.to_owned();
+    let log = run_log::open(&location, &run, &facts::leader()).await?;
+    let marker = prepare::marker(&prepared, &run);
+    let workers_wanted = options.workers.unwrap_or(prepared.plan.scenario.fleet.workers);
+    let facts = facts::run_json(&run, &prepared, workers_wanted);
+    log.write_run_json(&facts).await?;
+    let intake = Intake::spawn(run.clone(), log.replay().delivered.clone(), log.clone());
+    let archive = Follower::spawn(log.clone(), run.clone(), archive::Limits::default()).await?;
+    let opened = Control::RunOpened { at_wall_ns: clock::wall_ns(), facts: facts.clone() };
+    log.append_control(opened).await.map_err(run_log::Error::from)?;
+    if let Err(e) = prepared.target.claim(&marker).await {
+        let exit_code = e.exit().code();
+        let closed = Control::RunClosed {
+            state: RunState::Failed { reason: chain(&e) },
+            exit_code,
+            at_wall_ns: clock::wall_ns(),
+        };
+        // The target's words matter more than whether the log took them.
+        let _ = log.append_control(closed).await;
+        return Err(e.into());
+    }
+
+    let (events, inbox) = mpsc::channel(QUEUE);
+    let (shown, status) = watch::channel(fleet::Status::default());
+    let before = Generation(log.epoch().saturating_sub(1).saturating_mul(GENERATIONS));
+    let token = options.token.clone().filter(|token| !token.is_empty());
+    let hub = Arc::new(Hub::new(words(&run, &prepared), token.clone(), before, events, status));
+    let core = core(&prepared, workers_wanted, token);
+    let server = serve(listener, Arc::clone(&hub), intake.clone());
+    if let Err(e) = announce(options.announce.as_ref(), address) {
+        prepare::remove(&prepared.target, &marker, false).await?;
+        return Err(e);
+    }
+    tracing::info!("run {run}: waiting for {workers_wanted} workers on {address}");
+
+    let parts =
+        shell::Parts { run: run.clone(), location, prepared, log, intake, archive, hub, core, shown, facts };
+    let mut ended = Shell::run(parts, inbox, stops).await;
+    if ended.leads && (options.cleanup || !ended.touched) {
+        let cleaned = prepare::remove(&ended.target, &marker, ended.touched).await;
+        if let Err(e) = cleaned
+            && ended.verdict.exit == Exit::Valid
+        {
+            ended.verdict.exit = e.exit();
+            ended.verdict.reason = chain(&e);
+        }
+    }
+    server.end().await;
+    let reason = Some(ended.verdict.reason).filter(|reason| !reason.is_empty());
+    Ok(RunEnd { run, run_dir, exit: ended.verdict.exit, reason })
+}
+
+fn core(prepared: &Prepared, workers_wanted: u32, token: Option<String>) -> RunCore {
+    let terms = Terms {
+        version: String::from(env!("CARGO_PKG_VERSION")),
+        token,
+        lease_ns: LEASE_NS,
+        margin_ns: MARGIN_NS,
+    };
+    let now = clock::mono_ns();
+    let wall_minus_mono_ns = clock::wall_ns().saturating_sub(count::to_i64(now));
+    let wanted = count::index(u64::from(workers_wanted));
+    let settings = Settings::new(wanted, prepared.sample_interval_ns(), wall_minus_mono_ns);
+    RunCore::new(Arc::clone(&prepared.plan), settings, Roster::new(terms), prepared.target.nodes().len(), now)
+}
+
+fn words(run: &RunId, prepared: &Prepared) -> Words {
+    let nodes = prepared.target.nodes();
+    let role = |role: &Role| match role {
+        Role::Primary => "primary",
+        Role::Replica { .. } => "replica",
+    };
+    Words {
+        run: run.clone(),
+        target: prepared.target.url().to_string(),
+        lease_ns: LEASE_NS,
+        heartbeat_ns: HEARTBEAT_NS,
+        sample_interval_ns: prepared.sample_interval_ns(),
+        phases: prepared.plan.phases.iter().map(|phase| phase.name.clone()).collect(),
+        nodes: nodes
+            .iter()
+            .map(|node| fleet::Node {
+                id: node.id.as_str().to_owned(),
+                address: node.address(),
+                role: role(&node.role).to_owned(),
+            })
+            .collect(),
+        indexes: nodes.iter().map(|node| plan::index_on(&prepared.plan.search, &node.id)).collect(),
+    }
+}
+
+/// The port, served until [`Serving::end`].
+struct Serving {
+    stop: tokio_util::sync::CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn serve(listener: TcpListener, hub: Arc<Hub>, intake: Intake) -> Serving {
+    let stop = tokio_util::sync::CancellationToken::new();
+    let stopped = stop.clone();
+    let task = tokio::spawn(async move {
+        let served = Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .add_service(FleetServer::new(FleetService::new(hub)))
+            .add_service(flight_service(intake))
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stopped.cancelled_owned(),
+            )
+            .await;
+        if let Err(e) = served {
+            tracing::error!("the port is no longer served: {}", chain(&e));
+        }
+    });
+    Serving { stop, task }
+}
+
+impl Serving {
+    /// Lets open calls end for a moment, then closes.
+    async fn end(self) {
+        self.stop.cancel();
+        let abort = self.task.abort_handle();
+        if tokio::time::timeout(FAREWELL, self.task).await.is_err() {
+            abort.abort();
+        }
+    }
+}
+
+/// Writes the address whole or not at all, because somebody may be reading the file at this moment.
+fn announce(path: Option<&PathBuf>, address: SocketAddr) -> Result<(), Error> {
+    let Some(path) = path else { return Ok(()) };
+    let write = || {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        std::io::Write::write_all(&mut file, address.to_string().as_bytes())?;
+        file.persist(path).map_err(|e| e.error)
+    };
+    write().map(drop).map_err(|source| Error::Announce { path: path.clone(), source })
+}

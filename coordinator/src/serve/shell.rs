@@ -1,0 +1,369 @@
+//! The loop around the run: everything that happens becomes an event, every action is performed, in order.
+//!
+//! What takes time runs beside the loop and reports back, so the loop itself waits only for room in the log. Law:
+//! records and the coordinator's own batches enter the log in the order of the run's actions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use bytes::Bytes;
+use futures::future::{FutureExt, LocalBoxFuture};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, watch};
+use vst_common::batch::events::{self, EventRow};
+use vst_common::batch::{Stamp, Table, commandstats, table};
+use vst_common::clock;
+use vst_common::entry::{Control, StoredBatch};
+use vst_common::exit::Exit;
+use vst_common::ids::{Generation, PhaseIndex, RunId, Sequence, WorkerId};
+use vst_proto::fleet;
+
+use super::counting::{self, Counters};
+use super::{Prepared, chain, effects, facts};
+use crate::archive::Follower;
+use crate::intake::{Intake, Reached};
+use crate::plan::PlannedStep;
+use crate::run::{Action, Edge, Event, Failure, Note, RunCore, Ticket, Verdict};
+use crate::run_log::{Pending, Record, RunLog, Stopped};
+use crate::session::Hub;
+use crate::target::Target;
+
+/// How the coordinator names itself in the tables.
+const COORDINATOR: &str = "coordinator";
+/// The run hears of passing time this often.
+const TICK: Duration = Duration::from_millis(50);
+/// Time between two looks at the target's memory for those who look on.
+const MEMORY_EVERY: Duration = Duration::from_secs(2);
+
+/// What the loop works with.
+pub(super) struct Parts {
+    pub(super) run: RunId,
+    /// The run directory, as people are told.
+    pub(super) location: String,
+    pub(super) prepared: Prepared,
+    pub(super) log: RunLog,
+    pub(super) intake: Intake,
+    pub(super) archive: Follower,
+    pub(super) hub: Arc<Hub>,
+    pub(super) core: RunCore,
+    pub(super) shown: watch::Sender<fleet::Status>,
+    /// What `run.json` says so far.
+    pub(super) facts: serde_json::Value,
+}
+
+/// How it ended.
+pub(super) struct Ended {
+    pub(super) verdict: Verdict,
+    /// Whether anything but the marker may be on the target.
+    pub(super) touched: bool,
+    /// Whether the log was written to the end; if not, somebody else may lead the run now.
+    pub(super) leads: bool,
+    pub(super) target: Arc<Target>,
+}
+
+/// What an effect reports.
+enum Done {
+    Event(Event),
+    Counted(PhaseIndex, Edge, Counters),
+    /// `used_memory` summed over all nodes, bytes; `None` from a target that did not answer.
+    Memory(Option<u64>),
+}
+
+/// The loop.
+pub(super) struct Shell {
+    run: RunId,
+    location: String,
+    prepared: Prepared,
+    log: RunLog,
+    intake: Intake,
+    archive: Arc<Follower>,
+    hub: Arc<Hub>,
+    core: RunCore,
+    shown: watch::Sender<fleet::Status>,
+    facts: serde_json::Value,
+    effects: FuturesUnordered<LocalBoxFuture<'static, Done>>,
+    /// Counters read at the start of the phase that runs.
+    before: Counters,
+    notes: Vec<EventRow>,
+    sequence: u64,
+    /// The last of the coordinator's own batches.
+    last_batch: Option<Pending>,
+    delivered: Reached,
+    indexed: bool,
+    touched: bool,
+    leads: bool,
+    verdict: Option<Verdict>,
+}
+
+impl Shell {
+    /// Runs to the end.
+    pub(super) async fn run(parts: Parts, mut inbox: mpsc::Receiver<Event>, mut stops: mpsc::Receiver<()>) -> Ended {
+        let mut shell = Self {
+            run: parts.run,
+            location: parts.location,
+            prepared: parts.prepared,
+            log: parts.log,
+            intake: parts.intake,
+            archive: Arc::new(parts.archive),
+            hub: parts.hub,
+            core: parts.core,
+            shown: parts.shown,
+            facts: parts.facts,
+            effects: FuturesUnordered::new(),
+            before: Ok(BTreeMap::new()),
+            notes: Vec::new(),
+            sequence: 0,
+            last_batch: None,
+            delivered: Reached::new(),
+            indexed: false,
+            touched: false,
+            leads: true,
+            verdict: None,
+        };
+        shell.look_at_memory(Duration::ZERO);
+        let mut reached = shell.intake.reached();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while shell.verdict.is_none() {
+            // The arms are cancel-safe; what an arm does is done outside, so that nothing is lost half way.
+            tokio::select! {
+                Some(event) = inbox.recv() => shell.take(event).await,
+                Some(done) = shell.effects.next() => shell.finished(done).await,
+                Ok(()) = reached.changed() => {
+                    let now = reached.borrow_and_update().clone();
+                    shell.reached(now).await;
+                }
+                Some(()) = stops.recv() => shell.take(Event::Stop(String::from("asked to stop"))).await,
+                _ = tick.tick() => {
+                    shell.take(Event::Tick).await;
+                    shell.show();
+                }
+            }
+        }
+        shell.show();
+        shell.log.close().await;
+        let verdict = shell.verdict.unwrap_or_else(|| Verdict::failed(Exit::Bug, "the run ended without a verdict"));
+        Ended { verdict, touched: shell.touched, leads: shell.leads, target: shell.prepared.target }
+    }
+
+    /// Lets the run see an event and does what it says, and what follows from that.
+    async fn take(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log_lost);
+            for action in self.core.step(event, clock::mono_ns()) {
+                if let Err(stopped) = self.perform(action).await {
+                    events.push_back(log_lost(&stopped));
+                }
+            }
+        }
+        if let Err(stopped) = self.write_notes().await {
+            // The run hears of it with its next record; notes alone do not end it.
+            tracing::error!("events were not written: {stopped}");
+        }
+    }
+
+    async fn perform(&mut self, action: Action) -> Result<(), Stopped> {
+        match action {
+            Action::Tell(generation, tell) => self.hub.tell(generation, &tell),
+            Action::Refuse(generation, refusal) => self.hub.refuse(generation, &refusal),
+            Action::Dismiss(generation) => self.hub.end(generation),
+            Action::Log(ticket, control) => {
+                self.write_notes().await?;
+                return self.append(ticket, control).await;
+            }
+            Action::CreateIndex => {
+                let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
+                self.report(async move { Done::Event(effects::create_index(&target, &plan).await) });
+            }
+            Action::CountCommands { phase, edge } => {
+                let url = self.prepared.target.url().clone();
+                self.report(async move { Done::Counted(phase, edge, counting::read(&url).await) });
+            }
+            Action::ReadRest => {
+                let target = Arc::clone(&self.prepared.target);
+                let search = self.indexed.then(|| self.prepared.plan.search.clone());
+                self.report(async move { Done::Event(Event::RestRead(effects::rest(&target, search.as_ref()).await)) });
+            }
+            Action::Note(note) => self.note(note),
+            Action::Archive => {
+                self.write_notes().await?;
+                self.archive();
+            }
+            Action::Finish(verdict) => self.verdict = Some(verdict),
+        }
+        Ok(())
+    }
+
+    /// Hands a record to the log; when it is durable the run hears of it.
+    async fn append(&mut self, ticket: Ticket, control: Control) -> Result<(), Stopped> {
+        if let Control::PhaseStarted(started) = &control {
+            tracing::info!("phase {} ({})", started.name, started.step);
+            self.touched |= started.index.0 > 0;
+        }
+        if let Control::StreamEnded { worker, generation, last_sequence, .. } = &control {
+            self.intake.state(worker.clone(), *generation, *last_sequence).await;
+        }
+        let pending = self.log.enqueue(Record::Control(control)).await?;
+        self.report(async move {
+            Done::Event(match pending.durable().await {
+                Ok(_) => Event::Logged(ticket),
+                Err(stopped) => log_lost(&stopped),
+            })
+        });
+        Ok(())
+    }
+
+    async fn finished(&mut self, done: Done) {
+        match done {
+            Done::Event(event) => {
+                self.indexed |= matches!(event, Event::IndexCreated);
+                self.take(event).await;
+            }
+            Done::Memory(bytes) => {
+                if let Some(bytes) = bytes {
+                    self.hub.board().used_memory(bytes);
+                }
+                self.look_at_memory(MEMORY_EVERY);
+            }
+            Done::Counted(_, Edge::Start, counters) => {
+                self.before = counters;
+                self.take(Event::CommandsCounted(Edge::Start)).await;
+            }
+            Done::Counted(phase, Edge::End, counters) => {
+                let rows = self.counted(phase, &counters);
+                let stamp = self.stamp();
+                let batch = commandstats::to_batch(&stamp, &rows);
+                if let Err(stopped) = self.write_batch(Table::Commandstats, &stamp, batch).await {
+                    self.take(log_lost(&stopped)).await;
+                }
+                self.take(Event::CommandsCounted(Edge::End)).await;
+            }
+        }
+    }
+
+    fn counted(&self, phase: PhaseIndex, after: &Counters) -> Vec<commandstats::CommandstatsRow> {
+        let planned = self.prepared.plan.phases.iter().find(|planned| planned.index == phase);
+        let Some(planned) = planned else { return Vec::new() };
+        let commands = match &planned.step {
+            PlannedStep::Load(load) => load.commands.as_slice(),
+            _ => &[],
+        };
+        counting::rows(phase, &planned.name, commands, &self.before, after)
+    }
+
+    /// Tells the run of the streams that are further than before.
+    async fn reached(&mut self, now: Reached) {
+        let further: Vec<(Generation, u64)> = now
+            .iter()
+            .filter(|(key, sequence)| self.delivered.get(key) != Some(sequence))
+            .map(|((_, generation), sequence)| (*generation, sequence.0))
+            .collect();
+        self.delivered = now;
+        for (generation, sequence) in further {
+            self.take(Event::Delivered(generation, sequence)).await;
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        tracing::info!("{}: {}", note.kind, note.detail);
+        let phases = &self.prepared.plan.phases;
+        let phase = phases.iter().find(|planned| planned.index == note.phase);
+        self.notes.push(EventRow {
+            at: clock::wall_ns(),
+            phase: phase.map(|planned| planned.name.clone()).unwrap_or_default(),
+            phase_index: note.phase,
+            kind: note.kind.to_owned(),
+            node: None,
+            detail: note.detail,
+            count: 1,
+        });
+    }
+
+    async fn write_notes(&mut self) -> Result<(), Stopped> {
+        if self.notes.is_empty() {
+            return Ok(());
+        }
+        let rows = std::mem::take(&mut self.notes);
+        let stamp = self.stamp();
+        let batch = events::to_batch(&stamp, &rows);
+        self.write_batch(Table::Events, &stamp, batch).await
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        self.sequence = self.sequence.saturating_add(1);
+        Stamp {
+            run: self.run.clone(),
+            worker: WorkerId::new(COORDINATOR),
+            generation: Generation(self.log.epoch()),
+            sequence: Sequence(self.sequence),
+        }
+    }
+
+    async fn write_batch(
+        &mut self,
+        kind: Table,
+        stamp: &Stamp,
+        batch: Result<RecordBatch, vst_common::batch::Error>,
+    ) -> Result<(), Stopped> {
+        let ipc = batch.and_then(|batch| table::write_ipc(&batch)).map_err(|e| Stopped::Record(e.to_string()))?;
+        let stored = StoredBatch {
+            worker: stamp.worker.clone(),
+            generation: stamp.generation,
+            sequence: stamp.sequence,
+            table: kind,
+            ipc: Bytes::from(ipc),
+        };
+        self.last_batch = Some(self.log.enqueue(Record::Batch(stored)).await?);
+        Ok(())
+    }
+
+    /// Takes nothing more in, and brings what was acknowledged into parts.
+    fn archive(&mut self) {
+        let (intake, archive, log) = (self.intake.clone(), Arc::clone(&self.archive), self.log.clone());
+        let last_batch = self.last_batch.take();
+        let facts = facts::with_fleet(self.facts.clone(), self.core.roster());
+        self.report(async move {
+            intake.close().await;
+            if let Some(last) = last_batch {
+                // What is not durable has ended the run already.
+                let _ = last.durable().await;
+            }
+            let failed = |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log_lost: false });
+            if let Err(e) = log.write_run_json(&facts).await {
+                return Done::Event(failed(chain(&e)));
+            }
+            Done::Event(match archive.flush().await {
+                Ok(_) => Event::Archived,
+                Err(e) => failed(chain(&e)),
+            })
+        });
+    }
+
+    /// Runs an effect beside the loop.
+    fn report(&self, effect: impl Future<Output = Done> + 'static) {
+        self.effects.push(effect.boxed_local());
+    }
+
+    /// For the eye only: a target that does not answer keeps its last figure.
+    fn look_at_memory(&self, wait: Duration) {
+        let target = Arc::clone(&self.prepared.target);
+        self.report(async move {
+            tokio::time::sleep(wait).await;
+            Done::Memory(target.used_memory().await.ok())
+        });
+    }
+
+    fn show(&self) {
+        let view = self.core.view(clock::mono_ns());
+        let status = self.hub.board().status(&view, self.run.as_str(), &self.location);
+        self.shown.send_replace(status);
+    }
+}
+
+fn log_lost(stopped: &Stopped) -> Event {
+    let reason = format!("the run log cannot be written: {}", chain(stopped));
+    Event::Failed(Failure { exit: Exit::Usage, reason, log_lost: true })
+}

@@ -1,0 +1,218 @@
+//! The fleet's gRPC service: streams of workers in, orders out; `Watch` and `Stop` for whoever looks on.
+//!
+//! Turns messages into events for the run and the run's words into messages; decides nothing. Each stream of a worker
+//! is one generation, given when it opens. Law: what one stream says reaches the run in order; a worker that does not
+//! read its orders loses its stream instead of holding the others back.
+
+mod words;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use vst_common::clock;
+use vst_common::ids::Generation;
+use vst_proto::fleet;
+use vst_proto::fleet::worker_message::Message as FromWorker;
+
+use crate::roster::{Refusal, same_secret};
+use crate::run::{Event, Tell};
+use crate::status::Board;
+pub use words::Words;
+
+/// Orders that wait to be read by one worker.
+const OUTGOING: usize = 256;
+/// Time between two looks at the run.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+type Order = Result<fleet::CoordinatorMessage, Status>;
+
+/// All streams of the run.
+#[derive(Debug)]
+pub struct Hub {
+    words: Words,
+    token: Option<String>,
+    opened: AtomicU64,
+    events: mpsc::Sender<Event>,
+    streams: Mutex<HashMap<Generation, Outgoing>>,
+    board: Mutex<Board>,
+    status: watch::Receiver<fleet::Status>,
+}
+
+#[derive(Clone, Debug)]
+struct Outgoing {
+    orders: mpsc::Sender<Order>,
+    ended: CancellationToken,
+}
+
+impl Hub {
+    /// No stream is open. Generations count on from `before`; `status` is what `Watch` shows.
+    #[must_use]
+    pub fn new(
+        words: Words,
+        token: Option<String>,
+        before: Generation,
+        events: mpsc::Sender<Event>,
+        status: watch::Receiver<fleet::Status>,
+    ) -> Self {
+        Self {
+            words,
+            token,
+            opened: AtomicU64::new(before.0),
+            events,
+            streams: Mutex::default(),
+            board: Mutex::default(),
+            status,
+        }
+    }
+
+    /// Sends to a worker. One that is gone is told nothing; one that does not read is let go.
+    pub fn tell(&self, generation: Generation, tell: &Tell) {
+        let Some(outgoing) = self.streams().get(&generation).cloned() else { return };
+        let message = match self.words.message(generation, tell) {
+            Ok(message) => fleet::CoordinatorMessage { message: Some(message) },
+            Err(e) => {
+                tracing::error!("order to worker {generation} cannot be written: {e}");
+                return self.end(generation);
+            }
+        };
+        if outgoing.orders.try_send(Ok(message)).is_err() {
+            tracing::warn!("worker {generation} does not read its orders; its stream is ended");
+            self.end(generation);
+        }
+    }
+
+    /// Tells a worker why it is not let in, and ends its stream.
+    pub fn refuse(&self, generation: Generation, refusal: &Refusal) {
+        let text = refusal.to_string();
+        let status = match refusal {
+            Refusal::Version { .. } => Status::failed_precondition(text),
+            Refusal::Token { .. } => Status::unauthenticated(text),
+            Refusal::Empty { .. } => Status::invalid_argument(text),
+            Refusal::Taken { .. } => Status::already_exists(text),
+        };
+        if let Some(outgoing) = self.streams().get(&generation) {
+            // A full queue would lose the reason, which only a worker that does not read can cause.
+            let _ = outgoing.orders.try_send(Err(status));
+        }
+        self.end(generation);
+    }
+
+    /// Ends a stream; what was sent before still goes out.
+    pub fn end(&self, generation: Generation) {
+        if let Some(outgoing) = self.streams().remove(&generation) {
+            outgoing.ended.cancel();
+        }
+        self.board().left(generation);
+    }
+
+    /// The figures that workers report.
+    pub fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashMap<Generation, Outgoing>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's own type, returned as it is")]
+    fn admit(&self, token: &str) -> Result<(), Status> {
+        match &self.token {
+            Some(own) if !same_secret(own.as_bytes(), token.as_bytes()) => {
+                Err(Status::unauthenticated("this fleet has a token: set VST_TOKEN to the coordinator's value"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads one stream until either side ends it.
+    async fn read(self: Arc<Self>, generation: Generation, mut inbound: Streaming<fleet::WorkerMessage>, ended: CancellationToken) {
+        loop {
+            let message = tokio::select! {
+                () = ended.cancelled() => break,
+                message = inbound.message() => message,
+            };
+            // A broken stream is an ended one: the worker comes back with a new one if it can.
+            let Ok(Some(fleet::WorkerMessage { message })) = message else { break };
+            let Some(message) = message else { continue };
+            let now = clock::mono_ns();
+            if let FromWorker::Progress(progress) = message {
+                self.board().progress(generation, progress, now);
+                continue;
+            }
+            let Some(said) = words::said(message, now) else { continue };
+            if self.events.send(Event::Said(generation, said)).await.is_err() {
+                break;
+            }
+        }
+        self.end(generation);
+        // The run may be over, then nobody needs to know.
+        let _ = self.events.send(Event::StreamEnded(generation)).await;
+    }
+}
+
+/// The service in front of a [`Hub`].
+#[derive(Clone, Debug)]
+pub struct FleetService(Arc<Hub>);
+
+impl FleetService {
+    /// Serves this hub.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self(hub)
+    }
+}
+
+#[tonic::async_trait]
+impl fleet::fleet_server::Fleet for FleetService {
+    type SessionStream = ReceiverStream<Order>;
+    type WatchStream = ReceiverStream<Result<fleet::Status, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<fleet::WorkerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let hub = Arc::clone(&self.0);
+        let generation = Generation(hub.opened.fetch_add(1, Ordering::Relaxed).saturating_add(1));
+        let (orders, outgoing) = mpsc::channel(OUTGOING);
+        let ended = CancellationToken::new();
+        hub.streams().insert(generation, Outgoing { orders, ended: ended.clone() });
+        tokio::spawn(hub.read(generation, request.into_inner(), ended));
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn watch(&self, request: Request<fleet::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        self.0.admit(&request.into_inner().token)?;
+        let mut status = self.0.status.clone();
+        let (looks, outgoing) = mpsc::channel(2);
+        tokio::spawn(async move {
+            loop {
+                let look = status.borrow_and_update().clone();
+                let ended = look.ended;
+                if looks.send(Ok(look)).await.is_err() || ended {
+                    return;
+                }
+                // The end is shown at once, everything else at its time; an error means that the run is gone.
+                let over = status.wait_for(|status| status.ended);
+                if matches!(tokio::time::timeout(WATCH_EVERY, over).await, Ok(Err(_))) {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn stop(&self, request: Request<fleet::StopRequest>) -> Result<Response<fleet::StopReply>, Status> {
+        let fleet::StopRequest { reason, token } = request.into_inner();
+        self.0.admit(&token)?;
+        let reason = if reason.is_empty() { String::from("asked to stop") } else { reason };
+        let sent = self.0.events.send(Event::Stop(reason)).await;
+        sent.map_err(|_| Status::failed_precondition("the run is over"))?;
+        Ok(Response::new(fleet::StopReply {}))
+    }
+}

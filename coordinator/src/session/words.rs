@@ -1,0 +1,131 @@
+//! The run's words as messages of the contract, and workers' messages as the run understands them.
+
+use vst_common::clock::MonoNs;
+use vst_common::entry::Totals;
+use vst_common::ids::{Generation, PhaseIndex, RunId, WorkerId};
+use vst_common::ranges::RowRange;
+use vst_proto::fleet;
+use vst_proto::fleet::coordinator_message::Message as ToWorker;
+use vst_proto::fleet::worker_message::Message as FromWorker;
+
+use crate::roster::Arrival;
+use crate::run::{Said, Statement, Tell};
+
+/// What messages say that the run itself does not need to know.
+#[derive(Clone, Debug)]
+pub struct Words {
+    /// The run.
+    pub run: RunId,
+    /// URL of the target, without password.
+    pub target: String,
+    /// How long a worker may send load without hearing from the coordinator, nanoseconds.
+    pub lease_ns: u64,
+    /// Time between two heartbeats, nanoseconds.
+    pub heartbeat_ns: u64,
+    /// Time between two samples of a node, nanoseconds.
+    pub sample_interval_ns: u64,
+    /// Names of all phases.
+    pub phases: Vec<String>,
+    /// The target's nodes.
+    pub nodes: Vec<fleet::Node>,
+    /// The index that each node has once it is created.
+    pub indexes: Vec<String>,
+}
+
+impl Words {
+    /// A message.
+    ///
+    /// # Errors
+    /// When an order cannot be written as JSON, which is a bug.
+    pub(super) fn message(&self, generation: Generation, tell: &Tell) -> Result<ToWorker, serde_json::Error> {
+        Ok(match tell {
+            Tell::Welcome => ToWorker::Welcome(fleet::Welcome {
+                run: self.run.as_str().to_owned(),
+                generation: generation.0,
+                lease_ns: self.lease_ns,
+                target: self.target.clone(),
+                heartbeat_ns: self.heartbeat_ns,
+            }),
+            Tell::Heard { worker_mono, at } => ToWorker::HeartbeatReply(fleet::HeartbeatReply {
+                worker_mono_ns: *worker_mono,
+                coordinator_mono_ns: *at,
+            }),
+            Tell::Arm { order, first_lane, lanes } => ToWorker::Arm(fleet::Arm {
+                order_json: serde_json::to_string(order.as_ref())?,
+                phase: order.index.0,
+                first_lane: *first_lane,
+                lanes: *lanes,
+            }),
+            Tell::Start { phase, at, at_wall } => ToWorker::Start(fleet::Start {
+                phase: phase.0,
+                at_coordinator_mono_ns: *at,
+                at_wall_ns: *at_wall,
+            }),
+            Tell::Lease { phase, ranges, exhausted } => ToWorker::Lease(fleet::Lease {
+                phase: phase.0,
+                ranges: ranges.iter().map(|r| fleet::RowRange { start: r.start, end: r.end }).collect(),
+                exhausted: *exhausted,
+            }),
+            Tell::Drain(phase) => ToWorker::Drain(fleet::Drain { phase: phase.0 }),
+            Tell::Observe { phase, nodes, indexed } => ToWorker::Observe(self.observe(*phase, nodes, *indexed)),
+            Tell::Close(reason) => ToWorker::Close(fleet::Close { reason: reason.clone() }),
+        })
+    }
+
+    fn observe(&self, phase: PhaseIndex, nodes: &[usize], indexed: bool) -> fleet::Observe {
+        let index = |at: &usize| if indexed { self.indexes.get(*at).cloned() } else { None };
+        let name = self.phases.get(vst_common::count::index(u64::from(phase.0)));
+        fleet::Observe {
+            nodes: nodes.iter().filter_map(|at| self.nodes.get(*at).cloned()).collect(),
+            interval_ns: self.sample_interval_ns,
+            phase: phase.0,
+            phase_name: name.cloned().unwrap_or_default(),
+            indexes: nodes.iter().map(|at| index(at).unwrap_or_default()).collect(),
+        }
+    }
+}
+
+/// What a message says to the run; `None` for what says nothing to it. `now` is when it came.
+pub(super) fn said(message: FromWorker, now: MonoNs) -> Option<Said> {
+    Some(match message {
+        FromWorker::Hello(hello) => Said::Hello(Arrival {
+            worker: WorkerId::new(hello.worker),
+            version: hello.version,
+            token: hello.token,
+            host: hello.host,
+            cores: hello.cores,
+            memory_bytes: hello.memory_bytes,
+            lanes: hello.lanes,
+        }),
+        FromWorker::Heartbeat(beat) => Said::Heartbeat { worker_mono: beat.mono_ns, at: now },
+        FromWorker::Armed(armed) => Said::Armed(PhaseIndex(armed.phase)),
+        FromWorker::LeaseRequest(request) => {
+            Said::LeaseRequest { phase: PhaseIndex(request.phase), ranges: request.ranges }
+        }
+        FromWorker::RangeDone(done) => {
+            let range = done.range?;
+            Said::RangeDone {
+                phase: PhaseIndex(done.phase),
+                range: RowRange { start: range.start, end: range.end },
+                ok: done.ok,
+                failed: done.failed,
+                first_error: done.first_error,
+            }
+        }
+        FromWorker::PhaseDone(done) => Said::PhaseDone(Statement {
+            phase: PhaseIndex(done.phase),
+            last_sequence: done.last_sequence,
+            totals: Totals {
+                due: done.due,
+                sent: done.sent,
+                ok: done.ok,
+                errors: done.errors,
+                timeout: done.timeout,
+                lost: done.lost,
+                unsent: done.unsent,
+            },
+        }),
+        FromWorker::Fault(fault) => Said::Fault { phase: PhaseIndex(fault.phase), reason: fault.reason },
+        FromWorker::Progress(_) => return None,
+    })
+}

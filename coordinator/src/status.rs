@@ -1,0 +1,148 @@
+//! What the run is doing now, as a person sees it: the run's own view and the sums of what workers say of themselves.
+//!
+//! Fed by `session` with each worker's progress and by `serve` with memory; read by `Watch`. For the eye only: results
+//! come from the delivered batches. Law: the figures of a phase are those of the workers that speak of this phase.
+
+use std::collections::BTreeMap;
+
+use vst_common::clock::MonoNs;
+use vst_common::count;
+use vst_common::ids::Generation;
+use vst_common::latency::Hdr;
+use vst_proto::fleet;
+
+use crate::run::View;
+
+const SECOND: f64 = 1e9;
+
+/// The latest of each worker.
+#[derive(Debug, Default)]
+pub struct Board {
+    workers: BTreeMap<Generation, Latest>,
+    used_memory_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Latest {
+    at: MonoNs,
+    said: fleet::Progress,
+    /// Requests per second since the message before; zeros after the first of a phase.
+    offered: f64,
+    achieved: f64,
+}
+
+impl Board {
+    /// Takes in what a worker says.
+    pub fn progress(&mut self, worker: Generation, said: fleet::Progress, now: MonoNs) {
+        let before = self.workers.get(&worker).filter(|latest| latest.said.phase == said.phase);
+        let (offered, achieved) = before.map_or((0.0, 0.0), |before| {
+            let seconds = count::to_f64(now.saturating_sub(before.at)) / SECOND;
+            if seconds <= 0.0 {
+                return (before.offered, before.achieved);
+            }
+            let rate = |new: u64, old: u64| count::to_f64(new.saturating_sub(old)) / seconds;
+            (rate(said.due, before.said.due), rate(said.ok, before.said.ok))
+        });
+        self.workers.insert(worker, Latest { at: now, said, offered, achieved });
+    }
+
+    /// A worker has left: it offers nothing more, what it did stays counted.
+    pub fn left(&mut self, worker: Generation) {
+        if let Some(latest) = self.workers.get_mut(&worker) {
+            (latest.offered, latest.achieved) = (0.0, 0.0);
+            latest.said.latency_hdr.clear();
+        }
+    }
+
+    /// Memory of the target, summed over its nodes.
+    pub fn used_memory(&mut self, bytes: u64) {
+        self.used_memory_bytes = bytes;
+    }
+
+    /// The whole picture.
+    #[must_use]
+    pub fn status(&self, view: &View, run: &str, run_directory: &str) -> fleet::Status {
+        let now = || self.workers.values().filter(|latest| latest.said.phase == view.phase);
+        let sum = |of: fn(&fleet::Progress) -> u64| now().map(|latest| of(&latest.said)).fold(0, u64::saturating_add);
+        let mut latency = Hdr::new();
+        for latest in now().filter(|latest| !latest.said.latency_hdr.is_empty()) {
+            // A histogram that cannot be read is the eye's loss only.
+            if let Ok(hdr) = Hdr::decode(&latest.said.latency_hdr) {
+                latency.merge(&hdr);
+            }
+        }
+        let possible = sum(|p| p.possible_hits);
+        let recall = if possible == 0 { 0.0 } else { count::to_f64(sum(|p| p.hits)) / count::to_f64(possible) };
+        fleet::Status {
+            run: run.to_owned(),
+            run_directory: run_directory.to_owned(),
+            phase: view.phase,
+            phase_name: view.phase_name.clone(),
+            step: view.step.clone(),
+            phases: view.phases,
+            workers: view.workers,
+            workers_wanted: view.workers_wanted,
+            phase_elapsed_ns: view.phase_elapsed_ns,
+            phase_length_ns: view.phase_length_ns,
+            units_done: view.units_done,
+            units_total: view.units_total,
+            offered_per_second: now().map(|latest| latest.offered).sum(),
+            achieved_per_second: now().map(|latest| latest.achieved).sum(),
+            p50_ns: latency.quantile(0.5).unwrap_or(0),
+            p99_ns: latency.quantile(0.99).unwrap_or(0),
+            errors: sum(|p| p.errors.saturating_add(p.censored)),
+            recall,
+            used_memory_bytes: self.used_memory_bytes,
+            ended: view.ended.is_some(),
+            exit_code: view.ended.as_ref().map_or(0, |verdict| u32::from(verdict.exit.code())),
+            message: view.message.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(phase: u32) -> View {
+        View {
+            phase,
+            phase_name: "p".into(),
+            step: "query".into(),
+            phases: 3,
+            workers: 2,
+            workers_wanted: 2,
+            phase_elapsed_ns: 0,
+            phase_length_ns: 0,
+            units_done: 0,
+            units_total: 0,
+            message: String::new(),
+            ended: None,
+        }
+    }
+
+    fn progress(phase: u32, due: u64, ok: u64, latency_ns: u64) -> fleet::Progress {
+        let mut hdr = Hdr::new();
+        hdr.record(latency_ns);
+        let latency_hdr = hdr.encode().unwrap();
+        fleet::Progress { phase, due, ok, errors: 1, hits: 9, possible_hits: 10, latency_hdr, ..Default::default() }
+    }
+
+    #[test]
+    fn rates_and_counts_are_sums_over_the_workers_of_the_phase() {
+        let mut board = Board::default();
+        let (a, b, other) = (Generation(1), Generation(2), Generation(3));
+        board.progress(other, progress(1, 1_000, 1_000, 1), 0);
+        for (worker, share) in [(a, 1), (b, 3)] {
+            board.progress(worker, progress(2, 0, 0, 1_000), 0);
+            board.progress(worker, progress(2, 100 * share, 50 * share, 1_000 * share), 500_000_000);
+        }
+        let status = board.status(&view(2), "r", "d");
+        assert_eq!((status.offered_per_second, status.achieved_per_second), (800.0, 400.0));
+        assert_eq!((status.errors, status.recall), (2, 0.9));
+        assert!((2_990..3_010).contains(&status.p99_ns) && (990..1_010).contains(&status.p50_ns));
+        board.left(b);
+        let status = board.status(&view(2), "r", "d");
+        assert_eq!((status.offered_per_second, status.errors), (200.0, 2));
+    }
+}

@@ -1,0 +1,232 @@
+//! The servers under test, as everything but the load lanes sees them: who they are, what they run, whose keys they
+//! hold.
+//!
+//! The command line asks it before a run whether the target can serve; the coordinator has it claim the prefix, make
+//! and drop the index, and say when the target has settled; accounting reads its command counts. Laws: a target is
+//! somebody's server, so nothing is written before the prefix is known to be free and nothing is removed but what a
+//! marker says is vst's; a password appears in no text.
+
+mod address;
+mod error;
+mod index;
+mod link;
+mod observe;
+mod ownership;
+#[cfg(test)]
+mod tests;
+mod topology;
+
+pub use address::{TargetUrl, TargetUrlError};
+pub use error::TargetError;
+pub use observe::{CommandCalls, NodeFacts, RowCount, TargetFacts};
+pub use ownership::{Cleaned, Found, OwnerMarker};
+pub use topology::{Role, TargetNode};
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use futures::future::try_join_all;
+use redis::cmd;
+use vst_common::ids::NodeId;
+use vst_common::keys::{SLOTS, slot, tag_for_slot};
+use vst_common::phase::{SearchModule, SearchPlan};
+use vst_common::resp::Frame;
+use vst_common::search::{Detected, detect_module};
+
+use self::link::{Link, frame};
+
+/// A server or cluster that answered, lets us in, and has a search module on every primary.
+#[derive(Debug)]
+pub struct Target {
+    url: TargetUrl,
+    cluster: bool,
+    nodes: Vec<TargetNode>,
+    detected: Detected,
+    server_version: String,
+    links: Mutex<HashMap<String, Arc<Link>>>,
+}
+
+impl Target {
+    /// Looks at `valkey://[user@]host:port`: whether it answers within 5 s, is a cluster, and what runs there. The
+    /// password comes from `VST_PASSWORD`, else `VALKEY_PASSWORD`. Writes nothing.
+    ///
+    /// # Errors
+    /// [`TargetError`]; each says which host and what to do.
+    pub async fn connect(url: &str) -> Result<Self, TargetError> {
+        Self::connect_to(TargetUrl::from_env(url)?).await
+    }
+
+    /// [`Target::connect`] with credentials that were read before.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub async fn connect_to(url: TargetUrl) -> Result<Self, TargetError> {
+        let first = Arc::new(Link::new(url.address(), url.clone()));
+        first.ask::<()>(&cmd("PING")).await?;
+        let info: String = first.ask(&cmd("INFO")).await?;
+        let field = |name| observe::info_field(&info, name);
+        let server_version =
+            field("valkey_version").or_else(|| field("redis_version")).unwrap_or("unknown").to_owned();
+        let cluster = field("cluster_enabled") == Some("1");
+        let nodes = if cluster {
+            topology::read(&first).await?
+        } else {
+            if field("role") == Some("slave") {
+                return Err(TargetError::Replica { address: first.address().to_owned() });
+            }
+            vec![TargetNode::standalone(&url)]
+        };
+        let detected =
+            Detected { module: SearchModule::ValkeySearch, version: String::new(), coordinates: false };
+        let links = Mutex::new(HashMap::from([(first.address().to_owned(), first)]));
+        let mut target = Self { url, cluster, nodes, detected, server_version, links };
+        target.detected = target.detect().await?;
+        Ok(target)
+    }
+
+    /// The module of every primary; they must agree.
+    async fn detect(&self) -> Result<Detected, TargetError> {
+        let found = try_join_all(self.primaries().map(|node| self.detect_on(node))).await?;
+        let mut found = found.into_iter();
+        let (first_address, first) =
+            found.next().ok_or_else(|| TargetError::NoPrimary { url: self.url.to_string() })?;
+        for (address, other) in found {
+            if other.module != first.module || other.coordinates != first.coordinates {
+                return Err(TargetError::MixedModules {
+                    first: format!("{} {} at {first_address}", first.module, first.version),
+                    other: format!("{} {} at {address}", other.module, other.version),
+                });
+            }
+        }
+        Ok(first)
+    }
+
+    async fn detect_on(&self, node: &TargetNode) -> Result<(String, Detected), TargetError> {
+        let link = self.link(&node.address());
+        let address = link.address().to_owned();
+        let modules = link.value(cmd("MODULE").arg("LIST")).await?;
+        // Where INFO is not allowed, the module's version tells the two apart.
+        let info: String = link.ask(cmd("INFO").arg("modules")).await.unwrap_or_default();
+        let modules = frame(&modules);
+        let has_search = modules.as_array().is_some_and(|all| {
+            all.iter().any(|module| module.get("name").and_then(Frame::as_str) == Some("search"))
+        });
+        match detect_module(&modules, &info) {
+            Some(detected) => Ok((address, detected)),
+            None if has_search => Err(TargetError::UnknownModule { address }),
+            None => Err(TargetError::NoSearchModule { address, version: self.server_version.clone() }),
+        }
+    }
+
+    /// Its URL; printing it shows no password.
+    #[must_use]
+    pub fn url(&self) -> &TargetUrl {
+        &self.url
+    }
+
+    /// Whether keys are spread over slots.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.cluster
+    }
+
+    /// All nodes as they were when the target was connected, primaries first.
+    #[must_use]
+    pub fn nodes(&self) -> &[TargetNode] {
+        &self.nodes
+    }
+
+    /// The nodes that take writes.
+    pub fn primaries(&self) -> impl Iterator<Item = &TargetNode> {
+        self.nodes.iter().filter(|node| node.role == Role::Primary)
+    }
+
+    /// Version of the server that was asked first.
+    #[must_use]
+    pub fn server_version(&self) -> &str {
+        &self.server_version
+    }
+
+    /// The search module.
+    #[must_use]
+    pub fn search_module(&self) -> &Detected {
+        &self.detected
+    }
+
+    /// How a query over the keys under `prefix` reaches all of them, and what the index is called.
+    ///
+    /// # Errors
+    /// [`TargetError::NoTag`] if no name can be bound to a primary.
+    pub fn search_plan(&self, prefix: &str) -> Result<SearchPlan, TargetError> {
+        search_plan(&self.nodes, self.cluster, &self.detected, prefix)
+    }
+
+    /// The connection to a node, made when it is first used.
+    fn link(&self, address: &str) -> Arc<Link> {
+        let mut links = self.links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let make = || Arc::new(Link::new(address.to_owned(), self.url.clone()));
+        Arc::clone(links.entry(address.to_owned()).or_insert_with(make))
+    }
+
+    fn node(&self, id: &NodeId) -> Option<&TargetNode> {
+        self.nodes.iter().find(|node| node.id == *id)
+    }
+
+    /// The connection to the primary that owns a key.
+    fn link_for_key(&self, key: &[u8]) -> Result<Arc<Link>, TargetError> {
+        owner(&self.nodes, slot(key))
+            .map(|node| self.link(&node.address()))
+            .ok_or_else(|| TargetError::UncoveredSlots { url: self.url.to_string(), missing: 1 })
+    }
+}
+
+fn owner(nodes: &[TargetNode], slot: u16) -> Option<&TargetNode> {
+    nodes.iter().find(|node| node.slots.iter().any(|range| range.contains(&slot)))
+}
+
+/// `vst_index` for `vst:`; characters that could mean something to a server become `_`.
+pub(crate) fn index_name(prefix: &str) -> String {
+    let plain: String = prefix.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let plain = plain.trim_matches('_');
+    format!("{}_index", if plain.is_empty() { "vst" } else { plain })
+}
+
+/// Whether an index is one that [`search_plan`] would name, whatever the slots were when it was made.
+fn is_index_of(name: &str, prefix: &str) -> bool {
+    let Some(rest) = name.strip_prefix(&index_name(prefix)) else { return false };
+    let tag = rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    rest.is_empty() || tag.is_some_and(|tag| !tag.is_empty() && tag.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// One server, or a module that asks its peers, answers for all. Otherwise each primary has an index of its own:
+/// RediSearch routes its commands by the slot of the index's name, so the name carries a tag of a slot which that
+/// primary owns; valkey-search does not look at the name.
+fn search_plan(
+    nodes: &[TargetNode],
+    cluster: bool,
+    detected: &Detected,
+    prefix: &str,
+) -> Result<SearchPlan, TargetError> {
+    let module = detected.module;
+    let index = index_name(prefix);
+    let owners: Vec<&TargetNode> = nodes.iter().filter(|node| !node.slots.is_empty()).collect();
+    if !cluster || detected.coordinates || owners.len() == 1 {
+        return Ok(SearchPlan::ServerSide { module, index });
+    }
+    let indexes = owners
+        .into_iter()
+        .map(|node| match module {
+            SearchModule::ValkeySearch => Ok((node.id.clone(), index.clone())),
+            SearchModule::RediSearch => tag_for_slot(&node.slots)
+                .map(|tag| (node.id.clone(), format!("{index}{{{tag}}}")))
+                .ok_or_else(|| TargetError::NoTag { address: node.address() }),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(SearchPlan::ClientSide { module, indexes })
+}
+
+/// How many of the cluster's slots nobody serves.
+fn uncovered(nodes: &[TargetNode]) -> usize {
+    (0..SLOTS).filter(|slot| owner(nodes, *slot).is_none()).count()
+}

@@ -1,0 +1,114 @@
+//! A Valkey cluster with the search module, for one test.
+
+use std::collections::BTreeMap;
+
+use redis::aio::MultiplexedConnection;
+use vst_common::ids::NodeId;
+use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, ServerFiles};
+
+/// Servers of a test, and plain connections to them.
+#[derive(Debug)]
+pub struct Servers {
+    /// The processes.
+    pub cluster: LocalCluster,
+}
+
+/// What `INFO commandstats` counts for one command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Executed.
+    pub calls: u64,
+    /// Refused before execution.
+    pub rejected: u64,
+}
+
+impl Servers {
+    /// Three primaries.
+    pub async fn cluster() -> Self {
+        Self::start(LocalClusterOptions::new(files())).await
+    }
+
+    /// One server that is no cluster.
+    pub async fn standalone() -> Self {
+        Self::start(LocalClusterOptions::standalone(files())).await
+    }
+
+    /// One server without the search module.
+    pub async fn without_search() -> Self {
+        let mut files = files();
+        files.search_module = None;
+        Self::start(LocalClusterOptions::standalone(files)).await
+    }
+
+    async fn start(options: LocalClusterOptions) -> Self {
+        Self { cluster: LocalCluster::start(options).await.expect("servers start") }
+    }
+
+    /// Where a client begins.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.cluster.url()
+    }
+
+    /// A connection to each node.
+    pub async fn connections(&self) -> BTreeMap<NodeId, MultiplexedConnection> {
+        let mut connections = BTreeMap::new();
+        for node in self.cluster.nodes() {
+            let client = redis::Client::open(format!("redis://{}", node.address)).expect("address");
+            let connection = client.get_multiplexed_async_connection().await.expect("server answers");
+            connections.insert(node.id.clone(), connection);
+        }
+        connections
+    }
+
+    /// All keys of all nodes, sorted.
+    pub async fn keys(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for connection in self.connections().await.values_mut() {
+            let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(connection).await.expect("KEYS");
+            all.extend(keys);
+        }
+        all.sort();
+        all
+    }
+
+    /// Keys of all nodes that begin with a prefix, sorted.
+    pub async fn keys_under(&self, prefix: &str) -> Vec<String> {
+        let mut keys = self.keys().await;
+        keys.retain(|key| key.starts_with(prefix));
+        keys
+    }
+
+    /// Indexes of all nodes.
+    pub async fn indexes(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for connection in self.connections().await.values_mut() {
+            let names: Vec<String> = redis::cmd("FT._LIST").query_async(connection).await.expect("FT._LIST");
+            all.extend(names);
+        }
+        all.sort();
+        all
+    }
+
+    /// A command's counters on every node, read by a plain client.
+    pub async fn commandstats(&self, command: &str) -> BTreeMap<NodeId, Calls> {
+        let mut counters = BTreeMap::new();
+        for (node, connection) in &mut self.connections().await {
+            let info: String =
+                redis::cmd("INFO").arg("commandstats").query_async(connection).await.expect("INFO");
+            let prefix = format!("cmdstat_{}:", command.to_ascii_lowercase());
+            let line = info.lines().find(|l| l.to_ascii_lowercase().starts_with(&prefix));
+            let value = |name: &str| {
+                line.and_then(|l| l.split([':', ',']).find_map(|f| f.strip_prefix(name)?.strip_prefix('=')))
+                    .map_or(0, |n| n.parse().expect("a count"))
+            };
+            counters
+                .insert(node.clone(), Calls { calls: value("calls"), rejected: value("rejected_calls") });
+        }
+        counters
+    }
+}
+
+fn files() -> ServerFiles {
+    ServerFiles::find().expect("servers are there: run `make servers`")
+}

@@ -1,0 +1,478 @@
+//! A load lane: one thread, one poll set, its own connections.
+//!
+//! The thin shell around `pipeline`: it moves bytes between sockets and the pipeline, waits on a timer descriptor (the
+//! poll call's own timeout counts milliseconds and would make every request late), and hands over measurements. It
+//! takes [`LaneCommand`]s and gives [`LaneEvent`]s; it never waits for anyone who reads them.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::sync::mpsc::UnboundedSender;
+use vst_common::clock::{MonoNs, SECOND_NS, mono_ns, thread_cpu_ns};
+use vst_common::ids::{Generation, RunId, WorkerId};
+
+use crate::connection::{Connection, Error as ConnectionError, Progress};
+use crate::pipeline::{LinkIndex, Pipeline};
+pub use crate::topology::Credentials;
+use crate::work::{ArmedPhase, LaneCommand, LaneEvent};
+
+const WAKE: Token = Token(0);
+const TIMER: Token = Token(1);
+const FIRST_LINK: usize = 2;
+
+/// Arming fails when a node does not answer for this long.
+const CONNECT_LIMIT_NS: u64 = 10 * SECOND_NS;
+/// First pause before a lost connection is opened again; doubles up to the largest.
+const RECONNECT_NS: u64 = 50_000_000;
+const RECONNECT_MAX_NS: u64 = SECOND_NS;
+/// An instant closer than this is waited for by polling without sleeping: setting a timer takes about as long.
+const SPIN_NS: u64 = 10_000;
+
+/// Why a lane could not begin.
+#[derive(Debug, thiserror::Error)]
+#[error("load lane could not be started: {0}")]
+pub struct SpawnError(#[from] io::Error);
+
+/// What a lane is called and how it logs in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Position within the worker.
+    pub lane_in_worker: u32,
+    /// The worker.
+    pub worker: WorkerId,
+    /// The run.
+    pub run: RunId,
+    /// The worker's registration.
+    pub generation: Generation,
+    /// Login at the target.
+    pub credentials: Credentials,
+}
+
+/// A running lane. Dropping it makes the thread leave.
+#[derive(Debug)]
+pub struct Handle {
+    commands: Sender<LaneCommand>,
+    waker: Arc<Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// Gives a command; a lane that left takes none.
+    pub fn send(&self, command: LaneCommand) {
+        if self.commands.send(command).is_ok() {
+            // A failed wake means that the poll set is gone, and with it the lane.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.send(LaneCommand::Leave);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts a lane; its events arrive with its position in the worker.
+///
+/// # Errors
+/// [`SpawnError`] when the operating system gives no thread, poll set or timer.
+pub fn spawn(config: Config, events: UnboundedSender<(u32, LaneEvent)>) -> Result<Handle, SpawnError> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
+        .map_err(io::Error::from)?;
+    poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+    let (commands, receiver) = channel();
+    let name = format!("lane-{}", config.lane_in_worker);
+    let lane = Lane { config, poll, timer, timer_at: 0, commands: receiver, events, drive: None };
+    let thread = std::thread::Builder::new().name(name).spawn(move || lane.run())?;
+    Ok(Handle { commands, waker, thread: Some(thread) })
+}
+
+struct Lane {
+    config: Config,
+    poll: Poll,
+    timer: OwnedFd,
+    timer_at: MonoNs,
+    commands: Receiver<LaneCommand>,
+    events: UnboundedSender<(u32, LaneEvent)>,
+    drive: Option<Drive>,
+}
+
+/// A connection and its way back after a loss.
+struct Line {
+    connection: Option<Connection>,
+    address: SocketAddr,
+    retry_at: MonoNs,
+    pause_ns: u64,
+    blocked: bool,
+}
+
+/// A phase on this lane.
+struct Drive {
+    phase: Arc<ArmedPhase>,
+    pipeline: Pipeline,
+    lines: Vec<Line>,
+    armed: bool,
+    give_up_at: MonoNs,
+    last_interval: u64,
+    dirty: Vec<LinkIndex>,
+    busy_since: MonoNs,
+    cpu_before: u64,
+    last_error: String,
+}
+
+enum After {
+    Stay,
+    Leave,
+}
+
+impl Lane {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            if let After::Leave = self.take_commands() {
+                return;
+            }
+            let wake = self.advance();
+            if let Err(error) = self.wait(&mut events, wake) {
+                self.tell(LaneEvent::Failed { reason: format!("polling failed: {error}") });
+                return;
+            }
+            let now = mono_ns();
+            let Some(drive) = &mut self.drive else { continue };
+            drive.busy_since = now;
+            for event in &events {
+                if let Some(link) = event.token().0.checked_sub(FIRST_LINK) {
+                    let (readable, writable) =
+                        (event.is_readable() || event.is_error(), event.is_writable() || event.is_error());
+                    drive.ready(link, readable, writable, now, self.poll.registry());
+                }
+            }
+        }
+    }
+
+    fn tell(&self, event: LaneEvent) {
+        // Nobody listens only when the worker is leaving.
+        let _ = self.events.send((self.config.lane_in_worker, event));
+    }
+
+    fn take_commands(&mut self) -> After {
+        loop {
+            let command = match self.commands.try_recv() {
+                Ok(command) => command,
+                Err(std::sync::mpsc::TryRecvError::Empty) => return After::Stay,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => return After::Leave,
+            };
+            match command {
+                LaneCommand::Arm { phase, lane } => self.arm(phase, lane),
+                LaneCommand::Leave => return After::Leave,
+                LaneCommand::Abort => self.abort(),
+                command => {
+                    if let Some(drive) = &mut self.drive {
+                        drive.obey(command);
+                    }
+                }
+            }
+        }
+    }
+
+    fn arm(&mut self, phase: Arc<ArmedPhase>, lane: u32) {
+        self.close_all();
+        match Drive::new(phase, lane) {
+            Ok(drive) => self.drive = Some(drive),
+            Err(reason) => self.tell(LaneEvent::Failed { reason }),
+        }
+    }
+
+    fn abort(&mut self) {
+        if let Some(drive) = &mut self.drive {
+            let now = mono_ns();
+            drive.pipeline.drain(now);
+            drive.pipeline.abort(now);
+        }
+    }
+
+    fn close_all(&mut self) {
+        if let Some(drive) = self.drive.take() {
+            for line in drive.lines {
+                if let Some(connection) = line.connection {
+                    connection.close(self.poll.registry());
+                }
+            }
+        }
+    }
+
+    /// Does everything that can be done now; gives the instant at which to go on.
+    fn advance(&mut self) -> Option<MonoNs> {
+        let drive = self.drive.as_mut()?;
+        let now = mono_ns();
+        let name =
+            format!("{}/{}/{}", self.config.run, self.config.worker, self.config.generation);
+        drive.connect(&name, &self.config.credentials, self.poll.registry(), now);
+        if !drive.armed {
+            if drive.lines.iter().all(|l| l.connection.as_ref().is_some_and(Connection::is_ready)) {
+                drive.armed = true;
+                let phase = drive.phase.order.index;
+                self.tell(LaneEvent::Armed { phase });
+            } else if now >= drive.give_up_at {
+                let reason = format!("cannot connect to the target: {}", drive.last_error);
+                self.close_all();
+                self.tell(LaneEvent::Failed { reason });
+                return None;
+            }
+        }
+        let drive = self.drive.as_mut()?;
+        drive.pipeline.pump(now);
+        drive.flush(now, self.poll.registry());
+        let events = drive.pipeline.take_events();
+        let (measured, done) = drive.measure(mono_ns());
+        let wake = drive.wake(now);
+        for event in events.into_iter().chain(measured) {
+            self.tell(event);
+        }
+        if let Some(done) = done {
+            self.close_all();
+            self.tell(done);
+            return None;
+        }
+        wake
+    }
+
+    fn wait(&mut self, events: &mut Events, wake: Option<MonoNs>) -> io::Result<()> {
+        let mut timeout = None;
+        if let Some(at) = wake {
+            let now = mono_ns();
+            if at <= now.saturating_add(SPIN_NS) {
+                timeout = Some(std::time::Duration::ZERO);
+            } else if at != self.timer_at || self.timer_at <= now {
+                self.set_timer(at)?;
+            }
+        }
+        loop {
+            match self.poll.poll(events, timeout) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn set_timer(&mut self, at: MonoNs) -> io::Result<()> {
+        let seconds = i64::try_from(at / SECOND_NS).unwrap_or(i64::MAX);
+        let nanos = i64::try_from(at % SECOND_NS).unwrap_or(0);
+        let spec = Itimerspec {
+            it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: Timespec { tv_sec: seconds, tv_nsec: nanos },
+        };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &spec).map_err(io::Error::from)?;
+        self.timer_at = at;
+        Ok(())
+    }
+}
+
+impl Drive {
+    fn new(phase: Arc<ArmedPhase>, lane: u32) -> Result<Self, String> {
+        let pipeline = Pipeline::new(Arc::clone(&phase), lane).map_err(|e| e.to_string())?;
+        let now = mono_ns();
+        Ok(Self {
+            phase,
+            pipeline,
+            lines: Vec::new(),
+            armed: false,
+            give_up_at: now.saturating_add(CONNECT_LIMIT_NS),
+            last_interval: 0,
+            dirty: Vec::new(),
+            busy_since: now,
+            cpu_before: thread_cpu_ns(),
+            last_error: String::from("no answer"),
+        })
+    }
+
+    fn obey(&mut self, command: LaneCommand) {
+        match command {
+            LaneCommand::Start { at, .. } => self.pipeline.start(at),
+            LaneCommand::Rows(block) => self.pipeline.give(block),
+            LaneCommand::NoMoreRows => self.pipeline.no_more_rows(),
+            LaneCommand::Fence => self.pipeline.fence(true),
+            LaneCommand::Resume => self.pipeline.fence(false),
+            LaneCommand::Drain => self.pipeline.drain(mono_ns()),
+            LaneCommand::Arm { .. } | LaneCommand::Abort | LaneCommand::Leave => {}
+        }
+    }
+
+    /// Opens connections that are missing and whose time has come.
+    fn connect(&mut self, name: &str, credentials: &Credentials, registry: &mio::Registry, now: MonoNs) {
+        for link in self.lines.len()..self.pipeline.links() {
+            let Some((_, host, port)) = self.pipeline.address(link) else { continue };
+            match (host, port).to_socket_addrs().ok().and_then(|mut found| found.next()) {
+                Some(address) => self.lines.push(Line {
+                    connection: None,
+                    address,
+                    retry_at: now,
+                    pause_ns: RECONNECT_NS,
+                    blocked: false,
+                }),
+                None => {
+                    self.last_error = format!("host `{host}` has no address");
+                    return;
+                }
+            }
+        }
+        for (link, line) in self.lines.iter_mut().enumerate() {
+            if line.connection.is_none() && line.retry_at <= now {
+                let token = Token(link + FIRST_LINK);
+                match Connection::open(line.address, name, credentials, registry, token) {
+                    Ok(connection) => line.connection = Some(connection),
+                    Err(error) => {
+                        self.last_error = format!("{}: {error}", line.address);
+                        line.postpone(now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ready(
+        &mut self,
+        link: LinkIndex,
+        readable: bool,
+        writable: bool,
+        now: MonoNs,
+        registry: &mio::Registry,
+    ) {
+        let Some(line) = self.lines.get_mut(link) else { return };
+        let Some(connection) = &mut line.connection else { return };
+        let mut result = Ok(Progress::Same);
+        if writable {
+            line.blocked = false;
+            result = connection.writable().map(|()| Progress::Same);
+            if let Some(out) = self.pipeline.out(link)
+                && connection.is_ready()
+                && !out.is_empty()
+                && result.is_ok()
+            {
+                result = connection.write(out).map(|()| Progress::Same);
+            }
+        }
+        if readable && result.is_ok() {
+            let pipeline = &mut self.pipeline;
+            result = connection.readable(|reply| Ok(pipeline.reply(link, reply, now)?));
+        }
+        match result {
+            Ok(Progress::Same) => {}
+            Ok(Progress::Ready) => {
+                line.pause_ns = RECONNECT_NS;
+                self.pipeline.link_up(link, now);
+            }
+            Err(error) => self.lose(link, &error, now, registry),
+        }
+    }
+
+    fn lose(&mut self, link: LinkIndex, error: &ConnectionError, now: MonoNs, registry: &mio::Registry) {
+        let Some(line) = self.lines.get_mut(link) else { return };
+        let Some(connection) = line.connection.take() else { return };
+        let was_ready = connection.is_ready();
+        connection.close(registry);
+        line.postpone(now);
+        let (node, place) = match self.pipeline.address(link) {
+            Some((id, host, port)) => (Some(id.clone()), format!("{host}:{port}")),
+            None => (None, line.address.to_string()),
+        };
+        self.last_error = format!("{place}: {error}");
+        if let ConnectionError::Login(_) = error
+            && !self.armed
+        {
+            self.give_up_at = now;
+        }
+        if was_ready {
+            self.pipeline.happened("connection_lost", node, format!("{place}: {error}"));
+            self.pipeline.link_down(link, now);
+        }
+    }
+
+    /// Writes what the pipeline put into out-buffers.
+    fn flush(&mut self, now: MonoNs, registry: &mio::Registry) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        self.pipeline.take_dirty(&mut dirty);
+        for link in dirty.drain(..) {
+            let Some(line) = self.lines.get_mut(link) else { continue };
+            let Some(out) = self.pipeline.out(link) else { continue };
+            if line.blocked || out.is_empty() {
+                continue;
+            }
+            let Some(connection) = &mut line.connection else { continue };
+            match connection.write(out) {
+                // What is left goes out when the socket says it is writable again.
+                Ok(()) => line.blocked = !out.is_empty(),
+                Err(error) => self.lose(link, &error, now, registry),
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    /// Intervals that are over, and the end of the phase.
+    fn measure(&mut self, now: MonoNs) -> (Option<LaneEvent>, Option<LaneEvent>) {
+        let phase = self.phase.order.index;
+        let done = self.armed && self.pipeline.is_done(now);
+        let interval = self.pipeline.recorder().interval(now);
+        let (in_flight, backlog) = self.pipeline.load();
+        let busy = now.saturating_sub(self.busy_since);
+        self.pipeline.recorder().effort(now, busy, in_flight, backlog);
+        self.busy_since = now;
+        if interval == self.last_interval && !done {
+            return (None, None);
+        }
+        self.last_interval = interval;
+        let mut intervals = self.pipeline.recorder().take(now, done);
+        // Reading a thread's CPU time is a system call, so it is done once an interval and booked to its end.
+        let cpu = thread_cpu_ns();
+        if let Some(health) = intervals.health.last_mut() {
+            health.cpu_ns = cpu.saturating_sub(self.cpu_before);
+            self.cpu_before = cpu;
+        }
+        let totals = self.pipeline.totals();
+        let measured = LaneEvent::Measured {
+            phase,
+            cells: intervals.cells,
+            recall: intervals.recall,
+            health: intervals.health,
+            totals,
+            in_flight,
+            backlog,
+        };
+        let done = done.then(|| LaneEvent::Done {
+            phase,
+            totals,
+            per_query: self.pipeline.recorder().take_per_query(),
+        });
+        (Some(measured), done)
+    }
+
+    fn wake(&self, now: MonoNs) -> Option<MonoNs> {
+        let retry =
+            self.lines.iter().filter(|line| line.connection.is_none()).map(|line| line.retry_at).min();
+        let give_up = (!self.armed).then_some(self.give_up_at);
+        let interval = self.pipeline.next_interval(now);
+        [self.pipeline.next_wake(now), retry, give_up, interval].into_iter().flatten().min()
+    }
+}
+
+impl Line {
+    fn postpone(&mut self, now: MonoNs) {
+        self.retry_at = now.saturating_add(self.pause_ns);
+        self.pause_ns = (self.pause_ns * 2).min(RECONNECT_MAX_NS);
+        self.blocked = false;
+    }
+}

@@ -1,0 +1,413 @@
+//! The laws of the pipeline, on the production code, against a simulated server.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use vst_common::ids::{NodeId, PhaseIndex};
+use vst_common::latency::Cell;
+use vst_common::live_set::LiveSet;
+use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
+use vst_common::resp::{Frame, Scanner};
+use vst_common::scenario::{Arrival, DatasetSpec, Load, Metric};
+
+use super::Pipeline;
+use crate::topology::{Node, Topology};
+use crate::work::{ArmedPhase, LaneEvent, QuerySet, RowBlock};
+
+const MS: u64 = 1_000_000;
+
+fn topology(nodes: u16) -> Topology {
+    let list = (0..nodes)
+        .map(|i| Node {
+            id: NodeId::new(format!("n{i}")),
+            host: String::from("h"),
+            port: 7000 + i,
+            primary: true,
+        })
+        .collect();
+    let slots = (0..16384u32).map(|s| u16::try_from(s * u32::from(nodes) / 16384).unwrap()).collect();
+    Topology { nodes: list, slots }
+}
+
+fn vectors(nodes: u16, fan_out: bool) -> VectorWork {
+    let module = SearchModule::RediSearch;
+    let search = if fan_out {
+        let indexes = (0..nodes).map(|i| (NodeId::new(format!("n{i}")), format!("i{i}"))).collect();
+        SearchPlan::ClientSide { module, indexes }
+    } else {
+        SearchPlan::ServerSide { module, index: String::from("i") }
+    };
+    VectorWork {
+        dataset: DatasetSpec {
+            base: String::new(),
+            queries: String::new(),
+            ground_truth: String::new(),
+            rows: None,
+        },
+        rows: 1000,
+        dims: 1,
+        metric: Metric::L2,
+        prefix: String::from("p:"),
+        field: String::from("v"),
+        live: LiveSet { seed: 1, rows: 1000, copies: 1, cut: 1000 },
+        search,
+    }
+}
+
+fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase> {
+    Arc::new(ArmedPhase {
+        order: PhaseOrder {
+            index: PhaseIndex(3),
+            name: String::from("p"),
+            seed: 7,
+            work,
+            load,
+            warm_up_ns: 0,
+            duration_ns: 1000 * MS,
+            timeout_ns,
+            interval_ns: 100 * MS,
+            lanes_total: 1,
+        },
+        topology: Arc::new(topology(nodes)),
+        queries: Some(Arc::new(QuerySet { blobs: vec![vec![0; 4]], judges: Vec::new() })),
+    })
+}
+
+fn open_queries(nodes: u16, fan_out: bool, rate: f64, connections: u32, timeout_ns: u64) -> Arc<ArmedPhase> {
+    let work = Work::Query { vectors: vectors(nodes, fan_out), k: 1, ef_runtime: None };
+    phase(nodes, work, Load::Open { arrival: Arrival::Constant { rate }, connections }, timeout_ns)
+}
+
+fn ingest(nodes: u16, clients: u32, pipeline: u32, timeout_ns: u64) -> Arc<ArmedPhase> {
+    let work = Work::Ingest(vectors(nodes, false));
+    phase(nodes, work, Load::Closed { clients, pipeline }, timeout_ns)
+}
+
+/// What the simulated server does with a command.
+#[derive(Clone, Debug)]
+enum Answer {
+    Well,
+    Error(&'static str),
+    Moved,
+    Drop,
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    prop_oneof![
+        12 => Just(Answer::Well),
+        2 => Just(Answer::Error("-OOM command not allowed\r\n")),
+        1 => Just(Answer::Error("-ERR something else\r\n")),
+        1 => Just(Answer::Error("-TRYAGAIN later\r\n")),
+        1 => Just(Answer::Moved),
+        1 => Just(Answer::Drop),
+    ]
+}
+
+/// Counters of the server, as INFO commandstats has them.
+#[derive(Debug, Default)]
+struct Server {
+    calls: u64,
+    rejected: u64,
+    /// Commands whose connection was cut before the reply: executed or not, the client cannot know.
+    cut: u64,
+}
+
+struct Simulation {
+    pipeline: Pipeline,
+    now: u64,
+    server: Server,
+    in_flight: BTreeMap<usize, VecDeque<Vec<u8>>>,
+    scanners: BTreeMap<usize, Vec<u8>>,
+    down: Vec<usize>,
+    most_in_flight: usize,
+    rows_seen: BTreeMap<Vec<u8>, u64>,
+    events: Vec<LaneEvent>,
+}
+
+impl Simulation {
+    fn new(phase: Arc<ArmedPhase>) -> Self {
+        let mut pipeline = Pipeline::new(phase, 0).unwrap();
+        for link in 0..pipeline.links() {
+            pipeline.link_up(link, 0);
+        }
+        pipeline.start(0);
+        Self {
+            pipeline,
+            now: 0,
+            server: Server::default(),
+            in_flight: BTreeMap::new(),
+            scanners: BTreeMap::new(),
+            down: Vec::new(),
+            most_in_flight: 0,
+            rows_seen: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn collect(&mut self) {
+        let mut dirty = Vec::new();
+        self.pipeline.take_dirty(&mut dirty);
+        for link in dirty {
+            let bytes = std::mem::take(self.pipeline.out(link).unwrap());
+            let buffer = self.scanners.entry(link).or_default();
+            buffer.extend(bytes);
+            while let Some(length) = Scanner::new().scan(buffer).unwrap() {
+                let command: Vec<u8> = buffer.drain(..length).collect();
+                self.in_flight.entry(link).or_default().push_back(command);
+                if buffer.is_empty() {
+                    break;
+                }
+            }
+        }
+        self.events.extend(self.pipeline.take_events());
+        let flying = self.in_flight.values().map(VecDeque::len).sum();
+        self.most_in_flight = self.most_in_flight.max(flying);
+    }
+
+    fn step(&mut self, advance: u64) {
+        for link in std::mem::take(&mut self.down) {
+            self.pipeline.link_up(link, self.now);
+        }
+        self.now += advance;
+        self.pipeline.pump(self.now);
+        self.collect();
+    }
+
+    /// Answers the oldest command of one busy connection.
+    fn answer(&mut self, pick: usize, answer: &Answer) {
+        let busy: Vec<usize> =
+            self.in_flight.iter().filter(|(_, q)| !q.is_empty()).map(|(l, _)| *l).collect();
+        if busy.is_empty() {
+            return;
+        }
+        let link = busy[pick % busy.len()];
+        let command = self.in_flight.get_mut(&link).unwrap().pop_front().unwrap();
+        let reply: Vec<u8> = match answer {
+            Answer::Drop => {
+                self.server.cut += 1 + u64::try_from(self.in_flight[&link].len()).unwrap();
+                self.in_flight.remove(&link);
+                self.scanners.remove(&link);
+                self.pipeline.link_down(link, self.now);
+                self.down.push(link);
+                self.collect();
+                return;
+            }
+            Answer::Moved if !command.windows(9).any(|w| w == b"FT.SEARCH") => {
+                self.server.rejected += 1;
+                b"-MOVED 5 h:7000\r\n".to_vec()
+            }
+            Answer::Error(text) => {
+                let rejected = text.starts_with("-OOM") || text.starts_with("-TRYAGAIN");
+                if rejected { self.server.rejected += 1 } else { self.server.calls += 1 }
+                text.as_bytes().to_vec()
+            }
+            Answer::Well | Answer::Moved => {
+                self.server.calls += 1;
+                if let Frame::Array(args) = Frame::parse(&command).unwrap()
+                    && args[0] == Frame::Bulk(b"HSET")
+                {
+                    let key = args[1].as_bytes().unwrap().to_vec();
+                    *self.rows_seen.entry(key).or_default() += 1;
+                    b":1\r\n".to_vec()
+                } else {
+                    b"*1\r\n:0\r\n".to_vec()
+                }
+            }
+        };
+        self.pipeline.reply(link, &reply, self.now).unwrap();
+        self.collect();
+    }
+
+    fn run_out(&mut self) {
+        for _ in 0..200_000 {
+            if self.pipeline.is_done(self.now) {
+                return;
+            }
+            self.answer(0, &Answer::Well);
+            let wake = self.pipeline.next_wake(self.now).unwrap_or(self.now);
+            let advance = wake.saturating_sub(self.now).min(50 * MS);
+            self.step(advance);
+        }
+        panic!("the phase never ended: {:?}", self.pipeline.load());
+    }
+
+    /// Sums of all cells by operation.
+    fn cells(&mut self) -> BTreeMap<&'static str, Cell> {
+        let mut sums: BTreeMap<&'static str, Cell> = BTreeMap::new();
+        for (key, cell) in self.pipeline.recorder().take(u64::MAX / 2, true).cells {
+            sums.entry(key.operation).or_default().merge(&cell);
+        }
+        sums
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    Step(u64),
+    Answer(usize, Answer),
+    Fence(bool),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        4 => (0u64..40).prop_map(|ms| Move::Step(ms * MS)),
+        8 => (any::<usize>(), answer()).prop_map(|(i, a)| Move::Answer(i, a)),
+        1 => any::<bool>().prop_map(Move::Fence),
+    ];
+    proptest::collection::vec(one, 0..150)
+}
+
+fn play(simulation: &mut Simulation, moves: &[Move]) {
+    for one in moves {
+        match one {
+            Move::Step(advance) => simulation.step(*advance),
+            Move::Answer(pick, answer) => simulation.answer(*pick, answer),
+            Move::Fence(fenced) => simulation.pipeline.fence(*fenced),
+        }
+    }
+    simulation.pipeline.fence(false);
+    simulation.run_out();
+}
+
+fn check_accounting(simulation: &Simulation, cell: &Cell) -> Result<(), TestCaseError> {
+    let server = &simulation.server;
+    prop_assert_eq!(cell.attempts_executed, server.calls, "executed attempts are the server's calls");
+    prop_assert_eq!(cell.attempts_rejected, server.rejected, "rejected attempts are its rejected calls");
+    prop_assert!(cell.attempts_unknown >= server.cut, "cut attempts are unknown");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_due_query_ends_exactly_once_and_attempts_are_the_servers_counters(
+        nodes in 1u16..4,
+        fan_out in any::<bool>(),
+        rate in 10f64..400.0,
+        connections in 1u32..5,
+        timeout_ms in 5u64..2000,
+        moves in moves(),
+    ) {
+        let mut simulation =
+            Simulation::new(open_queries(nodes, fan_out, rate, connections, timeout_ms * MS));
+        play(&mut simulation, &moves);
+        let totals = simulation.pipeline.totals();
+        let cells = simulation.cells();
+        let knn = cells.get("knn").cloned().unwrap_or_default();
+        // 1 s at a constant rate: the n-th request is due at n / rate.
+        prop_assert_eq!(knn.due, rate.ceil() as u64);
+        prop_assert_eq!(knn.ended(), knn.due);
+        prop_assert_eq!((totals.due, totals.sent + knn.unsent), (knn.due, knn.due));
+        prop_assert_eq!(totals.ok, knn.ok);
+        let latencies = knn.response.as_ref().map_or(0, |h| h.len());
+        prop_assert_eq!(latencies + knn.answered_errors(), knn.due);
+        prop_assert_eq!(knn.censored.as_ref().map_or(0, |h| h.len()), knn.timeout + knn.lost + knn.unsent);
+        let attempts = if fan_out { cells.get("knn_part").cloned().unwrap_or_default() } else { knn };
+        check_accounting(&simulation, &attempts)?;
+        let slots = usize::from(nodes) * usize::try_from(connections).unwrap();
+        prop_assert!(simulation.most_in_flight <= slots, "in flight is bounded by connections x depth");
+    }
+
+    #[test]
+    fn every_row_is_written_or_named_as_failed(
+        nodes in 1u16..4,
+        clients in 1u32..4,
+        pipeline in 1u32..5,
+        timeout_ms in 5u64..2000,
+        rows in 1u64..60,
+        moves in moves(),
+    ) {
+        let mut simulation = Simulation::new(ingest(nodes, clients, pipeline, timeout_ms * MS));
+        for block in 0..rows.div_ceil(7) {
+            let part: Vec<(u32, u64)> = (block * 7..rows.min(block * 7 + 7)).map(|r| (0, r)).collect();
+            let vectors = vec![0; part.len() * 4];
+            simulation.pipeline.give(RowBlock { id: block, rows: part, vectors });
+        }
+        simulation.pipeline.no_more_rows();
+        play(&mut simulation, &moves);
+        let cell = simulation.cells().remove("hset").unwrap_or_default();
+        prop_assert_eq!(cell.due, rows);
+        prop_assert_eq!(cell.ended(), rows);
+        let (mut ok, mut failed, mut blocks) = (0, 0, 0);
+        for event in &simulation.events {
+            if let LaneEvent::BlockDone { ok: o, failed: f, .. } = event {
+                ok += o;
+                failed += f;
+                blocks += 1;
+            }
+        }
+        prop_assert_eq!((ok + failed, blocks), (rows, rows.div_ceil(7)));
+        let written = u64::try_from(simulation.rows_seen.len()).unwrap();
+        prop_assert!(written >= ok, "a row that counts as written was executed by the server");
+        check_accounting(&simulation, &cell)?;
+    }
+
+    #[test]
+    fn a_closed_loop_keeps_its_number_in_flight_and_never_more(
+        clients in 1u32..6,
+        pipeline in 1u32..6,
+        rows in 1u64..200,
+    ) {
+        let mut simulation = Simulation::new(ingest(1, clients, pipeline, 1000 * MS));
+        let part: Vec<(u32, u64)> = (0..rows).map(|r| (0, r)).collect();
+        let vectors = vec![0; part.len() * 4];
+        simulation.pipeline.give(RowBlock { id: 1, rows: part, vectors });
+        simulation.pipeline.no_more_rows();
+        simulation.step(MS);
+        let limit = u64::from(clients * pipeline);
+        prop_assert_eq!(u64::try_from(simulation.most_in_flight).unwrap(), limit.min(rows));
+        simulation.run_out();
+        prop_assert_eq!(u64::try_from(simulation.most_in_flight).unwrap(), limit.min(rows));
+    }
+}
+
+#[test]
+fn a_stall_is_seen_by_every_request_that_fell_due_in_it() {
+    // 100/s for 1 s, the server answers nothing for the first 500 ms: whoever fell due at t waited 500 ms - t.
+    let mut simulation = Simulation::new(open_queries(1, false, 100.0, 4, 60_000 * MS));
+    for _ in 0..500 {
+        simulation.step(MS);
+    }
+    for _ in 0..2000 {
+        simulation.answer(0, &Answer::Well);
+        simulation.step(MS / 4);
+    }
+    simulation.run_out();
+    let knn = simulation.cells().remove("knn").unwrap();
+    assert_eq!((knn.due, knn.ok, knn.ended()), (100, 100, 100));
+    let response = knn.response.unwrap();
+    let worst = response.max().unwrap();
+    assert!((500 * MS..520 * MS).contains(&worst), "{worst}");
+    let median_of_stalled = response.quantile(0.75).unwrap();
+    assert!((240 * MS..280 * MS).contains(&median_of_stalled), "{median_of_stalled}");
+    let service = knn.service.unwrap();
+    assert!(service.quantile(0.9).unwrap() < 20 * MS, "service time hides the wait, which is why both are shown");
+}
+
+#[test]
+fn with_a_short_timeout_the_stall_is_censored_not_small() {
+    let mut simulation = Simulation::new(open_queries(1, false, 100.0, 4, 100 * MS));
+    for _ in 0..500 {
+        simulation.step(MS);
+    }
+    simulation.run_out();
+    let knn = simulation.cells().remove("knn").unwrap();
+    assert!(knn.timeout >= 4, "the requests in flight timed out: {}", knn.timeout);
+    let (response, censored) = (knn.response.unwrap(), knn.censored.unwrap());
+    let p99 = vst_common::latency::censored_quantile(&response, &censored, 0.99).unwrap();
+    assert!(p99.ns >= 100 * MS);
+    assert!(knn.late >= 4, "their late replies are counted: {}", knn.late);
+}
+
+#[test]
+fn what_is_never_answered_ends_with_the_drain() {
+    let mut simulation = Simulation::new(open_queries(2, true, 50.0, 2, 500 * MS));
+    while !simulation.pipeline.is_done(simulation.now) {
+        assert!(simulation.now < 60_000 * MS, "the drain has an end");
+        simulation.step(20 * MS);
+    }
+    let knn = simulation.cells().remove("knn").unwrap();
+    assert_eq!((knn.due, knn.timeout, knn.unsent), (50, 2, 48));
+}

@@ -1,0 +1,196 @@
+//! What each request of a phase is, byte for byte.
+//!
+//! Made once per lane when a phase is armed; read by the pipeline at every send. Law: the same bytes for the same
+//! seed, phase and request number, whatever the fleet.
+
+use std::sync::Arc;
+
+use vst_common::keys::KeySpace;
+use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
+use vst_common::recall::Verdict;
+use vst_common::resp::{Command, Frame};
+use vst_common::search;
+use vst_common::seed::Draw;
+
+use crate::recorder::Operation;
+use crate::topology::Topology;
+use crate::work::QuerySet;
+
+/// Why a phase cannot be armed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The plan names an index for a node that the target no longer has.
+    #[error("no index is planned for node {0}; the topology changed since the run was planned")]
+    NoIndex(String),
+    /// Query work without queries.
+    #[error("phase `{0}` queries, but no queries were loaded")]
+    NoQueries(String),
+}
+
+/// The commands of one phase.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    keys: KeySpace,
+    work: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Write { command: Command, vector_bytes: usize },
+    Delete { command: Command },
+    Query(QueryKind),
+}
+
+#[derive(Debug)]
+struct QueryKind {
+    /// By position of the primary; one for all where the server fans out.
+    commands: Vec<Command>,
+    fan_out: bool,
+    module: SearchModule,
+    set: Arc<QuerySet>,
+    k: usize,
+    seed: u64,
+    phase: u32,
+}
+
+/// One found neighbour: its distance as the server says, and its key.
+pub(crate) type Hit = (f64, Box<[u8]>);
+
+impl Requests {
+    /// The commands of a phase over the primaries of a topology.
+    pub(crate) fn new(
+        order: &PhaseOrder,
+        topology: &Topology,
+        queries: Option<&Arc<QuerySet>>,
+    ) -> Result<Self, Error> {
+        let (vectors, work) = match &order.work {
+            Work::Ingest(vectors) => {
+                let command = Command::new(&[Some(b"HSET"), None, Some(vectors.field.as_bytes()), None]);
+                let vector_bytes = usize::try_from(vectors.dims).unwrap_or(0) * size_of::<f32>();
+                (vectors, Kind::Write { command, vector_bytes })
+            }
+            Work::Delete(vectors) => (vectors, Kind::Delete { command: Command::new(&[Some(b"DEL"), None]) }),
+            Work::Query { vectors, k, ef_runtime } => {
+                let set = queries.ok_or_else(|| Error::NoQueries(order.name.clone()))?;
+                let (module, fan_out, indexes) = indexes(vectors, topology)?;
+                let commands = indexes
+                    .iter()
+                    .map(|index| {
+                        let timeout_ms = order.timeout_ns / 1_000_000;
+                        let (before, after) =
+                            search::knn_args(module, index, &vectors.field, *k, *ef_runtime, timeout_ms);
+                        let mut args: Vec<Option<&[u8]>> = before.iter().map(|a| Some(a.as_slice())).collect();
+                        args.push(None);
+                        args.extend(after.iter().map(|a| Some(a.as_slice())));
+                        Command::new(&args)
+                    })
+                    .collect();
+                let kind = QueryKind {
+                    commands,
+                    fan_out,
+                    module,
+                    set: Arc::clone(set),
+                    k: usize::try_from(*k).unwrap_or(usize::MAX),
+                    seed: order.seed,
+                    phase: order.index.0,
+                };
+                (vectors, Kind::Query(kind))
+            }
+        };
+        Ok(Self { keys: KeySpace::new(&vectors.prefix), work })
+    }
+
+    /// The operation that a request is reported as.
+    pub(crate) fn operation(&self) -> Operation {
+        match self.work {
+            Kind::Write { .. } => Operation::Hset,
+            Kind::Delete { .. } => Operation::Del,
+            Kind::Query(_) => Operation::Knn,
+        }
+    }
+
+    /// Whether each request goes to every primary.
+    pub(crate) fn fans_out(&self) -> bool {
+        matches!(&self.work, Kind::Query(query) if query.fan_out)
+    }
+
+    /// Which query request `n` asks.
+    pub(crate) fn query(&self, n: u64) -> u32 {
+        match &self.work {
+            Kind::Query(query) => {
+                let queries = vst_common::count::len(query.set.blobs.len());
+                let drawn = Draw::new(query.seed, query.phase, n).below(queries);
+                u32::try_from(drawn).unwrap_or(u32::MAX)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Writes the key of a row into `out`, which is emptied first.
+    pub(crate) fn key(&self, (copy, row): (u32, u64), out: &mut Vec<u8>) {
+        out.clear();
+        self.keys.write(copy, row, out);
+    }
+
+    /// Appends the command that writes or deletes a row.
+    pub(crate) fn encode_row(&self, key: &[u8], vectors: &[u8], position: usize, out: &mut Vec<u8>) {
+        match &self.work {
+            Kind::Write { command, vector_bytes } => {
+                let start = position * vector_bytes;
+                let vector = vectors.get(start..start + vector_bytes).unwrap_or_default();
+                command.encode(out, &[key, vector]);
+            }
+            Kind::Delete { command } => command.encode(out, &[key]),
+            Kind::Query(_) => {}
+        }
+    }
+
+    /// Appends the command that asks a query of the node at a position.
+    pub(crate) fn encode_query(&self, query: u32, node: u16, out: &mut Vec<u8>) {
+        let Kind::Query(kind) = &self.work else { return };
+        let place = if kind.fan_out { usize::from(node) } else { 0 };
+        let blob = usize::try_from(query).ok().and_then(|q| kind.set.blobs.get(q));
+        if let (Some(command), Some(blob)) = (kind.commands.get(place), blob) {
+            command.encode(out, &[blob]);
+        }
+    }
+
+    /// Reads the neighbours in a reply.
+    pub(crate) fn read_hits(&self, reply: &[u8], hits: &mut Vec<Hit>) -> Result<(), String> {
+        let Kind::Query(kind) = &self.work else { return Ok(()) };
+        let frame = Frame::parse(reply).map_err(|e| e.to_string())?;
+        let found = search::parse_knn(&frame, kind.module).map_err(|e| e.to_string())?;
+        hits.extend(found.into_iter().map(|hit| (hit.distance, Box::from(hit.key))));
+        Ok(())
+    }
+
+    /// Judges the merged answer to a query.
+    pub(crate) fn judge(&self, query: u32, hits: &mut [Hit]) -> Option<Verdict> {
+        let Kind::Query(kind) = &self.work else { return None };
+        hits.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let keys: Vec<&[u8]> = hits.iter().take(kind.k).map(|(_, key)| &**key).collect();
+        let judge = kind.set.judges.get(usize::try_from(query).ok()?)?;
+        Some(judge.score(&keys, &self.keys))
+    }
+}
+
+fn indexes(
+    vectors: &VectorWork,
+    topology: &Topology,
+) -> Result<(SearchModule, bool, Vec<String>), Error> {
+    match &vectors.search {
+        SearchPlan::ServerSide { module, index } => Ok((*module, false, vec![index.clone()])),
+        SearchPlan::ClientSide { module, indexes } => {
+            let primaries = topology.nodes.iter().take(topology.primaries());
+            let names = primaries
+                .map(|node| {
+                    let planned = indexes.iter().find(|(id, _)| *id == node.id);
+                    planned
+                        .map(|(_, name)| name.clone())
+                        .ok_or_else(|| Error::NoIndex(node.id.to_string()))
+                })
+                .collect::<Result<_, _>>()?;
+            Ok((*module, true, names))
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! A worker process: the thin shell around `session`.
+//!
+//! Holds what the session core has no business with: the stream to the coordinator, lane threads, uplink and sampler,
+//! and the tasks that prepare phases and read rows. It turns what they say into events and does what the actions say;
+//! no decision is made here.
+
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tonic::transport::{Channel, Endpoint};
+use vst_common::batch::memory::MemoryRow;
+use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
+use vst_common::exit::Exit;
+use vst_common::ids::{Generation, RunId, WorkerId};
+use vst_common::phase::{PhaseOrder, Work};
+use vst_proto::fleet;
+
+use crate::fetch::Source;
+use crate::health::Machine;
+use crate::session::{Action, Config, Departure, Event, SessionCore};
+use crate::topology::Credentials;
+use crate::uplink::{Order, PhaseLabel, Report};
+use crate::work::{ArmedPhase, LaneEvent};
+use crate::{lane, recall_probe, sampler, topology, uplink};
+
+/// Environment variables that hold the target's password, the first that is set counts.
+pub const PASSWORD_VARIABLES: [&str; 2] = ["VST_PASSWORD", "VALKEY_PASSWORD"];
+
+/// A worker whose coordinator has been away for this long leaves, nanoseconds.
+const GIVE_UP_NS: u64 = 60 * SECOND_NS;
+/// First pause before the coordinator is called again, nanoseconds; doubles up to the largest.
+const RETRY_NS: u64 = SECOND_NS / 10;
+const RETRY_MAX_NS: u64 = 2 * SECOND_NS;
+/// The session hears of passing time this often at least, and no more often than the shortest.
+const TICK: Duration = Duration::from_millis(50);
+const SHORTEST_TICK: Duration = Duration::from_millis(1);
+/// A connection that does not answer a ping for this long is closed.
+const PING: Duration = Duration::from_secs(5);
+
+/// How a worker is started.
+#[derive(Clone)]
+pub struct WorkerOptions {
+    /// `host:port` of the coordinator.
+    pub coordinator: String,
+    /// The target, where it is not the one that the coordinator names. Without password.
+    pub target: Option<String>,
+    /// Name of this worker; made from host and process where absent.
+    pub worker: Option<WorkerId>,
+    /// Load lanes (threads), at least 1.
+    pub lanes: u32,
+    /// The fleet's shared secret.
+    pub token: Option<String>,
+}
+
+/// Why a worker ended without an order to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The coordinator's address cannot be used.
+    #[error("coordinator `{address}` is not a usable address: {source}; expected host:port")]
+    Address {
+        /// As given.
+        address: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// No coordinator.
+    #[error("coordinator `{address}` did not answer for {seconds} s; is it running, and reachable from here?")]
+    CoordinatorGone {
+        /// As given.
+        address: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The coordinator does not let this worker in.
+    #[error("the coordinator refuses this worker: {reason}")]
+    Refused {
+        /// Its reason.
+        reason: String,
+    },
+    /// The operating system gives no thread.
+    #[error(transparent)]
+    Lanes(#[from] lane::SpawnError),
+}
+
+impl Error {
+    /// What a script is told.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Address { .. } => Exit::Usage,
+            Self::CoordinatorGone { .. } | Self::Refused { .. } => Exit::Fleet,
+            Self::Lanes(_) => Exit::Bug,
+        }
+    }
+}
+
+/// Runs a worker until the coordinator closes the run, `shutdown` completes or it cannot go on.
+///
+/// Gives [`Exit::Valid`] after the run was closed, [`Exit::Interrupted`] after `shutdown`.
+///
+/// # Errors
+/// [`Error`], whose [`Error::exit`] is what a script should be told.
+pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> Result<Exit, Error> {
+    let mut worker = Worker::new(options)?;
+    let mut core = SessionCore::new(worker.config(), mono_ns());
+    let mut stopped = false;
+    tokio::pin!(shutdown);
+    loop {
+        let wait = Duration::from_nanos(core.wake_at().saturating_sub(mono_ns())).clamp(SHORTEST_TICK, TICK);
+        let event = tokio::select! {
+            () = &mut shutdown, if !stopped => {
+                stopped = true;
+                Some(Event::Stop)
+            }
+            Some(note) = worker.notes.recv() => worker.event_of(note),
+            Some((lane, event)) = worker.lane_events.recv() => Some(Event::Lane { lane, event }),
+            () = tokio::time::sleep(wait) => Some(Event::Tick { unacknowledged: worker.uplink.unacknowledged() }),
+        };
+        let Some(event) = event else { continue };
+        for action in core.step(mono_ns(), event) {
+            if let Action::Leave(departure) = action {
+                return worker.leave(departure).await;
+            }
+            worker.act(action)?;
+        }
+        if core.wants_stream() {
+            worker.call();
+        }
+    }
+}
+
+/// What the tasks of a worker say.
+#[derive(Debug)]
+enum Note {
+    /// The stream with this number says something.
+    Stream(u64, Event),
+    /// A phase is prepared.
+    Prepared { ticket: u64, outcome: Result<(Arc<ArmedPhase>, Option<Arc<Source>>), String> },
+    /// Something for the session.
+    Session(Event),
+    /// A node was sampled.
+    Sampled(MemoryRow),
+    /// The uplink says something.
+    Uplink(Report),
+}
+
+struct Worker {
+    options: WorkerOptions,
+    name: WorkerId,
+    channel: Channel,
+    notes: UnboundedReceiver<Note>,
+    noted: UnboundedSender<Note>,
+    uplink: uplink::Handle,
+    stream: Option<stream::Handle>,
+    call_at: MonoNs,
+    pause_ns: u64,
+    registration: Option<(RunId, Generation)>,
+    target: String,
+    credentials: Credentials,
+    lanes: Vec<lane::Handle>,
+    lane_events: UnboundedReceiver<(u32, LaneEvent)>,
+    sampler: Option<sampler::Handle>,
+    source: Option<Arc<Source>>,
+    left_behind: u64,
+}
+
+impl Worker {
+    fn new(options: WorkerOptions) -> Result<Self, Error> {
+        let address = |source| Error::Address { address: options.coordinator.clone(), source };
+        // Two connections: batches in bulk must not hold up heartbeats.
+        let endpoint = Endpoint::from_shared(format!("http://{}", options.coordinator))
+            .map_err(address)?
+            .connect_timeout(PING)
+            .http2_keep_alive_interval(PING)
+            .keep_alive_timeout(PING);
+        let name = options.worker.clone().unwrap_or_else(|| {
+            WorkerId::new(format!("{}-{}", Machine::here().host, std::process::id()))
+        });
+        let (noted, notes) = unbounded_channel();
+        let reports = forward(&noted, Note::Uplink);
+        let uplink = uplink::spawn(name.clone(), endpoint.connect_lazy(), options.token.clone(), reports);
+        Ok(Self {
+            name,
+            channel: endpoint.connect_lazy(),
+            notes,
+            noted,
+            uplink,
+            stream: None,
+            call_at: mono_ns(),
+            pause_ns: RETRY_NS,
+            registration: None,
+            target: String::new(),
+            credentials: Credentials::default(),
+            lanes: Vec::new(),
+            lane_events: unbounded_channel().1,
+            sampler: None,
+            source: None,
+            left_behind: 0,
+            options,
+        })
+    }
+
+    fn config(&self) -> Config {
+        let machine = Machine::here();
+        let hello = fleet::Hello {
+            worker: self.name.to_string(),
+            version: String::from(env!("CARGO_PKG_VERSION")),
+            cores: machine.cores,
+            memory_bytes: machine.memory_bytes,
+            host: machine.host,
+            lanes: self.options.lanes.max(1),
+            token: self.options.token.clone().unwrap_or_default(),
+        };
+        Config { hello, lanes: self.options.lanes.max(1), give_up_ns: GIVE_UP_NS }
+    }
+
+    /// Calls the coordinator, unless a call is under way or it is too early for the next.
+    fn call(&mut self) {
+        if self.stream.is_some() || mono_ns() < self.call_at {
+            return;
+        }
+        let stream = stream::Handle::open(self.channel.clone(), self.noted.clone());
+        let _ = self.noted.send(Note::Stream(stream.id(), Event::Connected));
+        self.stream = Some(stream);
+    }
+
+    fn event_of(&mut self, note: Note) -> Option<Event> {
+        match note {
+            Note::Stream(id, _) if self.stream.as_ref().is_none_or(|s| s.id() != id) => None,
+            Note::Stream(_, event) => {
+                if matches!(event, Event::Disconnected) {
+                    self.stream = None;
+                    self.call_at = mono_ns().saturating_add(self.pause_ns);
+                    self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
+                }
+                Some(event)
+            }
+            Note::Prepared { ticket, outcome } => {
+                let outcome = outcome.map(|(armed, source)| {
+                    self.source = source;
+                    armed
+                });
+                Some(Event::Prepared { ticket, outcome })
+            }
+            Note::Session(event) => Some(event),
+            Note::Sampled(row) => {
+                self.uplink.send(Order::Memory(vec![row]));
+                None
+            }
+            Note::Uplink(Report::Flushed { ticket, last_sequence }) => Some(Event::Flushed { ticket, last_sequence }),
+            Note::Uplink(Report::Delivered { left }) => {
+                self.left_behind = left;
+                Some(Event::Delivered)
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), Error> {
+        match action {
+            Action::Send(message) => {
+                if let Some(stream) = &self.stream {
+                    stream.send(message);
+                }
+            }
+            Action::Register { run, generation, target } => self.register(run, generation, target)?,
+            Action::RestartLanes => self.start_lanes()?,
+            Action::Lane { lane, command } => {
+                if let Some(handle) = usize::try_from(lane).ok().and_then(|i| self.lanes.get(i)) {
+                    handle.send(command);
+                }
+            }
+            Action::Prepare { ticket, order } => self.prepare(ticket, order),
+            Action::Fetch { ticket, range } => self.fetch(ticket, range),
+            Action::Label { phase, name, at_wall, at: _, interval_ns, first_lane, lanes, k } => {
+                let label = PhaseLabel { phase, name, at_wall, interval_ns, first_lane, lanes, k };
+                self.uplink.send(Order::Label(label));
+            }
+            Action::Record { lane, phase, cells, recall, health } => {
+                self.uplink.send(Order::Record { lane, phase, cells, recall, health });
+            }
+            Action::RecordQueries { lane: _, phase, per_query } => {
+                self.uplink.send(Order::RecordQueries { phase, per_query });
+            }
+            Action::RecordEvent { phase, kind, node, detail } => {
+                self.uplink.send(Order::Event { phase, kind, node, detail });
+            }
+            Action::Flush { ticket, phase } => self.uplink.send(Order::Flush { ticket, phase }),
+            Action::Offset(offset) => {
+                self.uplink.send(Order::Offset(offset));
+                if let Some(sampler) = &self.sampler {
+                    sampler.clock(offset);
+                }
+            }
+            Action::Observe(observe) => {
+                if let Some(sampler) = &self.sampler {
+                    sampler.observe(observe.into());
+                }
+            }
+            Action::Deliver => {
+                self.sampler = None;
+                self.end_lanes();
+                self.uplink.send(Order::Deliver);
+            }
+            Action::Leave(_) => {}
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, run: RunId, generation: Generation, target: String) -> Result<(), Error> {
+        tracing::info!("registered for run {run} as {} (generation {generation})", self.name);
+        self.pause_ns = RETRY_NS;
+        self.target = self.options.target.clone().unwrap_or(target);
+        self.credentials = credentials(&self.target, &|name| std::env::var(name).ok());
+        self.uplink.send(Order::Register { run: run.clone(), generation });
+        self.registration = Some((run, generation));
+        self.sampler = Some(sampler::spawn(self.credentials.clone(), forward(&self.noted, Note::Sampled)));
+        self.start_lanes()
+    }
+
+    /// Replaces the lanes. The old ones lose their way to speak, so nothing they say late is taken for news.
+    fn start_lanes(&mut self) -> Result<(), Error> {
+        self.end_lanes();
+        let (events, lane_events) = unbounded_channel();
+        self.lane_events = lane_events;
+        let Some((run, generation)) = &self.registration else { return Ok(()) };
+        for lane_in_worker in 0..self.options.lanes.max(1) {
+            let config = lane::Config {
+                lane_in_worker,
+                worker: self.name.clone(),
+                run: run.clone(),
+                generation: *generation,
+                credentials: self.credentials.clone(),
+            };
+            self.lanes.push(lane::spawn(config, events.clone())?);
+        }
+        Ok(())
+    }
+
+    fn end_lanes(&mut self) {
+        let lanes = std::mem::take(&mut self.lanes);
+        // Ending a lane waits for its thread.
+        tokio::task::spawn_blocking(move || drop(lanes));
+    }
+
+    fn prepare(&self, ticket: u64, order: PhaseOrder) {
+        let (target, credentials, noted) = (self.target.clone(), self.credentials.clone(), self.noted.clone());
+        tokio::spawn(async move {
+            let outcome = prepare(order, target, credentials).await;
+            let _ = noted.send(Note::Prepared { ticket, outcome });
+        });
+    }
+
+    fn fetch(&self, ticket: u64, range: vst_common::ranges::RowRange) {
+        let (source, noted) = (self.source.clone(), self.noted.clone());
+        tokio::spawn(async move {
+            let outcome = match source {
+                Some(source) => source.blocks(range).await.map_err(|e| with_sources(&e)),
+                None => Err(String::from("the phase has no rows")),
+            };
+            let _ = noted.send(Note::Session(Event::Fetched { ticket, range, outcome }));
+        });
+    }
+
+    async fn leave(mut self, departure: Departure) -> Result<Exit, Error> {
+        let lanes = std::mem::take(&mut self.lanes);
+        let _ = tokio::task::spawn_blocking(move || drop(lanes)).await;
+        let left = self.left_behind.max(self.uplink.unacknowledged());
+        if left > 0 {
+            tracing::warn!("{left} batches of measurements were not delivered");
+        }
+        match departure {
+            Departure::Closed => Ok(Exit::Valid),
+            Departure::Stopped => Ok(Exit::Interrupted),
+            Departure::CoordinatorGone => Err(Error::CoordinatorGone {
+                address: self.options.coordinator,
+                seconds: GIVE_UP_NS / SECOND_NS,
+            }),
+            Departure::Refused { reason } => Err(Error::Refused { reason }),
+        }
+    }
+}
+
+/// A channel whose items become notes.
+fn forward<T: Send + 'static>(noted: &UnboundedSender<Note>, note: fn(T) -> Note) -> UnboundedSender<T> {
+    let (sender, mut receiver) = unbounded_channel();
+    let noted = noted.clone();
+    tokio::spawn(async move {
+        while let Some(item) = receiver.recv().await {
+            if noted.send(note(item)).is_err() {
+                return;
+            }
+        }
+    });
+    sender
+}
+
+async fn prepare(
+    order: PhaseOrder,
+    target: String,
+    credentials: Credentials,
+) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), String> {
+    // Boxed: the compiler cannot see by itself that the client's future may move between threads.
+    let topology = topology::discover(&target, &credentials).boxed().await.map_err(|e| with_sources(&e))?;
+    let source = Source::open(&order.work).await.map_err(|e| with_sources(&e))?;
+    let queries = match &order.work {
+        Work::Query { vectors, k, .. } => {
+            Some(Arc::new(recall_probe::build(vectors, *k).await.map_err(|e| with_sources(&e))?))
+        }
+        Work::Ingest(_) | Work::Delete(_) => None,
+    };
+    Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
+}
+
+/// User from the target's URL, password from the environment: no password is ever in a URL, an order or a log.
+fn credentials(target: &str, variable: &dyn Fn(&str) -> Option<String>) -> Credentials {
+    let username = url::Url::parse(target).ok().map(|url| url.username().to_owned()).filter(|user| !user.is_empty());
+    let password = PASSWORD_VARIABLES.iter().find_map(|name| variable(name)).filter(|p| !p.is_empty());
+    Credentials { username, password }
+}
+
+/// The error and what is behind it, in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(behind) = source {
+        let said = behind.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = behind.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_comes_from_the_url_and_the_password_from_the_environment() {
+        let set = |name: &str| (name == "VALKEY_PASSWORD").then(|| String::from("secret"));
+        let found = credentials("valkey://alice@host:7000", &set);
+        assert_eq!(found.username.as_deref(), Some("alice"));
+        assert_eq!(found.password.as_deref(), Some("secret"));
+        let found = credentials("valkey://host:7000", &|_| None);
+        assert_eq!((found.username, found.password), (None, None));
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_and_none_twice() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read x")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("disk on fire"));
+        assert_eq!(with_sources(&error), "cannot read x: disk on fire");
+    }
+}

@@ -1,0 +1,566 @@
+//! What this worker does next: the pure middle of its conversation with the coordinator.
+//!
+//! `serve` feeds it with what arrives (messages, lane events, finished preparations, time) and does what the returned
+//! actions say. It reads no clock and owns no socket, so tests run the very code that production runs.
+//! Laws: at most one phase runs; without a valid lease nothing that causes load leaves here; each leased range is
+//! handed back exactly once; `PhaseDone` follows only when every block that was dealt has ended.
+
+mod clock;
+mod phase;
+mod progress;
+mod ranges;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use vst_common::clock::{ClockOffset, MonoNs, SECOND_NS, WallNs};
+use vst_common::ids::{Generation, NodeId, PhaseIndex, RunId};
+use vst_common::latency::Window;
+use vst_common::phase::PhaseOrder;
+use vst_common::ranges::RowRange;
+use vst_common::recall::RecallCell;
+use vst_proto::fleet;
+use vst_proto::fleet::coordinator_message::Message as FromCoordinator;
+use vst_proto::fleet::worker_message::Message as ToCoordinator;
+
+use crate::work::{ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, RowBlock};
+use clock::Exchanges;
+use phase::Phase;
+
+/// Time for the last deliveries after the coordinator closed the run, nanoseconds.
+const CLOSING_NS: u64 = 10 * SECOND_NS;
+
+/// What a session is made of.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How the worker introduces itself.
+    pub hello: fleet::Hello,
+    /// Load lanes of this worker.
+    pub lanes: u32,
+    /// Give up when the coordinator has been away for this long, nanoseconds.
+    pub give_up_ns: u64,
+}
+
+/// What can happen to a session.
+#[derive(Debug)]
+pub enum Event {
+    /// Time has passed.
+    Tick {
+        /// Batches that the coordinator does not hold yet.
+        unacknowledged: u64,
+    },
+    /// A stream to the coordinator is open.
+    Connected,
+    /// The stream ended or could not be opened.
+    Disconnected,
+    /// The coordinator will never let this worker in.
+    Refused {
+        /// Its reason.
+        reason: String,
+    },
+    /// The coordinator speaks.
+    Received(FromCoordinator),
+    /// A lane of the present generation speaks.
+    Lane {
+        /// Which lane of this worker.
+        lane: u32,
+        /// What it says.
+        event: LaneEvent,
+    },
+    /// [`Action::Prepare`] has ended.
+    Prepared {
+        /// The ticket of the action.
+        ticket: u64,
+        /// The phase, ready for the lanes, or why not.
+        outcome: Result<Arc<ArmedPhase>, String>,
+    },
+    /// [`Action::Fetch`] has ended.
+    Fetched {
+        /// The ticket of the action.
+        ticket: u64,
+        /// The leased range.
+        range: RowRange,
+        /// Its rows in blocks, or why they could not be read. Block ids are assigned by the session.
+        outcome: Result<Vec<RowBlock>, String>,
+    },
+    /// [`Action::Flush`] has ended.
+    Flushed {
+        /// The ticket of the action.
+        ticket: u64,
+        /// Last sequence given out so far.
+        last_sequence: u64,
+    },
+    /// [`Action::Deliver`] has ended: everything is acknowledged, or nobody is there to take it.
+    Delivered,
+    /// The process was asked to end.
+    Stop,
+}
+
+/// What a session wants done.
+#[derive(Debug)]
+pub enum Action {
+    /// Put a message on the stream; dropped where there is none.
+    Send(ToCoordinator),
+    /// A registration begins: end the lanes there are, start new ones under its name, deliver under its name.
+    Register {
+        /// The run.
+        run: RunId,
+        /// The registration.
+        generation: Generation,
+        /// URL of the target, without password.
+        target: String,
+    },
+    /// End the lanes there are and start new ones: the old ones hold a phase that will never be.
+    RestartLanes,
+    /// Give a lane a command.
+    Lane {
+        /// Which lane of this worker.
+        lane: u32,
+        /// The command.
+        command: LaneCommand,
+    },
+    /// Ask the target for its layout and build what the phase needs.
+    Prepare {
+        /// Returned in [`Event::Prepared`].
+        ticket: u64,
+        /// The phase.
+        order: PhaseOrder,
+    },
+    /// Read the rows of a leased range.
+    Fetch {
+        /// Returned in [`Event::Fetched`]; that of the phase's [`Action::Prepare`].
+        ticket: u64,
+        /// The range.
+        range: RowRange,
+    },
+    /// The schedule of a phase begins: what its intervals are called.
+    Label {
+        /// The phase.
+        phase: PhaseIndex,
+        /// Its name.
+        name: String,
+        /// Interval 0 on the wall clock.
+        at_wall: WallNs,
+        /// Interval 0 on the own clock.
+        at: MonoNs,
+        /// Length of an interval, nanoseconds.
+        interval_ns: u64,
+        /// Position of this worker's first lane in the deal of shares.
+        first_lane: u32,
+        /// How many lanes contribute.
+        lanes: u32,
+        /// Neighbours asked for; 0 where the phase asks for none.
+        k: u32,
+    },
+    /// Take in measurements of a lane.
+    Record {
+        /// Which lane.
+        lane: u32,
+        /// The phase.
+        phase: PhaseIndex,
+        /// Latency and counters.
+        cells: Vec<(CellKey, vst_common::latency::Cell)>,
+        /// Recall by interval and window.
+        recall: Vec<(u64, Window, RecallCell)>,
+        /// Self-metering.
+        health: Vec<LaneHealth>,
+    },
+    /// Take in recall by query of a lane that is done.
+    RecordQueries {
+        /// Which lane.
+        lane: u32,
+        /// The phase.
+        phase: PhaseIndex,
+        /// (query, verdicts summed).
+        per_query: Vec<(u32, RecallCell)>,
+    },
+    /// Take in an event for people.
+    RecordEvent {
+        /// Position and name of the phase that this worker has, if any.
+        phase: Option<(PhaseIndex, String)>,
+        /// Kind of event.
+        kind: &'static str,
+        /// Where.
+        node: Option<NodeId>,
+        /// Details.
+        detail: String,
+    },
+    /// Give every measurement taken so far a sequence number and answer with the last one.
+    Flush {
+        /// Returned in [`Event::Flushed`].
+        ticket: u64,
+        /// The phase that is over.
+        phase: PhaseIndex,
+    },
+    /// A better estimate of the coordinator's clock.
+    Offset(ClockOffset),
+    /// Sample these nodes from now on.
+    Observe(fleet::Observe),
+    /// Stop sampling, end the lanes, deliver what is left and say so.
+    Deliver,
+    /// The session is over.
+    Leave(Departure),
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// The coordinator closed the run.
+    Closed,
+    /// The process was asked to end.
+    Stopped,
+    /// The coordinator did not come back (or never came).
+    CoordinatorGone,
+    /// The coordinator does not let this worker in.
+    Refused {
+        /// Its reason.
+        reason: String,
+    },
+}
+
+/// Whether there is somebody to talk to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// No stream since this instant.
+    Away(MonoNs),
+    /// Hello was sent; no registration since the first instant.
+    Greeted { since: MonoNs, hello: MonoNs },
+    /// Registered.
+    Welcomed,
+    /// The run is over; deliver until this instant.
+    Closing { until: MonoNs, stopped: bool },
+    /// Nothing more will happen.
+    Over,
+}
+
+/// The right to send load, by the own clock.
+#[derive(Clone, Copy, Debug)]
+struct LoadLease {
+    length_ns: u64,
+    until: MonoNs,
+    fenced: bool,
+}
+
+/// The state of a worker's session.
+#[derive(Debug)]
+pub struct SessionCore {
+    config: Config,
+    link: Link,
+    run: Option<RunId>,
+    lease: LoadLease,
+    heartbeat_ns: u64,
+    next_heartbeat: MonoNs,
+    unacknowledged: u64,
+    exchanges: Exchanges,
+    phase: Option<Phase>,
+    /// The lanes hold a phase that was given up and must be replaced before the next.
+    lanes_stale: bool,
+    tickets: u64,
+    blocks: u64,
+}
+
+impl SessionCore {
+    /// A worker that is not connected yet.
+    #[must_use]
+    pub fn new(config: Config, now: MonoNs) -> Self {
+        Self {
+            config,
+            link: Link::Away(now),
+            run: None,
+            lease: LoadLease { length_ns: 0, until: now, fenced: true },
+            heartbeat_ns: SECOND_NS,
+            next_heartbeat: now,
+            unacknowledged: 0,
+            exchanges: Exchanges::default(),
+            phase: None,
+            lanes_stale: false,
+            tickets: 0,
+            blocks: 0,
+        }
+    }
+
+    /// The instant at which a [`Event::Tick`] is needed at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> MonoNs {
+        match self.link {
+            Link::Away(since) | Link::Greeted { since, .. } => self.fence_at().min(since.saturating_add(self.config.give_up_ns)),
+            Link::Closing { until, .. } => until.min(self.next_heartbeat),
+            Link::Over => MonoNs::MAX,
+            Link::Welcomed => {
+                let phase = self.phase.as_ref().map_or(MonoNs::MAX, Phase::wake_at);
+                self.next_heartbeat.min(phase).min(self.fence_at())
+            }
+        }
+    }
+
+    /// Whether the coordinator should be called.
+    #[must_use]
+    pub fn wants_stream(&self) -> bool {
+        matches!(self.link, Link::Away(_))
+    }
+
+    fn fence_at(&self) -> MonoNs {
+        if self.lease.fenced { MonoNs::MAX } else { self.lease.until }
+    }
+
+    /// Takes one event at an instant of the own clock and says what is to be done, in order.
+    pub fn step(&mut self, now: MonoNs, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        // Time first: whatever the event is, it may not use a lease that has ended meanwhile.
+        self.pass(now, &mut out);
+        if self.link == Link::Over {
+            return out;
+        }
+        match event {
+            Event::Tick { unacknowledged } => self.unacknowledged = unacknowledged,
+            Event::Connected => self.connected(now, &mut out),
+            Event::Disconnected => {
+                self.link = match self.link {
+                    Link::Welcomed => Link::Away(now),
+                    Link::Greeted { since, .. } => Link::Away(since),
+                    other => other,
+                };
+            }
+            Event::Refused { reason } => self.leave(Departure::Refused { reason }, &mut out),
+            Event::Received(message) => self.received(now, message, &mut out),
+            Event::Lane { lane, event } => self.lane(now, lane, event, &mut out),
+            Event::Prepared { ticket, outcome } => {
+                if let Some(phase) = self.phase_of(ticket) {
+                    phase.prepared(outcome, &mut out);
+                }
+            }
+            Event::Fetched { ticket, range, outcome } => {
+                let mut next_block = self.blocks;
+                if let Some(phase) = self.phase_of(ticket) {
+                    phase.fetched(range, outcome, &mut next_block, &mut out);
+                }
+                self.blocks = next_block;
+            }
+            Event::Flushed { ticket, last_sequence } => {
+                if let Some(phase) = self.phase_of(ticket)
+                    && phase.flushed(last_sequence, &mut out)
+                {
+                    self.phase = None;
+                }
+            }
+            Event::Delivered => {
+                if let Link::Closing { stopped, .. } = self.link {
+                    self.leave(if stopped { Departure::Stopped } else { Departure::Closed }, &mut out);
+                }
+            }
+            Event::Stop => self.close(now, true, &mut out),
+        }
+        self.advance(now, &mut out);
+        out
+    }
+
+    /// What the passing of time alone does.
+    fn pass(&mut self, now: MonoNs, out: &mut Vec<Action>) {
+        if !self.lease.fenced && now >= self.lease.until {
+            self.lease.fenced = true;
+            self.every_lane(out, || LaneCommand::Fence);
+            out.push(Action::RecordEvent {
+                phase: self.phase.as_ref().map(Phase::title),
+                kind: "fenced",
+                node: None,
+                detail: String::from("no heartbeat reply within the lease: no load is sent until it is renewed"),
+            });
+        }
+        match self.link {
+            Link::Away(since) | Link::Greeted { since, .. } if now.saturating_sub(since) >= self.config.give_up_ns => {
+                self.leave(Departure::CoordinatorGone, out);
+            }
+            Link::Closing { until, stopped } if now >= until => {
+                self.leave(if stopped { Departure::Stopped } else { Departure::Closed }, out);
+            }
+            // Also while the last batches are delivered: a silent worker counts as lost.
+            Link::Welcomed | Link::Closing { .. } if now >= self.next_heartbeat => {
+                self.next_heartbeat = now.saturating_add(self.heartbeat_ns);
+                let beat = fleet::Heartbeat { mono_ns: now, unacknowledged: self.unacknowledged };
+                out.push(Action::Send(ToCoordinator::Heartbeat(beat)));
+            }
+            _ => {}
+        }
+    }
+
+    /// What the present state allows to go on.
+    fn advance(&mut self, now: MonoNs, out: &mut Vec<Action>) {
+        if self.link == Link::Over {
+            return;
+        }
+        let may_load = !self.lease.fenced;
+        let offset = self.exchanges.best();
+        let connected = self.link == Link::Welcomed;
+        if let Some(phase) = &mut self.phase {
+            phase.advance(now, may_load, connected, offset, out);
+        }
+    }
+
+    fn connected(&mut self, now: MonoNs, out: &mut Vec<Action>) {
+        if let Link::Away(since) = self.link {
+            self.link = Link::Greeted { since, hello: now };
+            out.push(Action::Send(ToCoordinator::Hello(self.config.hello.clone())));
+        }
+    }
+
+    fn received(&mut self, now: MonoNs, message: FromCoordinator, out: &mut Vec<Action>) {
+        match (self.link, message) {
+            (Link::Greeted { hello, .. }, FromCoordinator::Welcome(welcome)) => self.welcomed(now, hello, welcome, out),
+            (Link::Welcomed, FromCoordinator::HeartbeatReply(reply)) => self.heard(now, reply, out),
+            (Link::Welcomed, FromCoordinator::Arm(arm)) => self.arm(now, &arm, out),
+            (Link::Welcomed, FromCoordinator::Start(start)) => match self.phase_named(start.phase) {
+                Some(phase) => phase.start_ordered(start, out),
+                None => fault(start.phase, "start of a phase that is not armed", out),
+            },
+            (Link::Welcomed, FromCoordinator::Lease(lease)) => match self.phase_named(lease.phase) {
+                Some(phase) => phase.leased(now, &lease, out),
+                None => {
+                    for range in lease.ranges {
+                        out.push(Action::Send(ToCoordinator::RangeDone(fleet::RangeDone {
+                            phase: lease.phase,
+                            range: Some(range),
+                            ok: 0,
+                            failed: 0,
+                            first_error: String::from("the phase does not run on this worker"),
+                        })));
+                    }
+                }
+            },
+            (Link::Welcomed, FromCoordinator::Drain(drain)) => {
+                if let Some(phase) = self.phase_named(drain.phase) {
+                    let began = phase.began();
+                    phase.drain(out);
+                    // Lanes that were armed and never started are replaced before the next phase.
+                    self.lanes_stale |= !began;
+                }
+            }
+            (Link::Welcomed, FromCoordinator::Observe(observe)) => out.push(Action::Observe(observe)),
+            (Link::Welcomed | Link::Greeted { .. }, FromCoordinator::Close(_)) => self.close(now, false, out),
+            _ => {}
+        }
+    }
+
+    fn welcomed(&mut self, now: MonoNs, hello: MonoNs, welcome: fleet::Welcome, out: &mut Vec<Action>) {
+        let run = RunId::new(welcome.run);
+        if self.run.as_ref().is_some_and(|own| *own != run) {
+            let reason = format!("the coordinator now leads run {run}; start a new worker for it");
+            self.leave(Departure::Refused { reason }, out);
+            return;
+        }
+        // Each stream is a registration of its own, and what the last one held is void: the coordinator has given it
+        // to others once this worker's lease was over.
+        self.phase = None;
+        self.lanes_stale = false;
+        self.run = Some(run.clone());
+        self.link = Link::Welcomed;
+        self.exchanges = Exchanges::default();
+        self.heartbeat_ns = welcome.heartbeat_ns.max(1_000_000);
+        self.next_heartbeat = now;
+        // Counted from the question: the coordinator may have heard nothing of this worker since.
+        let until = hello.saturating_add(welcome.lease_ns);
+        self.lease = LoadLease { length_ns: welcome.lease_ns, until, fenced: false };
+        out.push(Action::Register { run, generation: Generation(welcome.generation), target: welcome.target });
+        self.pass(now, out);
+    }
+
+    fn heard(&mut self, now: MonoNs, reply: fleet::HeartbeatReply, out: &mut Vec<Action>) {
+        self.exchanges.add(ClockOffset::from_exchange(reply.worker_mono_ns, reply.coordinator_mono_ns, now));
+        if let Some(best) = self.exchanges.best() {
+            out.push(Action::Offset(best));
+        }
+        // Counted from the question, not the answer: the coordinator may have forgotten this worker at any moment
+        // after it answered.
+        let until = reply.worker_mono_ns.min(now).saturating_add(self.lease.length_ns);
+        self.lease.until = self.lease.until.max(until);
+        if self.lease.fenced && now < self.lease.until {
+            self.lease.fenced = false;
+            self.every_lane(out, || LaneCommand::Resume);
+        }
+    }
+
+    fn arm(&mut self, now: MonoNs, arm: &fleet::Arm, out: &mut Vec<Action>) {
+        if let Some(phase) = &self.phase {
+            if phase.began() {
+                let reason = format!("phase {} still runs on this worker", phase.index());
+                fault(arm.phase, &reason, out);
+                return;
+            }
+            self.phase = None;
+            self.lanes_stale = true;
+        }
+        let order: PhaseOrder = match serde_json::from_str(&arm.order_json) {
+            Ok(order) => order,
+            Err(e) => return fault(arm.phase, &format!("the order of the phase is not readable: {e}"), out),
+        };
+        if arm.lanes == 0 || arm.lanes > self.config.lanes {
+            let reason = format!("{} lanes were ordered, this worker has {}", arm.lanes, self.config.lanes);
+            return fault(arm.phase, &reason, out);
+        }
+        if std::mem::take(&mut self.lanes_stale) {
+            out.push(Action::RestartLanes);
+        }
+        self.tickets += 1;
+        self.phase = Some(Phase::new(self.tickets, order.clone(), arm.first_lane, arm.lanes, now));
+        out.push(Action::Prepare { ticket: self.tickets, order });
+    }
+
+    fn lane(&mut self, now: MonoNs, lane: u32, event: LaneEvent, out: &mut Vec<Action>) {
+        match event {
+            LaneEvent::Happened { kind, node, detail } => {
+                out.push(Action::RecordEvent { phase: self.phase.as_ref().map(Phase::title), kind, node, detail });
+            }
+            LaneEvent::Failed { reason } => {
+                // The thread is gone; the next phase needs new ones.
+                self.lanes_stale = true;
+                match &mut self.phase {
+                    Some(phase) => phase.lane_failed(lane, &reason, out),
+                    None => fault(0, &reason, out),
+                }
+            }
+            event => {
+                if let Some(phase) = &mut self.phase {
+                    phase.lane_event(now, lane, event, out);
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, now: MonoNs, stopped: bool, out: &mut Vec<Action>) {
+        if matches!(self.link, Link::Closing { .. }) {
+            return;
+        }
+        if let Some(phase) = self.phase.take() {
+            if stopped {
+                fault(phase.index().0, "the worker was told to end", out);
+            }
+            self.every_lane(out, || LaneCommand::Abort);
+        }
+        self.link = Link::Closing { until: now.saturating_add(CLOSING_NS), stopped };
+        out.push(Action::Deliver);
+    }
+
+    fn leave(&mut self, departure: Departure, out: &mut Vec<Action>) {
+        if self.phase.take().is_some() {
+            self.every_lane(out, || LaneCommand::Abort);
+        }
+        self.link = Link::Over;
+        out.push(Action::Leave(departure));
+    }
+
+    fn every_lane(&self, out: &mut Vec<Action>, command: impl Fn() -> LaneCommand) {
+        out.extend((0..self.config.lanes).map(|lane| Action::Lane { lane, command: command() }));
+    }
+
+    fn phase_of(&mut self, ticket: u64) -> Option<&mut Phase> {
+        self.phase.as_mut().filter(|phase| phase.ticket() == ticket)
+    }
+
+    fn phase_named(&mut self, index: u32) -> Option<&mut Phase> {
+        self.phase.as_mut().filter(|phase| phase.index().0 == index)
+    }
+}
+
+fn fault(phase: u32, reason: &str, out: &mut Vec<Action>) {
+    out.push(Action::Send(ToCoordinator::Fault(fleet::Fault { phase, reason: reason.to_owned() })));
+}

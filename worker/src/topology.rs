@@ -1,0 +1,255 @@
+//! Which node owns which slot.
+//!
+//! Asked of the target by `session` before a phase is armed, used by every lane to route; a lane that is told MOVED
+//! corrects its own copy.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::{FromRedisValue, Value};
+use vst_common::ids::NodeId;
+
+/// Number of hash slots of a cluster.
+pub const SLOTS: u16 = 16_384;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the layout of the target is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The target's URL cannot be used.
+    #[error("target `{url}` is not a valid address: {reason}; expected valkey://host:port")]
+    Address {
+        /// As given, without password.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The target does not answer as a server does.
+    #[error("target `{url}` could not be asked for its topology: {source}")]
+    Ask {
+        /// As given, without password.
+        url: String,
+        /// The client's error.
+        source: redis::RedisError,
+    },
+    /// A cluster that does not serve all slots.
+    #[error("{missing} of 16384 slots of the target have no node; repair the cluster first (CLUSTER INFO)")]
+    Uncovered {
+        /// Slots without a node.
+        missing: usize,
+    },
+}
+
+/// How lanes and samplers log in.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// ACL user; the default user if absent.
+    pub username: Option<String>,
+    /// Password; never printed.
+    pub password: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Cluster node id, or `host:port` of a standalone server.
+    pub id: NodeId,
+    /// Host as clients reach it.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Whether it owns slots.
+    pub primary: bool,
+}
+
+/// The layout of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Primaries first, then replicas; each group ordered by id.
+    pub nodes: Vec<Node>,
+    /// For each slot, the position of its primary in `nodes`.
+    pub slots: Vec<u16>,
+}
+
+impl Topology {
+    /// A single server that owns every slot.
+    #[must_use]
+    pub fn standalone(host: &str, port: u16) -> Self {
+        let node =
+            Node { id: NodeId::new(format!("{host}:{port}")), host: host.to_owned(), port, primary: true };
+        Self { nodes: vec![node], slots: vec![0; usize::from(SLOTS)] }
+    }
+
+    /// How many nodes own slots; they come first.
+    #[must_use]
+    pub fn primaries(&self) -> usize {
+        self.nodes.iter().take_while(|node| node.primary).count()
+    }
+}
+
+/// Asks a target for its layout.
+///
+/// # Errors
+/// [`Error`] when the target cannot be asked or does not serve all slots.
+pub async fn discover(url: &str, credentials: &Credentials) -> Result<Topology, Error> {
+    let parsed = url::Url::parse(url)
+        .map_err(|e| Error::Address { url: url.to_owned(), reason: e.to_string() })?;
+    let host = parsed
+        .host_str()
+        .ok_or_else(|| Error::Address { url: url.to_owned(), reason: String::from("no host") })?
+        .to_owned();
+    let port = parsed.port().unwrap_or(6379);
+    let ask = |source| Error::Ask { url: format!("{host}:{port}"), source };
+
+    let mut connection = connect(&host, port, credentials).await.map_err(ask)?;
+    let info: String =
+        redis::cmd("INFO").arg("cluster").query_async(&mut connection).await.map_err(ask)?;
+    if !info.contains("cluster_enabled:1") {
+        return Ok(Topology::standalone(&host, port));
+    }
+    let slots: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await.map_err(ask)?;
+    from_cluster_slots(&slots, &host).map_err(|e| match e {
+        SlotsError::Shape(source) => ask(source),
+        SlotsError::Uncovered(missing) => Error::Uncovered { missing },
+    })
+}
+
+/// Opens a connection for commands that are not part of the load.
+///
+/// # Errors
+/// The client's error when the server does not answer within five seconds or refuses the login.
+pub async fn connect(
+    host: &str,
+    port: u16,
+    credentials: &Credentials,
+) -> Result<redis::aio::MultiplexedConnection, redis::RedisError> {
+    let mut redis_info = redis::RedisConnectionInfo::default();
+    if let Some(user) = &credentials.username {
+        redis_info = redis_info.set_username(user);
+    }
+    if let Some(password) = &credentials.password {
+        redis_info = redis_info.set_password(password);
+    }
+    let address = redis::ConnectionAddr::Tcp(host.to_owned(), port);
+    let info = redis::IntoConnectionInfo::into_connection_info(address)?.set_redis_settings(redis_info);
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(CONNECT_TIMEOUT));
+    redis::Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+}
+
+#[derive(Debug)]
+enum SlotsError {
+    Shape(redis::RedisError),
+    Uncovered(usize),
+}
+
+type SlotRange = (u16, u16, Vec<(String, u16, NodeId)>);
+
+fn from_cluster_slots(reply: &Value, asked_host: &str) -> Result<Topology, SlotsError> {
+    let ranges = read_ranges(reply, asked_host).map_err(SlotsError::Shape)?;
+    let mut primaries = BTreeMap::new();
+    let mut replicas = BTreeMap::new();
+    for (_, _, nodes) in &ranges {
+        for (i, (host, port, id)) in nodes.iter().enumerate() {
+            let group = if i == 0 { &mut primaries } else { &mut replicas };
+            group.insert(id.clone(), (host.clone(), *port));
+        }
+    }
+    let node = |primary: bool| {
+        move |(id, (host, port)): (&NodeId, &(String, u16))| Node {
+            id: id.clone(),
+            host: host.clone(),
+            port: *port,
+            primary,
+        }
+    };
+    let mut nodes: Vec<Node> = primaries.iter().map(node(true)).collect();
+    nodes.extend(replicas.iter().map(node(false)));
+
+    let mut slots = vec![None; usize::from(SLOTS)];
+    for (first, last, owners) in &ranges {
+        let owner = owners.first().and_then(|(_, _, id)| nodes.iter().position(|n| n.id == *id));
+        let owner = owner.and_then(|i| u16::try_from(i).ok());
+        for slot in *first..=*last {
+            if let Some(place) = slots.get_mut(usize::from(slot)) {
+                *place = owner;
+            }
+        }
+    }
+    let missing = slots.iter().filter(|s| s.is_none()).count();
+    if missing > 0 {
+        return Err(SlotsError::Uncovered(missing));
+    }
+    Ok(Topology { nodes, slots: slots.into_iter().flatten().collect() })
+}
+
+fn read_ranges(reply: &Value, asked_host: &str) -> Result<Vec<SlotRange>, redis::RedisError> {
+    let shape = || redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unreadable CLUSTER SLOTS"));
+    let Value::Array(rows) = reply else { return Err(shape()) };
+    let mut ranges = Vec::new();
+    for row in rows {
+        let Value::Array(items) = row else { return Err(shape()) };
+        let [first, last, nodes @ ..] = items.as_slice() else { return Err(shape()) };
+        let mut owners = Vec::new();
+        for node in nodes {
+            let Value::Array(parts) = node else { return Err(shape()) };
+            let [host, port, id, ..] = parts.as_slice() else { return Err(shape()) };
+            // A node that does not know its own address sends an empty one: it is the one that was asked.
+            let host = Option::<String>::from_redis_value_ref(host)?.filter(|h| !h.is_empty());
+            owners.push((
+                host.unwrap_or_else(|| asked_host.to_owned()),
+                u16::from_redis_value_ref(port)?,
+                NodeId::new(String::from_redis_value_ref(id)?),
+            ));
+        }
+        ranges.push((u16::from_redis_value_ref(first)?, u16::from_redis_value_ref(last)?, owners));
+    }
+    Ok(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(host: &str, port: i64, id: &str) -> Value {
+        Value::Array(vec![
+            Value::BulkString(host.into()),
+            Value::Int(port),
+            Value::BulkString(id.into()),
+            Value::Array(Vec::new()),
+        ])
+    }
+
+    fn range(first: i64, last: i64, nodes: Vec<Value>) -> Value {
+        Value::Array([vec![Value::Int(first), Value::Int(last)], nodes].concat())
+    }
+
+    #[test]
+    fn every_slot_has_its_primary_and_replicas_own_none() {
+        let reply = Value::Array(vec![
+            range(0, 8000, vec![node("10.0.0.1", 7001, "b"), node("10.0.0.3", 7003, "r")]),
+            range(8001, 16383, vec![node("", 7002, "a")]),
+        ]);
+        let topology = from_cluster_slots(&reply, "asked").unwrap();
+        assert_eq!(topology.primaries(), 2);
+        let owner = |slot: usize| &topology.nodes[usize::from(topology.slots[slot])];
+        assert_eq!(owner(0).host, "10.0.0.1");
+        assert_eq!(owner(8000).port, 7001);
+        assert_eq!((owner(8001).host.as_str(), owner(16383).port), ("asked", 7002));
+        assert!(topology.nodes.iter().any(|n| !n.primary && n.id.as_str() == "r"));
+    }
+
+    #[test]
+    fn a_cluster_with_a_hole_is_refused() {
+        let reply = Value::Array(vec![range(0, 100, vec![node("h", 1, "a")])]);
+        assert!(matches!(from_cluster_slots(&reply, "h"), Err(SlotsError::Uncovered(16283))));
+    }
+}
