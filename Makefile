@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test lint servers cargo clean-local
+.PHONY: help quickstart test lint servers python cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ quickstart: servers cargo ## Fetch the servers, build vst, run `vst run quick` a
 	$(call say,'vst run quick')
 	@exec ./target/debug/vst run quick
 
-test: lint servers ## Everything that CI checks: lints, unit tests, suites against real servers
+test: lint servers python ## Everything that CI checks: lints, unit tests, suites against real servers
 	$(call say,'building vst and all tests')
 	@cargo build --locked --workspace
 	@cargo test --locked --workspace --no-run --quiet
@@ -40,8 +40,11 @@ lint: cargo ## Formatting and clippy, warnings are errors
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
 
+python: ## Put the Python packages of the suites under .local (once)
+	@scripts/fetch-python.sh
+
 cargo:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 or newer with rustup' >&2; exit 1; }
 
 clean-local: ## Remove the servers that `make servers` fetched
-	@rm -rf .local/servers .local/fetch.*
+	@rm -rf .local/servers .local/python .local/fetch.*

@@ -8,6 +8,8 @@ mod accounting;
 mod engine;
 mod latency;
 mod memory;
+mod number;
+mod phase;
 mod query;
 mod recall;
 mod report;
@@ -18,9 +20,10 @@ pub use accounting::{AccountingRow, Check};
 pub use engine::Error;
 pub use latency::{Distribution, GeneratorSummary, NodeSummary, OperationSummary};
 pub use memory::{Checkpoint, Figures};
+pub use phase::PhaseSummary;
 pub use query::{Answer, query};
 pub use recall::RecallSummary;
-pub use summary::{PhaseSummary, Setting, Summary};
+pub use summary::{Setting, Summary};
 pub use validity::{
     ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, Note, Rule, RunEnd, SLIP_P99_BOUND_NS, Verdict,
 };

@@ -11,7 +11,7 @@ use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::common::cast::as_binary_array;
 
 use crate::engine::{Engine, Error, hdr_len, on_own_threads};
-use crate::report::number;
+use crate::number;
 
 /// The answer to a query.
 #[derive(Clone, Debug)]

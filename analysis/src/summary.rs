@@ -3,22 +3,20 @@
 //! Puts together what latency, recall, memory, accounting and validity find. `--json` prints it, the reports render
 //! it, scripts read it. Law: the same directory gives the same summary, compacted or not.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vst_common::clock::WallNs;
 use vst_common::count;
-use vst_common::entry::PhaseOutcome;
 use vst_common::exit::Exit;
 use vst_common::phase::{VectorWork, Work};
 use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
-use crate::engine::{Engine, Error, Log, PhaseRecord, loop_word};
-use crate::latency::{self, GeneratorSummary, NodeSummary, OperationSummary, PhaseLatency};
+use crate::engine::{Engine, Error, Log};
+use crate::latency;
 use crate::memory::{self, Checkpoint};
-use crate::recall::{self, RecallSummary};
+use crate::phase::PhaseSummary;
+use crate::recall;
 use crate::validity::{self, Verdict};
 
 /// What a run says.
@@ -75,39 +73,6 @@ pub struct Setting {
     pub ended_wall_ns: Option<WallNs>,
 }
 
-/// One phase.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PhaseSummary {
-    /// Position in the run.
-    pub index: u64,
-    /// Unique name.
-    pub name: String,
-    /// `baseline`, or the word of the scenario's step.
-    pub step: String,
-    /// `open` or `closed`; absent where no load is driven.
-    pub load: Option<String>,
-    /// `completed`, `interrupted`, `failed`, or `open` where the log does not say.
-    pub outcome: String,
-    /// Why it failed.
-    pub failure: Option<String>,
-    /// The start instant.
-    pub start_wall_ns: WallNs,
-    /// From the start instant until everything had ended, the drain included, nanoseconds.
-    pub took_ns: Option<u64>,
-    /// Candidates looked at per query (HNSW EF_RUNTIME).
-    pub ef_runtime: Option<u32>,
-    /// Rows alive on the target afterwards.
-    pub live_after: Option<u64>,
-    /// The operations of the measured window.
-    pub operations: Vec<OperationSummary>,
-    /// The same by node.
-    pub nodes: Vec<NodeSummary>,
-    /// Recall over the measured window.
-    pub recall: Option<RecallSummary>,
-    /// What the load generator says about itself.
-    pub generator: Option<GeneratorSummary>,
-}
-
 impl Summary {
     /// The exit code of a command that shows this summary.
     #[must_use]
@@ -123,7 +88,7 @@ pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
     let mut by_phase = latency::by_phase(&engine).await?;
     let mut recalls = recall::by_phase(&engine).await?;
     let phases: Vec<PhaseSummary> =
-        log.phases.values().map(|record| phase(record, &mut by_phase, &mut recalls)).collect();
+        log.phases.values().map(|record| PhaseSummary::of(record, &mut by_phase, &mut recalls)).collect();
     let checkpoints = memory::checkpoints(&engine).await?;
     let accounting = accounting::rows_of(&engine).await?;
     let verdict = validity::verdict(&engine, log, &phases, &checkpoints, &accounting).await?;
@@ -137,41 +102,6 @@ pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
         checkpoints,
         accounting,
     })
-}
-
-fn phase(
-    record: &PhaseRecord,
-    latencies: &mut BTreeMap<u64, PhaseLatency>,
-    recalls: &mut BTreeMap<u64, RecallSummary>,
-) -> PhaseSummary {
-    let (started, ended) = (&record.started, record.ended.as_ref());
-    let index = u64::from(started.index.0);
-    let latency = latencies.remove(&index).unwrap_or_default();
-    let (outcome, failure) = match ended.map(|e| &e.outcome) {
-        None => ("open", None),
-        Some(PhaseOutcome::Completed) => ("completed", None),
-        Some(PhaseOutcome::Interrupted) => ("interrupted", None),
-        Some(PhaseOutcome::Failed { reason }) => ("failed", Some(reason.clone())),
-    };
-    PhaseSummary {
-        index,
-        name: started.name.clone(),
-        step: started.step.clone(),
-        load: started.load().map(|load| loop_word(load).to_owned()),
-        outcome: outcome.to_owned(),
-        failure,
-        start_wall_ns: started.start_wall_ns,
-        took_ns: ended.map(|e| count::to_u64(e.end_wall_ns.saturating_sub(started.start_wall_ns))),
-        ef_runtime: match started.order.as_ref().map(|order| &order.work) {
-            Some(Work::Query { ef_runtime, .. }) => *ef_runtime,
-            _ => None,
-        },
-        live_after: ended.map(|e| e.live),
-        operations: latency.operations,
-        nodes: latency.nodes,
-        recall: recalls.remove(&index),
-        generator: started.load().map(|_| latency.generator),
-    }
 }
 
 fn setting(log: &Log) -> Setting {

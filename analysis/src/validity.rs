@@ -15,8 +15,8 @@ use crate::engine::rows::rows;
 use crate::engine::{Engine, Error, Log};
 use crate::latency::OperationSummary;
 use crate::memory::Checkpoint;
-use crate::report::number;
-use crate::summary::PhaseSummary;
+use crate::number;
+use crate::phase::PhaseSummary;
 
 /// Largest 99th percentile of the workers' own delay in an open loop, nanoseconds.
 pub const SLIP_P99_BOUND_NS: u64 = 5_000_000;

@@ -63,9 +63,8 @@ fn of_analysis(error: &vst_analysis::Error) -> Failure {
 
 /// The run directory that was made last: their names begin with the time.
 fn newest_run(results: &str) -> Result<String, Failure> {
-    let none = || {
-        Failure::new(Exit::Usage, format!("no run directory below ./{results}; name one with --run DIR"))
-    };
+    let none =
+        || Failure::new(Exit::Usage, format!("no run directory below ./{results}; name one with --run DIR"));
     let mut names: Vec<_> = std::fs::read_dir(results)
         .map_err(|_| none())?
         .filter_map(Result::ok)

@@ -138,5 +138,5 @@ pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
         stop_asked(options.leashed),
     )
     .await;
-    end.map_err(|e| Failure::new(Exit::Fleet, e.to_string()))
+    end.map_err(|e| Failure::new(e.exit(), e.to_string()))
 }

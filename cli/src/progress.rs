@@ -86,7 +86,8 @@ fn spinner() -> ProgressStyle {
 }
 
 fn with_bar() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} [{bar:24}] {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template("{spinner} [{bar:24}] {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// How much of the phase is done: rows where it has rows, time where it has a length.

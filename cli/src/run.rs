@@ -36,8 +36,10 @@ fn list(json: bool) -> Result<Exit, Failure> {
         rows.push((*name, checked.scenario.purpose));
     }
     if json {
-        let rows: Vec<_> =
-            rows.iter().map(|(name, purpose)| serde_json::json!({"name": name, "purpose": purpose})).collect();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(name, purpose)| serde_json::json!({"name": name, "purpose": purpose}))
+            .collect();
         output::result(&serde_json::Value::Array(rows).to_string())?;
     } else {
         let lines: Vec<String> = rows.iter().map(|(name, purpose)| format!("{name:<12} {purpose}")).collect();

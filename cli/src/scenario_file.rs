@@ -43,7 +43,10 @@ pub(crate) fn load(name: &str, overrides: &[Override]) -> Result<Loaded, Failure
     let (text, base, file_name) = match check::builtin(name) {
         Some(text) if !path.exists() => {
             let base = builtin::unpack().map_err(|e| {
-                Failure::new(Exit::Scenario, format!("the built-in data cannot be unpacked: {e}; set XDG_CACHE_HOME"))
+                Failure::new(
+                    Exit::Scenario,
+                    format!("the built-in data cannot be unpacked: {e}; set XDG_CACHE_HOME"),
+                )
             })?;
             (text.to_owned(), base, format!("{name}.yaml"))
         }

@@ -29,9 +29,11 @@ pub(crate) async fn run(command: &ValidateCommand) -> Result<Exit, Failure> {
     let facts = crate::run::check_data(&loaded).await?;
     let phases = loaded.checked.scenario.phases.len();
     if *json {
-        output::result(&serde_json::to_string_pretty(&loaded.checked.scenario).map_err(|e| {
-            Failure::new(Exit::Bug, format!("the scenario cannot be written as JSON: {e}"))
-        })?)?;
+        output::result(
+            &serde_json::to_string_pretty(&loaded.checked.scenario).map_err(|e| {
+                Failure::new(Exit::Bug, format!("the scenario cannot be written as JSON: {e}"))
+            })?,
+        )?;
     } else {
         output::result(&format!("{scenario}: valid; {phases} phases, {}", crate::run::describe(&facts)))?;
     }

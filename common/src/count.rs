@@ -36,7 +36,11 @@ pub fn to_f64(n: u64) -> f64 {
 
 /// A non-negative float as a count: rounds down, saturates, NaN is zero.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating by definition of `as`")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturating by definition of `as`"
+)]
 pub fn from_f64(x: f64) -> u64 {
     x as u64
 }

@@ -334,4 +334,5 @@ fn merge_hdr(own: &mut Option<Hdr>, other: Option<&Hdr>) {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers, for comparison")]
 mod tests;

@@ -115,8 +115,10 @@ impl Attempt {
     pub fn of_error(text: &[u8]) -> Self {
         let word = text.split(|b| *b == b' ').next().unwrap_or_default();
         match word {
-            b"MOVED" | b"ASK" | b"TRYAGAIN" | b"CROSSSLOT" | b"CLUSTERDOWN" | b"MASTERDOWN" | b"LOADING" | b"OOM"
-            | b"READONLY" | b"NOAUTH" | b"NOPERM" | b"MISCONF" | b"NOREPLICAS" | b"BUSY" => Self::Rejected,
+            b"MOVED" | b"ASK" | b"TRYAGAIN" | b"CROSSSLOT" | b"CLUSTERDOWN" | b"MASTERDOWN" | b"LOADING"
+            | b"OOM" | b"READONLY" | b"NOAUTH" | b"NOPERM" | b"MISCONF" | b"NOREPLICAS" | b"BUSY" => {
+                Self::Rejected
+            }
             _ => Self::Executed,
         }
     }
@@ -256,11 +258,7 @@ mod tests {
             ),
             ("MOVED 3999 127.0.0.1:6381", ErrorKind::Redirect, Rejected),
             ("ASK 3999 127.0.0.1:6381", ErrorKind::Redirect, Rejected),
-            (
-                "TRYAGAIN Multiple keys request during rehashing of slot",
-                ErrorKind::Redirect,
-                Rejected,
-            ),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", ErrorKind::Redirect, Rejected),
             ("MISCONF Valkey is configured to save RDB snapshots", ErrorKind::Other, Rejected),
             ("ERR Unknown index name", ErrorKind::Other, Executed),
             ("", ErrorKind::Other, Executed),

@@ -59,8 +59,11 @@ impl Schedule {
     #[must_use]
     pub fn new(arrival: &Arrival, length_ns: u64, seed: u64, phase: PhaseIndex) -> Self {
         let curve = Curve::new(arrival, length_ns);
-        let random =
-            matches!(arrival, Arrival::Poisson { .. }).then(|| Random { rate: curve.rate_at(0), seed, phase });
+        let random = matches!(arrival, Arrival::Poisson { .. }).then(|| Random {
+            rate: curve.rate_at(0),
+            seed,
+            phase,
+        });
         Self { curve, random, length_ns }
     }
 
@@ -148,4 +151,5 @@ impl Schedule {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers, for comparison")]
 mod tests;

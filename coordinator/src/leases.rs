@@ -124,7 +124,8 @@ impl Leases {
     /// Ranges that are done.
     #[must_use]
     pub fn ranges_done(&self) -> u64 {
-        let open = vst_common::count::len(self.pool.len()).saturating_add(vst_common::count::len(self.held.len()));
+        let open =
+            vst_common::count::len(self.pool.len()).saturating_add(vst_common::count::len(self.held.len()));
         self.next.saturating_sub(open)
     }
 

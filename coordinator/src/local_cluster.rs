@@ -291,7 +291,8 @@ impl LocalCluster {
         drop(self);
     }
 
-    /// The keeper reaps a server only when it stops them all, so a process id stays the server's until then.
+    /// Once all have started, the keeper reaps a server only when it stops them all: until then a process id stays
+    /// the server's, even if that has ended.
     fn signal(&self, node: &NodeId, signal: Signal) -> Result<(), LocalClusterError> {
         let pid = self
             .nodes

@@ -32,7 +32,9 @@ pub struct Arrival {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another version, which may mean another protocol or other content for the same seed.
-    #[error("worker {worker} is vst {theirs}, the coordinator is vst {own}: start the worker from version {own}")]
+    #[error(
+        "worker {worker} is vst {theirs}, the coordinator is vst {own}: start the worker from version {own}"
+    )]
     Version {
         /// Who.
         worker: WorkerId,
@@ -119,7 +121,11 @@ impl Roster {
     pub fn register(&mut self, generation: Generation, arrival: Arrival, now: MonoNs) -> Result<(), Refusal> {
         let worker = arrival.worker.clone();
         if arrival.version != self.terms.version {
-            return Err(Refusal::Version { worker, own: self.terms.version.clone(), theirs: arrival.version });
+            return Err(Refusal::Version {
+                worker,
+                own: self.terms.version.clone(),
+                theirs: arrival.version,
+            });
         }
         if let Some(token) = &self.terms.token
             && !same_secret(token.as_bytes(), arrival.token.as_bytes())

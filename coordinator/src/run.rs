@@ -28,8 +28,8 @@ use vst_common::ranges::RowRange;
 
 use crate::plan::RunPlan;
 use crate::roster::{Arrival, Presence, Refusal, Roster};
-pub use book::{Findings, Settings, View};
 use book::Book;
+pub use book::{Findings, Settings, View};
 use state::State;
 
 /// Names one log record until it is durable.
@@ -267,7 +267,11 @@ impl Verdict {
     /// Somebody wanted it to end.
     #[must_use]
     pub fn interrupted(reason: &str) -> Self {
-        Self { state: RunState::Interrupted, exit: Exit::Interrupted, reason: format!("interrupted: {reason}") }
+        Self {
+            state: RunState::Interrupted,
+            exit: Exit::Interrupted,
+            reason: format!("interrupted: {reason}"),
+        }
     }
 
     /// All phases are over.
@@ -353,7 +357,9 @@ impl RunCore {
         let here = self.book.roster.get(generation).is_some_and(|m| m.presence == Presence::Here);
         match said {
             _ if !here => {}
-            Said::Heartbeat { worker_mono, at } => self.book.tell(generation, Tell::Heard { worker_mono, at }),
+            Said::Heartbeat { worker_mono, at } => {
+                self.book.tell(generation, Tell::Heard { worker_mono, at })
+            }
             said => self.advance(Happened::Said(generation, said), now),
         }
     }

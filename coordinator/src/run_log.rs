@@ -143,6 +143,7 @@ struct Progress {
     stopped: Option<Stopped>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a few hundred exist at once, each for a moment")]
 enum Request {
     Append(Record, oneshot::Sender<Result<u64, Stopped>>),
     Close(oneshot::Sender<()>),

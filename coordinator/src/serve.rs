@@ -137,9 +137,11 @@ impl Error {
         match self {
             Self::Scenario(_) => Exit::Scenario,
             Self::Target(e) => e.exit(),
-            Self::Log(_) | Self::Archive(_) | Self::Listen { .. } | Self::Announce { .. } | Self::Results { .. } => {
-                Exit::Usage
-            }
+            Self::Log(_)
+            | Self::Archive(_)
+            | Self::Listen { .. }
+            | Self::Announce { .. }
+            | Self::Results { .. } => Exit::Usage,
             Self::Interrupted => Exit::Interrupted,
         }
     }
@@ -186,7 +188,8 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> 
 
     let run = facts::run_id(&prepared.plan.scenario.name);
     let run_dir = options.results.join(run.as_str());
-    let location = run_dir.to_str().ok_or_else(|| Error::Results { path: options.results.clone() })?.to_owned();
+    let location =
+        run_dir.to_str().ok_or_else(|| Error::Results { path: options.results.clone() })?.to_owned();
     let log = run_log::open(&location, &run, &facts::leader()).await?;
     let marker = prepare::marker(&prepared, &run);
     let workers_wanted = options.workers.unwrap_or(prepared.plan.scenario.fleet.workers);

@@ -123,15 +123,20 @@ impl Hub {
     #[expect(clippy::result_large_err, reason = "tonic's own type, returned as it is")]
     fn admit(&self, token: &str) -> Result<(), Status> {
         match &self.token {
-            Some(own) if !same_secret(own.as_bytes(), token.as_bytes()) => {
-                Err(Status::unauthenticated("this fleet has a token: set VST_TOKEN to the coordinator's value"))
-            }
+            Some(own) if !same_secret(own.as_bytes(), token.as_bytes()) => Err(Status::unauthenticated(
+                "this fleet has a token: set VST_TOKEN to the coordinator's value",
+            )),
             _ => Ok(()),
         }
     }
 
     /// Reads one stream until either side ends it.
-    async fn read(self: Arc<Self>, generation: Generation, mut inbound: Streaming<fleet::WorkerMessage>, ended: CancellationToken) {
+    async fn read(
+        self: Arc<Self>,
+        generation: Generation,
+        mut inbound: Streaming<fleet::WorkerMessage>,
+        ended: CancellationToken,
+    ) {
         loop {
             let message = tokio::select! {
                 () = ended.cancelled() => break,
@@ -186,7 +191,10 @@ impl fleet::fleet_server::Fleet for FleetService {
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
-    async fn watch(&self, request: Request<fleet::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<fleet::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         self.0.admit(&request.into_inner().token)?;
         let mut status = self.0.status.clone();
         let (looks, outgoing) = mpsc::channel(2);

@@ -14,6 +14,8 @@ use vst_proto::fleet;
 use crate::run::View;
 
 const SECOND: f64 = 1e9;
+/// Counts that stand still for this long mean a rate of zero, not that the next hand-over is still to come.
+const QUIET_NS: u64 = 2_500_000_000;
 
 /// The latest of each worker.
 #[derive(Debug, Default)]
@@ -35,6 +37,15 @@ impl Board {
     /// Takes in what a worker says.
     pub fn progress(&mut self, worker: Generation, said: fleet::Progress, now: MonoNs) {
         let before = self.workers.get(&worker).filter(|latest| latest.said.phase == said.phase);
+        // Lanes hand over once an interval, workers speak more often: a rate is taken between two hand-overs.
+        if let Some(before) = before.as_ref()
+            && (said.due, said.ok) == (before.said.due, before.said.ok)
+            && now.saturating_sub(before.at) < QUIET_NS
+        {
+            let (at, offered, achieved) = (before.at, before.offered, before.achieved);
+            self.workers.insert(worker, Latest { at, said, offered, achieved });
+            return;
+        }
         let (offered, achieved) = before.map_or((0.0, 0.0), |before| {
             let seconds = count::to_f64(now.saturating_sub(before.at)) / SECOND;
             if seconds <= 0.0 {
@@ -63,7 +74,9 @@ impl Board {
     #[must_use]
     pub fn status(&self, view: &View, run: &str, run_directory: &str) -> fleet::Status {
         let now = || self.workers.values().filter(|latest| latest.said.phase == view.phase);
-        let sum = |of: fn(&fleet::Progress) -> u64| now().map(|latest| of(&latest.said)).fold(0, u64::saturating_add);
+        let sum = |of: fn(&fleet::Progress) -> u64| {
+            now().map(|latest| of(&latest.said)).fold(0, u64::saturating_add)
+        };
         let mut latency = Hdr::new();
         for latest in now().filter(|latest| !latest.said.latency_hdr.is_empty()) {
             // A histogram that cannot be read is the eye's loss only.
@@ -72,7 +85,8 @@ impl Board {
             }
         }
         let possible = sum(|p| p.possible_hits);
-        let recall = if possible == 0 { 0.0 } else { count::to_f64(sum(|p| p.hits)) / count::to_f64(possible) };
+        let recall =
+            if possible == 0 { 0.0 } else { count::to_f64(sum(|p| p.hits)) / count::to_f64(possible) };
         fleet::Status {
             run: run.to_owned(),
             run_directory: run_directory.to_owned(),
@@ -125,7 +139,30 @@ mod tests {
         let mut hdr = Hdr::new();
         hdr.record(latency_ns);
         let latency_hdr = hdr.encode().unwrap();
-        fleet::Progress { phase, due, ok, errors: 1, hits: 9, possible_hits: 10, latency_hdr, ..Default::default() }
+        fleet::Progress {
+            phase,
+            due,
+            ok,
+            errors: 1,
+            hits: 9,
+            possible_hits: 10,
+            latency_hdr,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_message_without_news_changes_no_rate_until_the_quiet_is_real() {
+        let mut board = Board::default();
+        let a = Generation(1);
+        let said = |due| progress(2, due, due, 1_000);
+        board.progress(a, said(0), 0);
+        for (ms, due) in [(500, 0), (1_000, 200), (1_500, 200), (2_000, 400), (2_500, 400)] {
+            board.progress(a, said(due), ms * 1_000_000);
+        }
+        assert_eq!(board.status(&view(2), "r", "d").offered_per_second, 200.0);
+        board.progress(a, said(400), 5_000_000_000);
+        assert_eq!(board.status(&view(2), "r", "d").offered_per_second, 0.0);
     }
 
     #[test]

@@ -22,9 +22,7 @@ pub use observe::{CommandCalls, NodeFacts, RowCount, TargetFacts};
 pub use ownership::{Cleaned, Found, OwnerMarker};
 pub use topology::{Role, TargetNode};
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::Mutex;
 
 use futures::future::try_join_all;
 use redis::cmd;
@@ -34,7 +32,7 @@ use vst_common::phase::{SearchModule, SearchPlan};
 use vst_common::resp::Frame;
 use vst_common::search::{Detected, detect_module};
 
-use self::link::{Link, frame};
+use self::link::{Link, Links, frame};
 
 /// A server or cluster that answered, lets us in, and has a search module on every primary.
 #[derive(Debug)]
@@ -44,7 +42,7 @@ pub struct Target {
     nodes: Vec<TargetNode>,
     detected: Detected,
     server_version: String,
-    links: Mutex<HashMap<String, Arc<Link>>>,
+    links: Links,
 }
 
 impl Target {
@@ -62,8 +60,8 @@ impl Target {
     /// # Errors
     /// [`TargetError`].
     pub async fn connect_to(url: TargetUrl) -> Result<Self, TargetError> {
-        let first = Arc::new(Link::new(url.address(), url.clone()));
-        first.ask::<()>(&cmd("PING")).await?;
+        let links = Links::new(url.clone());
+        let first = links.to(&url.address());
         let info: String = first.ask(&cmd("INFO")).await?;
         let field = |name| observe::info_field(&info, name);
         let server_version =
@@ -77,46 +75,8 @@ impl Target {
             }
             vec![TargetNode::standalone(&url)]
         };
-        let detected =
-            Detected { module: SearchModule::ValkeySearch, version: String::new(), coordinates: false };
-        let links = Mutex::new(HashMap::from([(first.address().to_owned(), first)]));
-        let mut target = Self { url, cluster, nodes, detected, server_version, links };
-        target.detected = target.detect().await?;
-        Ok(target)
-    }
-
-    /// The module of every primary; they must agree.
-    async fn detect(&self) -> Result<Detected, TargetError> {
-        let found = try_join_all(self.primaries().map(|node| self.detect_on(node))).await?;
-        let mut found = found.into_iter();
-        let (first_address, first) =
-            found.next().ok_or_else(|| TargetError::NoPrimary { url: self.url.to_string() })?;
-        for (address, other) in found {
-            if other.module != first.module || other.coordinates != first.coordinates {
-                return Err(TargetError::MixedModules {
-                    first: format!("{} {} at {first_address}", first.module, first.version),
-                    other: format!("{} {} at {address}", other.module, other.version),
-                });
-            }
-        }
-        Ok(first)
-    }
-
-    async fn detect_on(&self, node: &TargetNode) -> Result<(String, Detected), TargetError> {
-        let link = self.link(&node.address());
-        let address = link.address().to_owned();
-        let modules = link.value(cmd("MODULE").arg("LIST")).await?;
-        // Where INFO is not allowed, the module's version tells the two apart.
-        let info: String = link.ask(cmd("INFO").arg("modules")).await.unwrap_or_default();
-        let modules = frame(&modules);
-        let has_search = modules.as_array().is_some_and(|all| {
-            all.iter().any(|module| module.get("name").and_then(Frame::as_str) == Some("search"))
-        });
-        match detect_module(&modules, &info) {
-            Some(detected) => Ok((address, detected)),
-            None if has_search => Err(TargetError::UnknownModule { address }),
-            None => Err(TargetError::NoSearchModule { address, version: self.server_version.clone() }),
-        }
+        let detected = detect(&links, &nodes, &server_version).await?;
+        Ok(Self { url, cluster, nodes, detected, server_version, links })
     }
 
     /// Its URL; printing it shows no password.
@@ -162,11 +122,8 @@ impl Target {
         search_plan(&self.nodes, self.cluster, &self.detected, prefix)
     }
 
-    /// The connection to a node, made when it is first used.
     fn link(&self, address: &str) -> Arc<Link> {
-        let mut links = self.links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let make = || Arc::new(Link::new(address.to_owned(), self.url.clone()));
-        Arc::clone(links.entry(address.to_owned()).or_insert_with(make))
+        self.links.to(address)
     }
 
     fn node(&self, id: &NodeId) -> Option<&TargetNode> {
@@ -178,6 +135,40 @@ impl Target {
         owner(&self.nodes, slot(key))
             .map(|node| self.link(&node.address()))
             .ok_or_else(|| TargetError::UncoveredSlots { url: self.url.to_string(), missing: 1 })
+    }
+}
+
+/// The module of every primary; they must agree.
+async fn detect(links: &Links, nodes: &[TargetNode], version: &str) -> Result<Detected, TargetError> {
+    let primaries = nodes.iter().filter(|node| node.role == Role::Primary);
+    let found = try_join_all(primaries.map(|node| detect_on(links.to(&node.address()), version))).await?;
+    let mut found = found.into_iter();
+    let (first_address, first) =
+        found.next().ok_or_else(|| TargetError::NoPrimary { url: links.url().to_string() })?;
+    for (address, other) in found {
+        if other.module != first.module || other.coordinates != first.coordinates {
+            return Err(TargetError::MixedModules {
+                first: format!("{} {} at {first_address}", first.module, first.version),
+                other: format!("{} {} at {address}", other.module, other.version),
+            });
+        }
+    }
+    Ok(first)
+}
+
+async fn detect_on(link: Arc<Link>, version: &str) -> Result<(String, Detected), TargetError> {
+    let address = link.address().to_owned();
+    let modules = link.value(cmd("MODULE").arg("LIST")).await?;
+    // Where INFO is not allowed, the module's version tells the two apart.
+    let info: String = link.ask(cmd("INFO").arg("modules")).await.unwrap_or_default();
+    let modules = frame(&modules);
+    let has_search = modules.as_array().is_some_and(|all| {
+        all.iter().any(|module| module.get("name").and_then(Frame::as_str) == Some("search"))
+    });
+    match detect_module(&modules, &info) {
+        Some(detected) => Ok((address, detected)),
+        None if has_search => Err(TargetError::UnknownModule { address }),
+        None => Err(TargetError::NoSearchModule { address, version: version.to_owned() }),
     }
 }
 

@@ -102,8 +102,7 @@ impl Servers {
                 line.and_then(|l| l.split([':', ',']).find_map(|f| f.strip_prefix(name)?.strip_prefix('=')))
                     .map_or(0, |n| n.parse().expect("a count"))
             };
-            counters
-                .insert(node.clone(), Calls { calls: value("calls"), rejected: value("rejected_calls") });
+            counters.insert(node.clone(), Calls { calls: value("calls"), rejected: value("rejected_calls") });
         }
         counters
     }

@@ -25,7 +25,8 @@ pub struct Output {
 #[must_use]
 pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("own path");
-    let folder = test.ancestors().find(|p| p.join("vst").is_file()).expect("vst is built: cargo build -p vst");
+    let folder =
+        test.ancestors().find(|p| p.join("vst").is_file()).expect("vst is built: cargo build -p vst");
     folder.join("vst")
 }
 

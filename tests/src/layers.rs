@@ -11,17 +11,43 @@ pub const FLOW: [(&str, &[&str]); 3] = [
     (
         "worker",
         &[
-            "work", "topology", "fetch", "recall_probe", "recorder", "requests", "pacer", "pipeline", "connection",
-            "lane", "sampler", "uplink", "session", "serve",
+            "topology",
+            "work",
+            "fetch",
+            "recall_probe",
+            "recorder",
+            "requests",
+            "pacer",
+            "pipeline",
+            "connection",
+            "lane",
+            "sampler",
+            "uplink",
+            "session",
+            "serve",
         ],
     ),
     (
         "coordinator",
-        &["plan", "leases", "roster", "target", "run_log", "intake", "archive", "run", "status", "session", "serve"],
+        &[
+            "plan", "leases", "roster", "target", "intake", "run_log", "archive", "run", "status", "session",
+            "serve",
+        ],
     ),
     (
         "analysis",
-        &["engine", "query", "latency", "memory", "recall", "accounting", "validity", "summary", "report"],
+        &[
+            "engine",
+            "query",
+            "latency",
+            "memory",
+            "recall",
+            "accounting",
+            "phase",
+            "validity",
+            "summary",
+            "report",
+        ],
     ),
 ];
 
@@ -51,7 +77,9 @@ pub fn stages_without_file(project: &Path) -> Vec<String> {
     let missing = |name: &str, stage: &&str| {
         files_of(&project.join(name).join("src"), stage).is_empty().then(|| format!("{name}: {stage}"))
     };
-    FLOW.iter().flat_map(|(name, stages)| stages.iter().filter_map(|s| missing(name, s)).collect::<Vec<_>>()).collect()
+    FLOW.iter()
+        .flat_map(|(name, stages)| stages.iter().filter_map(|s| missing(name, s)).collect::<Vec<_>>())
+        .collect()
 }
 
 /// A stage's file and everything in its folder, but for tests.
@@ -64,7 +92,8 @@ fn files_of(source: &Path, stage: &str) -> Vec<(String, String)> {
             if entry.path().is_dir() { folders.push(entry.path()) } else { paths.push(entry.path()) }
         }
     }
-    let is_code = |p: &Path| p.extension().is_some_and(|e| e == "rs") && p.file_stem().is_some_and(|s| s != "tests");
+    let is_code =
+        |p: &Path| p.extension().is_some_and(|e| e == "rs") && p.file_stem().is_some_and(|s| s != "tests");
     let read = |p: &Path| Some((p.to_string_lossy().into_owned(), std::fs::read_to_string(p).ok()?));
     paths.iter().filter(|p| is_code(p)).filter_map(|p| read(p)).collect()
 }

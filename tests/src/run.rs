@@ -70,8 +70,9 @@ impl Results {
 /// The report that a command printed with `--json`.
 #[must_use]
 pub fn report(output: &Output) -> Summary {
-    serde_json::from_str(&output.stdout)
-        .unwrap_or_else(|e| panic!("no report ({e}), exit {}\n{}\n{}", output.code, output.stdout, output.stderr))
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| {
+        panic!("no report ({e}), exit {}\n{}\n{}", output.code, output.stdout, output.stderr)
+    })
 }
 
 /// A phase of a report.

@@ -118,8 +118,7 @@ impl Connection {
                 Err(e) => return Err(e.into()),
             }
             self.stream.set_nodelay(true)?;
-            self.state =
-                State::Greeting { left: self.greeting_replies, authenticates: self.authenticates };
+            self.state = State::Greeting { left: self.greeting_replies, authenticates: self.authenticates };
         }
         if matches!(self.state, State::Greeting { .. }) && !self.greeting.is_empty() {
             let mut greeting = std::mem::take(&mut self.greeting);
@@ -179,7 +178,8 @@ impl Connection {
                     State::Ready => deliver(reply)?,
                     State::Greeting { left, authenticates } => {
                         if *authenticates && reply.first() == Some(&b'-') {
-                            let text = String::from_utf8_lossy(reply).trim_matches(['-', '\r', '\n']).to_owned();
+                            let text =
+                                String::from_utf8_lossy(reply).trim_matches(['-', '\r', '\n']).to_owned();
                             return Err(Error::Login(text));
                         }
                         *authenticates = false;

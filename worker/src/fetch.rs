@@ -34,7 +34,9 @@ pub enum Error {
         reason: url::ParseError,
     },
     /// The data is not what the order was planned on.
-    #[error("{url} has {found} dimensions, the phase was planned with {expected}: the data changed after planning")]
+    #[error(
+        "{url} has {found} dimensions, the phase was planned with {expected}: the data changed after planning"
+    )]
     Dims {
         /// What was opened.
         url: String,
@@ -135,7 +137,10 @@ fn cells(live: LiveSet, range: RowRange) -> Result<Vec<RowBlock>, Error> {
     let RowRange { start, end } = range;
     let cells: Option<Vec<(u32, u64)>> = (start..end).map(|position| live.cell_at(position)).collect();
     let cells = cells.ok_or(Error::Position { start, end, cells: live.cells() })?;
-    Ok(cells.chunks(BLOCK_ROWS).map(|rows| RowBlock { id: 0, rows: rows.to_vec(), vectors: Vec::new() }).collect())
+    Ok(cells
+        .chunks(BLOCK_ROWS)
+        .map(|rows| RowBlock { id: 0, rows: rows.to_vec(), vectors: Vec::new() })
+        .collect())
 }
 
 fn blocks_of(first: u64, rows: &Rows) -> Vec<RowBlock> {
@@ -153,9 +158,6 @@ fn blocks_of(first: u64, rows: &Rows) -> Vec<RowBlock> {
         })
         .collect()
 }
-
-
-
 
 #[cfg(test)]
 mod tests {

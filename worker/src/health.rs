@@ -20,11 +20,13 @@ impl Machine {
     /// This machine.
     #[must_use]
     pub fn here() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+        let cores =
+            std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         let info = rustix::system::sysinfo();
         let installed = count::to_u64(i64::try_from(info.totalram).unwrap_or(i64::MAX))
             .saturating_mul(u64::from(info.mem_unit.max(1)));
-        let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| group_limit(&text));
+        let limit =
+            std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| group_limit(&text));
         let name = rustix::system::uname();
         Self {
             cores,

@@ -219,8 +219,7 @@ impl Lane {
     fn advance(&mut self) -> Option<MonoNs> {
         let drive = self.drive.as_mut()?;
         let now = mono_ns();
-        let name =
-            format!("{}/{}/{}", self.config.run, self.config.worker, self.config.generation);
+        let name = format!("{}/{}/{}", self.config.run, self.config.worker, self.config.generation);
         drive.connect(&name, &self.config.credentials, self.poll.registry(), now);
         if !drive.armed {
             if drive.lines.iter().all(|l| l.connection.as_ref().is_some_and(Connection::is_ready)) {

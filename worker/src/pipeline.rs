@@ -311,9 +311,7 @@ impl Pipeline {
 
     fn route(&mut self, item: Item) -> u16 {
         match item {
-            Item::Query { n } => {
-                u16::try_from(n % count::len(self.primaries).max(1)).unwrap_or(0)
-            }
+            Item::Query { n } => u16::try_from(n % count::len(self.primaries).max(1)).unwrap_or(0),
             Item::Row { block, position } => {
                 let mut key = std::mem::take(&mut self.key);
                 self.requests.key(self.blocks.cell(block, position), &mut key);
@@ -426,7 +424,9 @@ impl Pipeline {
 
     /// Puts one attempt into a free slot of a node; the caller made sure there is one.
     fn write(&mut self, key: usize, node: u16, asking: bool, now: u64) {
-        let Some(slot) = self.nodes.get_mut(usize::from(node)).and_then(|n| n.free.pop_front()) else { return };
+        let Some(slot) = self.nodes.get_mut(usize::from(node)).and_then(|n| n.free.pop_front()) else {
+            return;
+        };
         let Some(request) = self.open.get_mut(key) else { return };
         let Some(link) = self.links.get_mut(slot.link) else { return };
         let before = link.out.len();

@@ -32,7 +32,9 @@ pub enum Error {
     #[error(transparent)]
     Truth(#[from] vst_common::ground_truth::Error),
     /// There are more queries than lists of neighbours.
-    #[error("{queries} queries but neighbours of {truths} only: use the ground truth that belongs to the queries")]
+    #[error(
+        "{queries} queries but neighbours of {truths} only: use the ground truth that belongs to the queries"
+    )]
     Queries {
         /// Queries in the file.
         queries: u64,
@@ -68,7 +70,8 @@ pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
     let asked = queries.read(RowRange { start: 0, end: n }).await?;
     let live = work.live;
     let (truth, wanted) = blocking(move || {
-        let mut rows: Vec<u64> = lists(&truth, n).flat_map(|list| QueryJudge::wanted(list, 0, k, &live)).collect();
+        let mut rows: Vec<u64> =
+            lists(&truth, n).flat_map(|list| QueryJudge::wanted(list, 0, k, &live)).collect();
         rows.sort_unstable();
         rows.dedup();
         (truth, rows)
@@ -104,14 +107,18 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// The named rows (ascending), with as few requests as their distance allows.
 async fn read_rows(base: &DatasetView, wanted: &[u64]) -> Result<BTreeMap<u64, Vec<f32>>, Error> {
     let gap = GAP_BYTES / base.manifest().row_bytes().max(1);
-    let reads: Vec<_> = join_close(wanted, gap).into_iter().map(|rows| read_part(base.clone(), rows.to_vec())).collect();
-    let parts: Vec<Vec<(u64, Vec<f32>)>> = futures::stream::iter(reads).buffer_unordered(READS).try_collect().await?;
+    let reads: Vec<_> =
+        join_close(wanted, gap).into_iter().map(|rows| read_part(base.clone(), rows.to_vec())).collect();
+    let parts: Vec<Vec<(u64, Vec<f32>)>> =
+        futures::stream::iter(reads).buffer_unordered(READS).try_collect().await?;
     Ok(parts.into_iter().flatten().collect())
 }
 
 /// Ascending rows with one request.
 async fn read_part(base: DatasetView, rows: Vec<u64>) -> Result<Vec<(u64, Vec<f32>)>, Error> {
-    let (Some(first), Some(last)) = (rows.first().copied(), rows.last().copied()) else { return Ok(Vec::new()) };
+    let (Some(first), Some(last)) = (rows.first().copied(), rows.last().copied()) else {
+        return Ok(Vec::new());
+    };
     let read = base.read(RowRange { start: first, end: last.saturating_add(1) }).await?;
     let vectors = rows.into_iter().map(|row| {
         let mut vector = Vec::new();

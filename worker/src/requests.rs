@@ -79,7 +79,8 @@ impl Requests {
                         let timeout_ms = order.timeout_ns / 1_000_000;
                         let (before, after) =
                             search::knn_args(module, index, &vectors.field, *k, *ef_runtime, timeout_ms);
-                        let mut args: Vec<Option<&[u8]>> = before.iter().map(|a| Some(a.as_slice())).collect();
+                        let mut args: Vec<Option<&[u8]>> =
+                            before.iter().map(|a| Some(a.as_slice())).collect();
                         args.push(None);
                         args.extend(after.iter().map(|a| Some(a.as_slice())));
                         Command::new(&args)
@@ -174,10 +175,7 @@ impl Requests {
     }
 }
 
-fn indexes(
-    vectors: &VectorWork,
-    topology: &Topology,
-) -> Result<(SearchModule, bool, Vec<String>), Error> {
+fn indexes(vectors: &VectorWork, topology: &Topology) -> Result<(SearchModule, bool, Vec<String>), Error> {
     match &vectors.search {
         SearchPlan::ServerSide { module, index } => Ok((*module, false, vec![index.clone()])),
         SearchPlan::ClientSide { module, indexes } => {
@@ -185,9 +183,7 @@ fn indexes(
             let names = primaries
                 .map(|node| {
                     let planned = indexes.iter().find(|(id, _)| *id == node.id);
-                    planned
-                        .map(|(_, name)| name.clone())
-                        .ok_or_else(|| Error::NoIndex(node.id.to_string()))
+                    planned.map(|(_, name)| name.clone()).ok_or_else(|| Error::NoIndex(node.id.to_string()))
                 })
                 .collect::<Result<_, _>>()?;
             Ok((*module, true, names))

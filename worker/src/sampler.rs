@@ -93,7 +93,8 @@ impl Drop for Handle {
 pub fn spawn(credentials: Credentials, rows: UnboundedSender<MemoryRow>) -> Handle {
     let (observed, observed_by) = watch::channel(Observation::default());
     let (clock, clock_by) = watch::channel(None);
-    let sampler = Sampler { credentials, rows, observed: observed_by, clock: clock_by, lines: HashMap::new() };
+    let sampler =
+        Sampler { credentials, rows, observed: observed_by, clock: clock_by, lines: HashMap::new() };
     let task = tokio::spawn(sampler.run());
     Handle { observed, clock, task }
 }
@@ -192,7 +193,8 @@ async fn ask(node: &Observed, credentials: &Credentials, line: &Line) -> Result<
     let mut connection = match line.take() {
         Some(connection) => connection,
         None => {
-            let (host, port) = split(&node.address).ok_or_else(|| format!("`{}` is not host:port", node.address))?;
+            let (host, port) =
+                split(&node.address).ok_or_else(|| format!("`{}` is not host:port", node.address))?;
             connect(host, port, credentials).await.map_err(|e| e.to_string())?
         }
     };
@@ -216,7 +218,9 @@ async fn ask_on(connection: &mut MultiplexedConnection, index: Option<&str>) -> 
         // An index that is not there (yet, or any more) is no reason to lose the node's memory.
         Some(name) => match redis::cmd("FT.INFO").arg(name).query_async::<redis::Value>(connection).await {
             Ok(reply) => row::index_info(&reply),
-            Err(error) if error.is_io_error() || error.is_connection_dropped() => return Err(error.to_string()),
+            Err(error) if error.is_io_error() || error.is_connection_dropped() => {
+                return Err(error.to_string());
+            }
             Err(_) => None,
         },
     };

@@ -68,7 +68,9 @@ pub enum Error {
         source: tonic::transport::Error,
     },
     /// No coordinator.
-    #[error("coordinator `{address}` did not answer for {seconds} s; is it running, and reachable from here?")]
+    #[error(
+        "coordinator `{address}` did not answer for {seconds} s; is it running, and reachable from here?"
+    )]
     CoordinatorGone {
         /// As given.
         address: String,
@@ -177,9 +179,10 @@ impl Worker {
             .connect_timeout(PING)
             .http2_keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        let name = options.worker.clone().unwrap_or_else(|| {
-            WorkerId::new(format!("{}-{}", Machine::here().host, std::process::id()))
-        });
+        let name = options
+            .worker
+            .clone()
+            .unwrap_or_else(|| WorkerId::new(format!("{}-{}", Machine::here().host, std::process::id())));
         let (noted, notes) = unbounded_channel();
         let reports = forward(&noted, Note::Uplink);
         let uplink = uplink::spawn(name.clone(), endpoint.connect_lazy(), options.token.clone(), reports);
@@ -251,7 +254,9 @@ impl Worker {
                 self.uplink.send(Order::Memory(vec![row]));
                 None
             }
-            Note::Uplink(Report::Flushed { ticket, last_sequence }) => Some(Event::Flushed { ticket, last_sequence }),
+            Note::Uplink(Report::Flushed { ticket, last_sequence }) => {
+                Some(Event::Flushed { ticket, last_sequence })
+            }
             Note::Uplink(Report::Delivered { left }) => {
                 self.left_behind = left;
                 Some(Event::Delivered)
@@ -273,7 +278,7 @@ impl Worker {
                     handle.send(command);
                 }
             }
-            Action::Prepare { ticket, order } => self.prepare(ticket, order),
+            Action::Prepare { ticket, order } => self.prepare(ticket, *order),
             Action::Fetch { ticket, range } => self.fetch(ticket, range),
             Action::Label { phase, name, at_wall, at: _, interval_ns, first_lane, lanes, k } => {
                 let label = PhaseLabel { phase, name, at_wall, interval_ns, first_lane, lanes, k };
@@ -347,7 +352,8 @@ impl Worker {
     }
 
     fn prepare(&self, ticket: u64, order: PhaseOrder) {
-        let (target, credentials, noted) = (self.target.clone(), self.credentials.clone(), self.noted.clone());
+        let (target, credentials, noted) =
+            (self.target.clone(), self.credentials.clone(), self.noted.clone());
         tokio::spawn(async move {
             let outcome = prepare(order, target, credentials).await;
             let _ = noted.send(Note::Prepared { ticket, outcome });
@@ -417,7 +423,8 @@ async fn prepare(
 
 /// User from the target's URL, password from the environment: no password is ever in a URL, an order or a log.
 fn credentials(target: &str, variable: &dyn Fn(&str) -> Option<String>) -> Credentials {
-    let username = url::Url::parse(target).ok().map(|url| url.username().to_owned()).filter(|user| !user.is_empty());
+    let username =
+        url::Url::parse(target).ok().map(|url| url.username().to_owned()).filter(|user| !user.is_empty());
     let password = PASSWORD_VARIABLES.iter().find_map(|name| variable(name)).filter(|p| !p.is_empty());
     Credentials { username, password }
 }

@@ -125,7 +125,7 @@ pub enum Action {
         /// Returned in [`Event::Prepared`].
         ticket: u64,
         /// The phase.
-        order: PhaseOrder,
+        order: Box<PhaseOrder>,
     },
     /// Read the rows of a leased range.
     Fetch {
@@ -284,7 +284,9 @@ impl SessionCore {
     #[must_use]
     pub fn wake_at(&self) -> MonoNs {
         match self.link {
-            Link::Away(since) | Link::Greeted { since, .. } => self.fence_at().min(since.saturating_add(self.config.give_up_ns)),
+            Link::Away(since) | Link::Greeted { since, .. } => {
+                self.fence_at().min(since.saturating_add(self.config.give_up_ns))
+            }
             Link::Closing { until, .. } => until.min(self.next_heartbeat),
             Link::Over => MonoNs::MAX,
             Link::Welcomed => {
@@ -364,11 +366,15 @@ impl SessionCore {
                 phase: self.phase.as_ref().map(Phase::title),
                 kind: "fenced",
                 node: None,
-                detail: String::from("no heartbeat reply within the lease: no load is sent until it is renewed"),
+                detail: String::from(
+                    "no heartbeat reply within the lease: no load is sent until it is renewed",
+                ),
             });
         }
         match self.link {
-            Link::Away(since) | Link::Greeted { since, .. } if now.saturating_sub(since) >= self.config.give_up_ns => {
+            Link::Away(since) | Link::Greeted { since, .. }
+                if now.saturating_sub(since) >= self.config.give_up_ns =>
+            {
                 self.leave(Departure::CoordinatorGone, out);
             }
             Link::Closing { until, stopped } if now >= until => {
@@ -406,7 +412,9 @@ impl SessionCore {
 
     fn received(&mut self, now: MonoNs, message: FromCoordinator, out: &mut Vec<Action>) {
         match (self.link, message) {
-            (Link::Greeted { hello, .. }, FromCoordinator::Welcome(welcome)) => self.welcomed(now, hello, welcome, out),
+            (Link::Greeted { hello, .. }, FromCoordinator::Welcome(welcome)) => {
+                self.welcomed(now, hello, welcome, out)
+            }
             (Link::Welcomed, FromCoordinator::HeartbeatReply(reply)) => self.heard(now, reply, out),
             (Link::Welcomed, FromCoordinator::Arm(arm)) => self.arm(now, &arm, out),
             (Link::Welcomed, FromCoordinator::Start(start)) => match self.phase_named(start.phase) {
@@ -460,7 +468,11 @@ impl SessionCore {
         // Counted from the question: the coordinator may have heard nothing of this worker since.
         let until = hello.saturating_add(welcome.lease_ns);
         self.lease = LoadLease { length_ns: welcome.lease_ns, until, fenced: false };
-        out.push(Action::Register { run, generation: Generation(welcome.generation), target: welcome.target });
+        out.push(Action::Register {
+            run,
+            generation: Generation(welcome.generation),
+            target: welcome.target,
+        });
         self.pass(now, out);
     }
 
@@ -502,13 +514,18 @@ impl SessionCore {
         }
         self.tickets += 1;
         self.phase = Some(Phase::new(self.tickets, order.clone(), arm.first_lane, arm.lanes, now));
-        out.push(Action::Prepare { ticket: self.tickets, order });
+        out.push(Action::Prepare { ticket: self.tickets, order: Box::new(order) });
     }
 
     fn lane(&mut self, now: MonoNs, lane: u32, event: LaneEvent, out: &mut Vec<Action>) {
         match event {
             LaneEvent::Happened { kind, node, detail } => {
-                out.push(Action::RecordEvent { phase: self.phase.as_ref().map(Phase::title), kind, node, detail });
+                out.push(Action::RecordEvent {
+                    phase: self.phase.as_ref().map(Phase::title),
+                    kind,
+                    node,
+                    detail,
+                });
             }
             LaneEvent::Failed { reason } => {
                 // The thread is gone; the next phase needs new ones.

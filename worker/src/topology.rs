@@ -99,8 +99,8 @@ impl Topology {
 /// # Errors
 /// [`Error`] when the target cannot be asked or does not serve all slots.
 pub async fn discover(url: &str, credentials: &Credentials) -> Result<Topology, Error> {
-    let parsed = url::Url::parse(url)
-        .map_err(|e| Error::Address { url: url.to_owned(), reason: e.to_string() })?;
+    let parsed =
+        url::Url::parse(url).map_err(|e| Error::Address { url: url.to_owned(), reason: e.to_string() })?;
     let host = parsed
         .host_str()
         .ok_or_else(|| Error::Address { url: url.to_owned(), reason: String::from("no host") })?
@@ -109,8 +109,7 @@ pub async fn discover(url: &str, credentials: &Credentials) -> Result<Topology, 
     let ask = |source| Error::Ask { url: format!("{host}:{port}"), source };
 
     let mut connection = connect(&host, port, credentials).await.map_err(ask)?;
-    let info: String =
-        redis::cmd("INFO").arg("cluster").query_async(&mut connection).await.map_err(ask)?;
+    let info: String = redis::cmd("INFO").arg("cluster").query_async(&mut connection).await.map_err(ask)?;
     if !info.contains("cluster_enabled:1") {
         return Ok(Topology::standalone(&host, port));
     }
@@ -192,7 +191,8 @@ fn from_cluster_slots(reply: &Value, asked_host: &str) -> Result<Topology, Slots
 }
 
 fn read_ranges(reply: &Value, asked_host: &str) -> Result<Vec<SlotRange>, redis::RedisError> {
-    let shape = || redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unreadable CLUSTER SLOTS"));
+    let shape =
+        || redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unreadable CLUSTER SLOTS"));
     let Value::Array(rows) = reply else { return Err(shape()) };
     let mut ranges = Vec::new();
     for row in rows {

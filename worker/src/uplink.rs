@@ -137,7 +137,12 @@ impl Handle {
 
 /// Starts an uplink that delivers over `channel`.
 #[must_use]
-pub fn spawn(worker: WorkerId, channel: Channel, token: Option<String>, reports: UnboundedSender<Report>) -> Handle {
+pub fn spawn(
+    worker: WorkerId,
+    channel: Channel,
+    token: Option<String>,
+    reports: UnboundedSender<Report>,
+) -> Handle {
     let (orders, receiver) = unbounded_channel();
     let unacknowledged = Arc::new(AtomicU64::new(0));
     let uplink = Uplink {
@@ -236,7 +241,9 @@ impl Uplink {
                     intervals.record_queries(per_query);
                 }
             }
-            Order::Event { phase, kind, node, detail } => self.events.add(wall_ns(), phase, kind, node, detail),
+            Order::Event { phase, kind, node, detail } => {
+                self.events.add(wall_ns(), phase, kind, node, detail)
+            }
             Order::Memory(rows) => self.memory.extend(rows),
             Order::Offset(clock) => self.clock = clock,
             Order::Flush { ticket, phase } => {
@@ -327,7 +334,8 @@ impl Uplink {
                     let left = core.unacknowledged();
                     let _ = self.reports.send(Report::Delivered { left });
                 }
-                let pause_ns = self.retry.get(&table).map_or(RETRY_NS, |r| (2 * r.pause_ns).min(RETRY_MAX_NS));
+                let pause_ns =
+                    self.retry.get(&table).map_or(RETRY_NS, |r| (2 * r.pause_ns).min(RETRY_MAX_NS));
                 self.retry.insert(table, Retry { at: mono_ns().saturating_add(pause_ns), pause_ns });
             }
         }

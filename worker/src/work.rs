@@ -186,4 +186,3 @@ pub enum LaneEvent {
         reason: String,
     },
 }
-

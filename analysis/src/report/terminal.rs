@@ -7,10 +7,11 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyl
 use vst_common::clock::rfc3339;
 use vst_common::count;
 
-use super::number::{bytes, duration, fraction, grouped, percent, quantile, rate, short_node, significant};
 use crate::accounting::Check;
 use crate::latency::{Distribution, OperationSummary};
-use crate::summary::{PhaseSummary, Summary};
+use crate::number::{bytes, duration, fraction, grouped, percent, quantile, rate, short_node, significant};
+use crate::phase::PhaseSummary;
+use crate::summary::Summary;
 use crate::validity::{Note, RunEnd, Verdict};
 
 /// Columns of the report.

@@ -458,13 +458,13 @@ impl MadePhase {
                 sequences[w] -= 1;
             }
         };
-        for w in 0..2 {
-            put(WORKERS[w], Table::Latency, &|s| latency::to_batch(s, &self.latency[w]).unwrap());
-            put(WORKERS[w], Table::Health, &|s| health::to_batch(s, &self.health[w]).unwrap());
+        for (w, name) in WORKERS.into_iter().enumerate() {
+            put(name, Table::Latency, &|s| latency::to_batch(s, &self.latency[w]).unwrap());
+            put(name, Table::Health, &|s| health::to_batch(s, &self.health[w]).unwrap());
             let sampled: Vec<_> = self.memory.iter().skip(w).step_by(2).cloned().collect();
-            put(WORKERS[w], Table::Memory, &|s| memory::to_batch(s, &sampled).unwrap());
+            put(name, Table::Memory, &|s| memory::to_batch(s, &sampled).unwrap());
             let judged: Vec<_> = self.recall.iter().skip(w).step_by(2).cloned().collect();
-            put(WORKERS[w], Table::RecallQueries, &|s| recall::to_queries_batch(s, &judged).unwrap());
+            put(name, Table::RecallQueries, &|s| recall::to_queries_batch(s, &judged).unwrap());
         }
         put("coordinator", Table::Commandstats, &|s| commandstats::to_batch(s, &self.commandstats).unwrap());
         out

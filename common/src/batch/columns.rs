@@ -79,7 +79,8 @@ impl<'a, R> Columns<'a, R> {
     }
 
     pub(super) fn instant(self, name: &str, value: impl Fn(&R) -> WallNs) -> Self {
-        let array = TimestampNanosecondArray::from_iter_values(self.rows.iter().map(value)).with_timezone(UTC);
+        let array =
+            TimestampNanosecondArray::from_iter_values(self.rows.iter().map(value)).with_timezone(UTC);
         self.push(name, DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())), false, Arc::new(array))
     }
 
@@ -115,12 +116,7 @@ impl<'a, R> Columns<'a, R> {
 
 /// A stamp for asking a table's columns when there is no delivery.
 pub(super) fn nobody() -> Stamp {
-    Stamp {
-        run: RunId::new(""),
-        worker: WorkerId::new(""),
-        generation: Generation(0),
-        sequence: Sequence(0),
-    }
+    Stamp { run: RunId::new(""), worker: WorkerId::new(""), generation: Generation(0), sequence: Sequence(0) }
 }
 
 /// The columns of a batch that has the schema of its table.
@@ -145,7 +141,11 @@ impl<'a> Reader<'a> {
         self.batch.num_rows()
     }
 
-    fn column<A>(&self, name: &str, cast: impl Fn(&'a ArrayRef) -> Option<&'a A>) -> Result<Column<'a, A>, Error> {
+    fn column<A>(
+        &self,
+        name: &str,
+        cast: impl Fn(&'a ArrayRef) -> Option<&'a A>,
+    ) -> Result<Column<'a, A>, Error> {
         let array = self.batch.column_by_name(name).and_then(cast).ok_or_else(|| Error::Schema {
             table: self.table,
             difference: format!("column `{name}` is missing or of another type"),

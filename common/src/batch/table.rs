@@ -113,7 +113,9 @@ pub struct Stamp {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No table has this name.
-    #[error("no table is called `{0}`; there are latency, latency_rollup, memory, recall, recall_queries, events, health and commandstats")]
+    #[error(
+        "no table is called `{0}`; there are latency, latency_rollup, memory, recall, recall_queries, events, health and commandstats"
+    )]
     UnknownTable(String),
     /// The batch is not one of the table.
     #[error("not a batch of table {table}: {difference}")]

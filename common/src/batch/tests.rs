@@ -53,19 +53,26 @@ fn stamp() -> impl Strategy<Value = Stamp> {
 }
 
 fn hdr() -> impl Strategy<Value = Hdr> {
-    vec(any::<u64>().prop_map(|n| n >> (n % 64)), 1..20).prop_map(|values| {
-        let mut hdr = Hdr::new();
-        for ns in values {
-            hdr.record(ns);
-        }
-        hdr
-    })
+    vec(any::<u64>().prop_map(|n| n >> (n % 64)), 1..20).prop_map(recorded)
+}
+
+/// Enough values within the bounds that no two of the quantile columns are equal.
+fn spread() -> impl Strategy<Value = Hdr> {
+    vec(16..3_000_000_000_u64, 2000..4000).prop_map(recorded)
+}
+
+fn recorded(values: Vec<u64>) -> Hdr {
+    let mut hdr = Hdr::new();
+    for ns in values {
+        hdr.record(ns);
+    }
+    hdr
 }
 
 fn cell() -> impl Strategy<Value = Cell> {
     let histograms = (option::of(hdr()), option::of(hdr()), option::of(hdr()));
-    (vec(count(), 16), [count(), count(), count(), count(), count(), count(), count(), count()], histograms).prop_map(
-        |(n, errors, (response, censored, service))| Cell {
+    (vec(count(), 16), [count(), count(), count(), count(), count(), count(), count(), count()], histograms)
+        .prop_map(|(n, errors, (response, censored, service))| Cell {
             due: n[0],
             sent: n[1],
             ok: n[2],
@@ -86,22 +93,23 @@ fn cell() -> impl Strategy<Value = Cell> {
             response,
             censored,
             service,
-        },
-    )
+        })
 }
 
 fn latency_row() -> impl Strategy<Value = LatencyRow> {
     ((text(), phase(), window(), text(), text(), node()), any::<i64>(), count(), cell()).prop_map(
-        |((phase, phase_index, window, operation, command, node), interval_start, interval_ns, cell)| LatencyRow {
-            phase,
-            phase_index,
-            window,
-            operation,
-            command,
-            node,
-            interval_start,
-            interval_ns,
-            cell,
+        |((phase, phase_index, window, operation, command, node), interval_start, interval_ns, cell)| {
+            LatencyRow {
+                phase,
+                phase_index,
+                window,
+                operation,
+                command,
+                node,
+                interval_start,
+                interval_ns,
+                cell,
+            }
         },
     )
 }
@@ -136,8 +144,9 @@ fn recall_row() -> impl Strategy<Value = RecallRow> {
 }
 
 fn query_row() -> impl Strategy<Value = RecallQueryRow> {
-    (text(), phase(), any::<u32>(), count(), recall_cell())
-        .prop_map(|(phase, phase_index, k, query, cell)| RecallQueryRow { phase, phase_index, k, query, cell })
+    (text(), phase(), any::<u32>(), count(), recall_cell()).prop_map(
+        |(phase, phase_index, k, query, cell)| RecallQueryRow { phase, phase_index, k, query, cell },
+    )
 }
 
 fn event_row() -> impl Strategy<Value = EventRow> {
@@ -155,8 +164,8 @@ fn event_row() -> impl Strategy<Value = EventRow> {
 }
 
 fn health_row() -> impl Strategy<Value = HealthRow> {
-    ((text(), phase(), any::<u32>(), any::<i64>(), any::<i64>()), vec(count(), 7), option::of(hdr())).prop_map(
-        |((phase, phase_index, lane, interval_start, clock_offset_ns), n, slip)| HealthRow {
+    ((text(), phase(), any::<u32>(), any::<i64>(), any::<i64>()), vec(count(), 7), option::of(hdr()))
+        .prop_map(|((phase, phase_index, lane, interval_start, clock_offset_ns), n, slip)| HealthRow {
             phase,
             phase_index,
             lane,
@@ -170,14 +179,23 @@ fn health_row() -> impl Strategy<Value = HealthRow> {
             clock_offset_ns,
             clock_error_ns: n[5],
             unacknowledged: n[6],
-        },
-    )
+        })
 }
 
 fn commandstats_row() -> impl Strategy<Value = CommandstatsRow> {
     let calls = || option::of(count());
     (text(), phase(), node(), text(), calls(), calls(), calls(), calls(), option::of(text())).prop_map(
-        |(phase, phase_index, node, command, calls_before, calls_after, rejected_before, rejected_after, why_not)| {
+        |(
+            phase,
+            phase_index,
+            node,
+            command,
+            calls_before,
+            calls_after,
+            rejected_before,
+            rejected_after,
+            why_not,
+        )| {
             CommandstatsRow {
                 phase,
                 phase_index,
@@ -211,7 +229,10 @@ fn memory_row() -> impl Strategy<Value = MemoryRow> {
         (option::of(text()), info(), vec(option::of(count()), 7), option::of(any::<bool>())),
     )
         .prop_map(
-            |((tick, sampled_at, took_ns, phase, phase_index, node, address, role), (missing, info, n, indexing))| {
+            |(
+                (tick, sampled_at, took_ns, phase, phase_index, node, address, role),
+                (missing, info, n, indexing),
+            )| {
                 MemoryRow {
                     tick,
                     sampled_at,
@@ -296,7 +317,10 @@ proptest! {
     }
 
     #[test]
-    fn plot_columns_say_what_the_histograms_say(row in latency_row()) {
+    fn plot_columns_say_what_the_histograms_say(
+        row in latency_row(), response in option::of(spread()), service in option::of(spread()),
+    ) {
+        let row = LatencyRow { cell: Cell { response, service, ..row.cell }, ..row };
         let batch = latency::to_batch(&columns::nobody(), std::slice::from_ref(&row)).unwrap();
         let at = |name: &str| {
             let column = batch.column_by_name(name).unwrap().as_primitive::<Int64Type>();
@@ -375,7 +399,9 @@ fn a_batch_of_another_schema_is_refused_with_the_difference() {
     let mut fields: Vec<Field> = events.schema().fields().iter().map(|f| f.as_ref().clone()).collect();
     fields.push(Field::new("more", DataType::Int64, true));
     let more = RecordBatch::new_empty(Arc::new(Schema::new(fields.clone())));
-    assert!(events::from_batch(&more).unwrap_err().to_string().contains("unknown column `more` Int64 or null"));
+    assert!(
+        events::from_batch(&more).unwrap_err().to_string().contains("unknown column `more` Int64 or null")
+    );
     fields.pop();
     fields[0] = Field::new("run", DataType::Utf8, true);
     let nulls = RecordBatch::new_empty(Arc::new(Schema::new(fields)));
@@ -416,7 +442,9 @@ fn a_node_that_did_not_answer_has_no_figures() {
         role: "primary".to_owned(),
         missing: Some("connection refused".to_owned()),
         keys: None,
-        info: parse_info("used_memory_rss:nonsense\nmem_fragmentation_ratio:nan\nused_memory_peak_perc:100.03%"),
+        info: parse_info(
+            "used_memory_rss:nonsense\nmem_fragmentation_ratio:nan\nused_memory_peak_perc:100.03%",
+        ),
         module_used_memory_bytes: None,
         module_reclaimable_bytes: None,
         index_size_bytes: None,

@@ -15,6 +15,7 @@ use crate::scenario::Load;
 /// One fact about the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "control", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a run has thousands, of which few exist at once")]
 pub enum Control {
     /// A coordinator leads from this entry on; always the first control of its first entry.
     Led {

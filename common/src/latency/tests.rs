@@ -59,7 +59,7 @@ fn len(hdr: &Option<Hdr>) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn a_quantile_is_the_value_of_its_rank(mut values in vec(within(), 1..60), q in 0.0..=1.0_f64) {
@@ -188,7 +188,7 @@ fn one_stall_shows_in_the_quantiles_as_censored_when_the_client_gave_up() {
     // 10 s at 2,000/s; in 1 s of them the server stood still and the client gave up after 0.3 s.
     let (mut all, mut cut) = (Hdr::new(), Hdr::new());
     for i in 0..20_000_u64 {
-        let wait_ns = (i < 2000).then(|| (2000 - i) * 500_000).unwrap_or(200_000);
+        let wait_ns = if i < 2000 { (2000 - i) * 500_000 } else { 200_000 };
         all.record(wait_ns.min(300_000_000));
         if wait_ns > 300_000_000 {
             cut.record(300_000_000);

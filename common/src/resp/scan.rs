@@ -217,7 +217,8 @@ mod tests {
                 items.clone().prop_map(|i| [format!("*{}\r\n", i.len()).into_bytes(), i.concat()].concat()),
                 items.clone().prop_map(|i| [format!("~{}\r\n", i.len()).into_bytes(), i.concat()].concat()),
                 proptest::collection::vec((inner.clone(), inner), 0..4).prop_map(|i| {
-                    let pairs: Vec<u8> = i.iter().flat_map(|(k, v)| [k.clone(), v.clone()].concat()).collect();
+                    let pairs: Vec<u8> =
+                        i.iter().flat_map(|(k, v)| [k.clone(), v.clone()].concat()).collect();
                     [format!("%{}\r\n", i.len()).into_bytes(), pairs].concat()
                 }),
             ]

@@ -45,7 +45,8 @@ impl Curve {
                 if from == to || length_ns == 0 { constant(from) } else { Self::Ramp { from, to, length_ns } }
             }
             Arrival::Steps { steps } => {
-                let stretches = steps.iter().map(|(rate, ms)| (millionths(*rate), ms.saturating_mul(NS_PER_MS)));
+                let stretches =
+                    steps.iter().map(|(rate, ms)| (millionths(*rate), ms.saturating_mul(NS_PER_MS)));
                 Self::Pieces(chain(stretches).0)
             }
             Arrival::Burst { base, peak, length_ms, period_ms } => {
@@ -106,7 +107,9 @@ impl Curve {
     pub(super) fn rate_at(&self, t_ns: u64) -> f64 {
         let rate = match self {
             Self::Pieces(pieces) => piece_at(pieces, t_ns).map_or(0, |p| p.rate),
-            Self::Periodic { cycle, period_ns, .. } => piece_at(cycle, t_ns % period_ns).map_or(0, |p| p.rate),
+            Self::Periodic { cycle, period_ns, .. } => {
+                piece_at(cycle, t_ns % period_ns).map_or(0, |p| p.rate)
+            }
             Self::Ramp { from, to, length_ns } => {
                 let part = count::to_f64(t_ns) / count::to_f64(*length_ns);
                 return (count::to_f64(*from) * (1.0 - part) + count::to_f64(*to) * part) / 1e6;

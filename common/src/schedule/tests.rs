@@ -26,7 +26,12 @@ fn fixed_arrival() -> impl Strategy<Value = Arrival> {
         any_rate().prop_map(|rate| Arrival::Constant { rate }),
         (any_rate(), any_rate()).prop_map(|(from, to)| Arrival::Ramp { from, to }),
         vec(step, 0..5).prop_map(|steps| Arrival::Steps { steps }),
-        burst.prop_map(|(base, peak, length_ms, period_ms)| Arrival::Burst { base, peak, length_ms, period_ms }),
+        burst.prop_map(|(base, peak, length_ms, period_ms)| Arrival::Burst {
+            base,
+            peak,
+            length_ms,
+            period_ms
+        }),
     ]
 }
 
@@ -299,7 +304,11 @@ fn poisson_arrivals_are_poisson() {
         }
         let mean = n / 2000.0;
         let variance = windows.iter().map(|c| (c - mean).powi(2)).sum::<f64>() / 1999.0;
-        assert!((variance / mean - 1.0).abs() < 5.0 * (2.0 / 1999.0_f64).sqrt(), "dispersion: {}", variance / mean);
+        assert!(
+            (variance / mean - 1.0).abs() < 5.0 * (2.0 / 1999.0_f64).sqrt(),
+            "dispersion: {}",
+            variance / mean
+        );
     }
 }
 

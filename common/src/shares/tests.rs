@@ -91,7 +91,7 @@ proptest! {
         for at in 0..42 {
             for (share, history) in (0_u32..).zip(&told) {
                 let dealt = share.checked_rem(lanes);
-                let owner = history.iter().filter(|(from, _)| *from <= at).next_back().map_or(dealt, |l| l.1);
+                let owner = history.iter().rfind(|(from, _)| *from <= at).map_or(dealt, |l| l.1);
                 prop_assert_eq!(own.owner_at(share, at), owner);
             }
             let mut parts: Vec<ShareSet> = (0..9).map(|lane| own.owned_by(lane, at)).collect();

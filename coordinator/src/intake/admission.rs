@@ -94,7 +94,10 @@ mod tests {
         assert!(matches!(admit(&run, &metadata("r", "w", "nothing"), &batch), Err(Refusal::Batch { .. })));
         assert!(matches!(admit(&run, &metadata("r", "w", "memory"), &batch), Err(Refusal::Batch { .. })));
         let rollup = RecordBatch::new_empty(Table::LatencyRollup.schema());
-        assert!(matches!(admit(&run, &metadata("r", "w", "latency_rollup"), &rollup), Err(Refusal::Batch { .. })));
+        assert!(matches!(
+            admit(&run, &metadata("r", "w", "latency_rollup"), &rollup),
+            Err(Refusal::Batch { .. })
+        ));
         assert!(matches!(admit(&run, &metadata("r", "", "events"), &batch), Err(Refusal::Delivery(_))));
         assert!(matches!(admit(&run, &[0xff], &batch), Err(Refusal::Delivery(_))));
     }

@@ -1,4 +1,4 @@
-//! The thread that starts the servers and outlives nobody's mistake.
+//! The thread that starts the servers, and with which they end.
 //!
 //! Each server asks the kernel to be killed when its parent goes. "Parent" there is the *thread* that started it, so
 //! one thread starts them all and does nothing but wait until it is told to stop them; it ends when the [`Keeper`] is
@@ -18,21 +18,19 @@ use super::{Launch, LocalClusterError};
 #[derive(Debug)]
 pub(super) struct Keeper {
     pids: Vec<u32>,
-    orders: Option<Sender<Order>>,
+    questions: Option<Sender<Question>>,
     thread: Option<JoinHandle<()>>,
 }
 
-enum Order {
-    /// Which servers have ended?
-    Ended(Sender<Vec<bool>>),
-}
+/// Which servers have ended? Answered in the order of the launches.
+type Question = Sender<Vec<bool>>;
 
 impl Keeper {
     /// Starts one server for each launch.
     pub(super) fn launch(server: &Path, launches: &[Launch]) -> Result<Self, LocalClusterError> {
         let refused = |source| LocalClusterError::Spawn { path: server.to_owned(), source };
         let mut commands: Vec<Command> = launches.iter().map(|launch| command(server, launch)).collect();
-        let (orders, inbox) = channel();
+        let (questions, inbox) = channel();
         let (started, outcome) = channel();
         let thread = std::thread::Builder::new()
             .name("server-keeper".to_owned())
@@ -57,7 +55,7 @@ impl Keeper {
             })
             .map_err(refused)?;
         match outcome.recv() {
-            Ok(Ok(pids)) => Ok(Self { pids, orders: Some(orders), thread: Some(thread) }),
+            Ok(Ok(pids)) => Ok(Self { pids, questions: Some(questions), thread: Some(thread) }),
             Ok(Err(e)) => Err(refused(e)),
             Err(_) => Err(refused(std::io::Error::other("the thread that starts servers ended"))),
         }
@@ -71,14 +69,14 @@ impl Keeper {
     /// Which servers have ended, in the order of the launches.
     pub(super) fn ended(&self) -> Vec<bool> {
         let (answer, inbox) = channel();
-        let asked = self.orders.as_ref().is_some_and(|orders| orders.send(Order::Ended(answer)).is_ok());
+        let asked = self.questions.as_ref().is_some_and(|questions| questions.send(answer).is_ok());
         let all = || vec![true; self.pids.len()];
         if asked { inbox.recv().unwrap_or_else(|_| all()) } else { all() }
     }
 
     /// Kills the servers and waits until they are gone.
     pub(super) fn stop(&mut self) {
-        drop(self.orders.take());
+        drop(self.questions.take());
         if let Some(thread) = self.thread.take() {
             // A keeper that panicked has ended, and with it its servers.
             let _ended = thread.join();
@@ -93,8 +91,8 @@ impl Drop for Keeper {
 }
 
 /// Until the other side is gone.
-fn keep(children: &mut [Child], inbox: &Receiver<Order>) {
-    while let Ok(Order::Ended(answer)) = inbox.recv() {
+fn keep(children: &mut [Child], inbox: &Receiver<Question>) {
+    while let Ok(answer) = inbox.recv() {
         let ended = children.iter_mut().map(|child| !matches!(child.try_wait(), Ok(None))).collect();
         let _gone = answer.send(ended);
     }

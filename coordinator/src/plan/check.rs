@@ -74,7 +74,9 @@ fn truth(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
 
 fn base_rows(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
     let has = data.base.rows;
-    let Some(wanted) = checked.scenario.dataset.rows.filter(|wanted| *wanted > has) else { return Vec::new() };
+    let Some(wanted) = checked.scenario.dataset.rows.filter(|wanted| *wanted > has) else {
+        return Vec::new();
+    };
     vec![checked.source.fault(
         "dataset.rows",
         format!("{wanted} rows are asked for, the base has {has}"),

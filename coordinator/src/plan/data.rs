@@ -51,7 +51,12 @@ pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts, 
     let (truth_url, truth) = truth?;
     if let Err(e) = truth.check_against(base.rows) {
         let hint = "give the truth that was computed on this base";
-        return Err(checked.source.fault("dataset.ground_truth", e.to_string(), "does not fit the base", hint));
+        return Err(checked.source.fault(
+            "dataset.ground_truth",
+            e.to_string(),
+            "does not fit the base",
+            hint,
+        ));
     }
     let urls = DatasetSpec {
         base: base_url.to_string(),

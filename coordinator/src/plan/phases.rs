@@ -69,22 +69,30 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn step(&self, index: PhaseIndex, name: &str, step: &Step, before: LiveSet, after: LiveSet) -> PlannedStep {
-        let load = |word, work, load: &Load, warm_up_ms: u64, duration_ms: u64, timeout_ms: u64, cut, commands| {
-            let order = PhaseOrder {
-                index,
-                name: name.to_owned(),
-                seed: self.scenario.seed,
-                work,
-                load: load.clone(),
-                warm_up_ns: warm_up_ms.saturating_mul(MS),
-                duration_ns: duration_ms.saturating_mul(MS),
-                timeout_ns: timeout_ms.saturating_mul(MS),
-                interval_ns: INTERVAL_NS,
-                lanes_total: 0,
+    fn step(
+        &self,
+        index: PhaseIndex,
+        name: &str,
+        step: &Step,
+        before: LiveSet,
+        after: LiveSet,
+    ) -> PlannedStep {
+        let load =
+            |word, work, load: &Load, warm_up_ms: u64, duration_ms: u64, timeout_ms: u64, cut, commands| {
+                let order = PhaseOrder {
+                    index,
+                    name: name.to_owned(),
+                    seed: self.scenario.seed,
+                    work,
+                    load: load.clone(),
+                    warm_up_ns: warm_up_ms.saturating_mul(MS),
+                    duration_ns: duration_ms.saturating_mul(MS),
+                    timeout_ns: timeout_ms.saturating_mul(MS),
+                    interval_ns: INTERVAL_NS,
+                    lanes_total: 0,
+                };
+                PlannedStep::Load(Box::new(LoadPlan { word, order, cut, commands }))
             };
-            PlannedStep::Load(Box::new(LoadPlan { word, order, cut, commands }))
-        };
         let vectors = self.vectors(before);
         match step {
             Step::CreateIndex => PlannedStep::CreateIndex,
@@ -121,7 +129,8 @@ impl Maker<'_> {
     }
 
     fn cut(&self, rows: RowRange) -> Cut {
-        let lanes = u64::from(self.scenario.fleet.workers).saturating_mul(u64::from(self.scenario.fleet.lanes));
+        let lanes =
+            u64::from(self.scenario.fleet.workers).saturating_mul(u64::from(self.scenario.fleet.lanes));
         let shares = lanes.saturating_mul(RANGES_PER_LANE).max(1);
         Cut::new(rows, rows.len().div_ceil(shares).clamp(RANGE_ROWS_LEAST, RANGE_ROWS_MOST))
     }

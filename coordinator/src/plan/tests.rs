@@ -62,7 +62,10 @@ async fn the_quick_scenario_is_planned_on_its_own_data() {
     let checked = quick(&[]);
     let data = check_data(&checked, &scenarios()).await.unwrap();
     let queries = data.queries.rows;
-    assert_eq!(data.to_string(), format!("10000 rows x 128 u8, {queries} queries, {} neighbours each", data.truth.k));
+    assert_eq!(
+        data.to_string(),
+        format!("10000 rows x 128 u8, {queries} queries, {} neighbours each", data.truth.k)
+    );
     let plan = plan(&checked, &data, search()).unwrap();
     let names: Vec<&str> = plan.phases.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names[..3], [BASELINE, "create", "load"]);
@@ -90,9 +93,18 @@ fn what_the_data_cannot_give_is_a_fault_with_its_place() {
     assert!(check(&quick(&[("phases.delete_half.shrink.keep", "95%")]), &good).is_ok());
     let deep = quick(&[("phases.query_full.query.k", "101"), ("phases.query_full.query.ef_runtime", "200")]);
     assert!(refused(&deep, &good).contains("k is 101, the truth knows 100 neighbours of each query @ 101"));
-    assert!(refused(&quick(&[]), &DataFacts { queries: vectors(10, 96), ..good.clone() }).contains("96 dimensions"));
-    assert!(refused(&quick(&[]), &DataFacts { base: vectors(10_000, 64), ..good.clone() }).contains("index is to have"));
-    assert!(refused(&quick(&[]), &DataFacts { queries: vectors(11, 128), ..good.clone() }).contains("there are 11"));
+    assert!(
+        refused(&quick(&[]), &DataFacts { queries: vectors(10, 96), ..good.clone() })
+            .contains("96 dimensions")
+    );
+    assert!(
+        refused(&quick(&[]), &DataFacts { base: vectors(10_000, 64), ..good.clone() })
+            .contains("index is to have")
+    );
+    assert!(
+        refused(&quick(&[]), &DataFacts { queries: vectors(11, 128), ..good.clone() })
+            .contains("there are 11")
+    );
     assert!(refused(&quick(&[("dataset.rows", "10001")]), &good).contains("10001 rows are asked for"));
     assert!(refused(&quick(&[]), &data(10_000, 10, 10)).contains("known for less than half"));
 }

@@ -125,7 +125,13 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn new(plan: Arc<RunPlan>, settings: Settings, roster: Roster, nodes: usize, now: MonoNs) -> Self {
+    pub(crate) fn new(
+        plan: Arc<RunPlan>,
+        settings: Settings,
+        roster: Roster,
+        nodes: usize,
+        now: MonoNs,
+    ) -> Self {
         Self {
             plan,
             settings,
@@ -181,7 +187,8 @@ impl Book {
         self.open = true;
         self.began = at;
         let (index, name) = (self.phase_index(), self.phase_name());
-        let step = self.phase().map_or("", |p| if p.name == BASELINE { BASELINE } else { p.word() }).to_owned();
+        let step =
+            self.phase().map_or("", |p| if p.name == BASELINE { BASELINE } else { p.word() }).to_owned();
         let started = PhaseStarted { index, name, step, start_wall_ns, start_mono_ns: at, order };
         self.log(Control::PhaseStarted(started))
     }
@@ -203,7 +210,9 @@ impl Book {
         };
         let ticket = self.log(Control::PhaseEnded(PhaseEnded { index, end_wall_ns, outcome, totals, live }));
         match after {
-            Some(live) if completed && before != after => self.log(Control::PopulationChanged { phase: index, live }),
+            Some(live) if completed && before != after => {
+                self.log(Control::PopulationChanged { phase: index, live })
+            }
             _ => ticket,
         }
     }
@@ -271,7 +280,11 @@ impl Book {
         self.tell(generation, Tell::Welcome);
         let at_wall_ns = self.wall(now);
         let Some(arrival) = self.roster.get(generation).map(|m| m.arrival.clone()) else { return };
-        self.note("worker_joined", Some(generation), format!("worker {} joined from {}", arrival.worker, arrival.host));
+        self.note(
+            "worker_joined",
+            Some(generation),
+            format!("worker {} joined from {}", arrival.worker, arrival.host),
+        );
         let (worker, host, lanes) = (arrival.worker, arrival.host, arrival.lanes);
         self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns });
         self.observe();

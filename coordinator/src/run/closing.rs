@@ -79,7 +79,11 @@ impl Closing {
     pub(crate) fn seal(mut self, now: MonoNs, book: &mut Book) -> State {
         if !matches!(self.stage, Stage::Sealing(_)) {
             let state = self.verdict.state.clone();
-            let ticket = book.log(Control::RunClosed { state, exit_code: self.verdict.exit.code(), at_wall_ns: book.wall(now) });
+            let ticket = book.log(Control::RunClosed {
+                state,
+                exit_code: self.verdict.exit.code(),
+                at_wall_ns: book.wall(now),
+            });
             book.sealed = true;
             self.stage = Stage::Sealing(ticket);
         }

@@ -49,7 +49,13 @@ impl Ending {
             let worker = WorkerId::new(book.worker_name(*generation));
             let (generation, phase) = (*generation, book.phase_index());
             let last_sequence = Sequence(statement.last_sequence);
-            book.log(Control::StreamEnded { worker, generation, phase, last_sequence, totals: statement.totals });
+            book.log(Control::StreamEnded {
+                worker,
+                generation,
+                phase,
+                last_sequence,
+                totals: statement.totals,
+            });
         }
         let awaited = statements.iter().map(|(g, s)| (*g, s.last_sequence)).collect();
         let until = now.saturating_add(book.settings.delivery_ns);

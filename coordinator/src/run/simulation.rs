@@ -1,5 +1,7 @@
 //! The run against a simulated fleet, log and target: what must hold whatever the workers do and when they do it.
 
+mod stage;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -9,138 +11,17 @@ use vst_common::clock::{MonoNs, SECOND_NS};
 use vst_common::entry::{Control, PhaseOutcome, Totals};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
-use vst_common::live_set::LiveSet;
-use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
-use vst_common::ranges::{Cut, RowRange};
-use vst_common::scenario::{
-    Arrival as Arrivals, DatasetSpec, FleetSpec, IndexSpec, Load as LoadSpec, Metric, PopulationSpec, SamplingSpec,
-    Scenario, SettleSpec,
-};
+use vst_common::phase::Work;
+use vst_common::ranges::RowRange;
 use vst_common::seed::Draw;
 
 use super::*;
-use crate::plan::{LoadPlan, PlannedPhase, PlannedStep, RunPlan};
 use crate::roster::{Arrival, Terms};
+use stage::{ROWS, Weather, plan, weather};
 
-const ROWS: u64 = 300;
 const STEP_NS: u64 = SECOND_NS / 10;
 /// Simulated time within which every run must have ended: 20 minutes.
 const STEPS: u64 = 12_000;
-
-fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
-    let data = DatasetSpec { base: String::new(), queries: String::new(), ground_truth: String::new(), rows: None };
-    let vectors = VectorWork {
-        dataset: data,
-        rows: ROWS,
-        dims: 2,
-        metric: Metric::L2,
-        prefix: "p:".into(),
-        field: "v".into(),
-        live,
-        search: SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() },
-    };
-    let work = if query { Work::Query { vectors, k: 1, ef_runtime: None } } else { Work::Ingest(vectors) };
-    PhaseOrder {
-        index: PhaseIndex(index),
-        name: format!("phase {index}"),
-        seed: 1,
-        work,
-        load: LoadSpec::Open { arrival: Arrivals::Constant { rate: 1.0 }, connections: 1 },
-        warm_up_ns: 0,
-        duration_ns: if query { 3 * SECOND_NS } else { 0 },
-        timeout_ns: SECOND_NS,
-        interval_ns: SECOND_NS,
-        lanes_total: 0,
-    }
-}
-
-fn plan(range_length: u64) -> RunPlan {
-    let empty = LiveSet::empty(1, ROWS, 1);
-    let (full, half) = (empty.full(), empty.full().with_cut(ROWS / 2));
-    let leased = |index, word, live, rows| {
-        let cut = Some(Cut::new(rows, range_length));
-        let load = LoadPlan { word, order: order(index, live, false), cut, commands: vec!["hset"] };
-        PlannedStep::Load(Box::new(load))
-    };
-    let query = LoadPlan { word: "query", order: order(4, full, true), cut: None, commands: vec![] };
-    let settle = SettleSpec { threshold: 0.1, window_ms: 1_000, max_wait_ms: 60_000 };
-    let steps = [
-        (PlannedStep::Checkpoint, empty, empty),
-        (PlannedStep::CreateIndex, empty, empty),
-        (leased(2, "ingest", empty, RowRange { start: 0, end: ROWS }), empty, full),
-        (PlannedStep::Settle(settle), full, full),
-        (PlannedStep::Load(Box::new(query)), full, full),
-        (leased(5, "shrink", full, RowRange { start: ROWS / 2, end: ROWS }), full, half),
-        (PlannedStep::Checkpoint, half, half),
-    ];
-    let phases = (0u32..)
-        .zip(steps)
-        .map(|(i, (step, before, after))| {
-            PlannedPhase { index: PhaseIndex(i), name: format!("phase {i}"), step, before, after }
-        })
-        .collect();
-    let scenario = Scenario {
-        name: "s".into(),
-        purpose: "p".into(),
-        seed: 1,
-        dataset: DatasetSpec { base: String::new(), queries: String::new(), ground_truth: String::new(), rows: None },
-        index: IndexSpec { metric: Metric::L2, dims: None, m: 16, ef_construction: 100 },
-        population: PopulationSpec { prefix: "p:".into() },
-        fleet: FleetSpec { workers: 2, lanes: 2 },
-        sampling: SamplingSpec { interval_ms: 500 },
-        phases: Vec::new(),
-    };
-    let search = SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() };
-    RunPlan { scenario, search, rows: ROWS, dims: 2, phases }
-}
-
-/// What may go wrong.
-#[derive(Clone, Debug)]
-struct Weather {
-    seed: u64,
-    workers: u64,
-    range_length: u64,
-    /// Chances of 1,000 per worker and step.
-    die: u64,
-    fall_silent: u64,
-    repeat: u64,
-    fail_range: u64,
-    fault: u64,
-    stop_at: Option<u64>,
-    stop_again_at: Option<u64>,
-    late_worker_at: Option<u64>,
-    lose_deliveries: bool,
-    slow_log: u64,
-}
-
-fn weather() -> impl Strategy<Value = Weather> {
-    let rare = || prop_oneof![3 => Just(0u64), 1 => 1u64..8];
-    let sometimes = || prop_oneof![2 => Just(None), 1 => (0u64..400).prop_map(Some)];
-    (
-        (any::<u64>(), 1u64..4, prop_oneof![1u64..20, 20u64..400]),
-        (rare(), rare(), 0u64..300, rare(), prop_oneof![6 => Just(0u64), 1 => 1u64..4]),
-        (sometimes(), sometimes(), sometimes(), prop::bool::weighted(0.2), 0u64..30),
-    )
-        .prop_map(|((seed, workers, range_length), chances, rest)| {
-            let (die, fall_silent, repeat, fail_range, fault) = chances;
-            let (stop_at, stop_again_at, late_worker_at, lose_deliveries, slow_log) = rest;
-            Weather {
-                seed,
-                workers,
-                range_length,
-                die,
-                fall_silent,
-                repeat,
-                fail_range,
-                fault,
-                stop_at,
-                stop_again_at,
-                late_worker_at,
-                lose_deliveries,
-                slow_log,
-            }
-        })
-}
 
 #[derive(Debug, Default)]
 struct Worker {
@@ -179,16 +60,12 @@ struct World {
     told: BTreeSet<(PhaseIndex, Generation)>,
     stated: BTreeSet<(PhaseIndex, Generation)>,
     logged_at: MonoNs,
+    stopped: bool,
 }
 
 impl World {
     fn new(weather: Weather) -> Self {
-        let terms = Terms {
-            version: "1".into(),
-            token: None,
-            lease_ns: 3 * SECOND_NS,
-            margin_ns: SECOND_NS,
-        };
+        let terms = Terms { version: "1".into(), token: None, lease_ns: 3 * SECOND_NS, margin_ns: SECOND_NS };
         let wanted = weather.workers.try_into().unwrap();
         let settings = Settings::new(wanted, SECOND_NS / 2, 1_000);
         let plan = Arc::new(plan(weather.range_length));
@@ -212,6 +89,7 @@ impl World {
             told: BTreeSet::new(),
             stated: BTreeSet::new(),
             logged_at: 0,
+            stopped: false,
         }
     }
 
@@ -223,7 +101,10 @@ impl World {
         let over = self.core.is_over();
         let actions = self.core.step(event, self.now);
         for action in actions {
-            assert!(!over || !matches!(action, Action::Log(..) | Action::Finish(_)), "acts after the end: {action:?}");
+            assert!(
+                !over || !matches!(action, Action::Log(..) | Action::Finish(_)),
+                "acts after the end: {action:?}"
+            );
             self.act(action);
         }
     }
@@ -238,7 +119,10 @@ impl World {
             Action::Tell(generation, tell) => self.told(generation, tell),
             Action::Refuse(generation, refusal) => panic!("{generation} refused: {refusal}"),
             Action::Log(ticket, control) => {
-                assert!(!matches!(self.trace.last(), Some(Control::RunClosed { .. })), "logged after the closing record");
+                assert!(
+                    !matches!(self.trace.last(), Some(Control::RunClosed { .. })),
+                    "logged after the closing record"
+                );
                 if let Control::PhaseEnded(ended) = &control
                     && ended.outcome == PhaseOutcome::Completed
                 {
@@ -270,19 +154,25 @@ impl World {
             let done = self.stated.contains(&(phase, *generation)) || self.is_lost(generation);
             assert!(*told != phase || done, "phase {phase} ended before {generation} did");
         }
-        let rows: Vec<RowRange> = self.ranges_done(phase);
-        let total: u64 = match phase.0 {
+        assert_eq!(self.rows_left(phase), 0, "phase {phase} ended with rows left");
+        if !self.weather.lose_deliveries {
+            for (generation, worker) in &self.workers {
+                let here = !self.is_lost(generation) && self.stated.contains(&(phase, *generation));
+                assert!(
+                    !here || worker.delivered >= worker.sequence,
+                    "{generation} has not delivered {phase}"
+                );
+            }
+        }
+    }
+
+    fn rows_left(&self, phase: PhaseIndex) -> u64 {
+        let total = match phase.0 {
             2 => ROWS,
             5 => ROWS - ROWS / 2,
             _ => 0,
         };
-        assert_eq!(rows.iter().map(|r| r.len()).sum::<u64>(), total, "phase {phase} ended with rows left");
-        if !self.weather.lose_deliveries {
-            for (generation, worker) in &self.workers {
-                let here = !self.is_lost(generation) && self.stated.contains(&(phase, *generation));
-                assert!(!here || worker.delivered >= worker.sequence, "{generation} has not delivered {phase}");
-            }
-        }
+        total - self.ranges_done(phase).iter().map(|r| r.len()).sum::<u64>()
     }
 
     fn is_lost(&self, generation: &Generation) -> bool {
@@ -302,7 +192,9 @@ impl World {
     }
 
     fn told(&mut self, generation: Generation, tell: Tell) {
-        if let Tell::Lease { ranges, .. } = &tell {
+        if let Tell::Lease { phase, ranges, exhausted } = &tell {
+            let left = self.rows_left(*phase);
+            assert!(!exhausted || self.stopped || left == 0, "{generation} was let go with {left} rows left");
             for range in ranges {
                 for (other, worker) in &self.workers {
                     let free = self.is_lost(other) || !worker.held.contains(range);
@@ -310,10 +202,9 @@ impl World {
                 }
             }
         }
-        let durable = self.trace[..self.durable]
-            .iter()
-            .rev()
-            .find_map(|c| if let Control::PhaseStarted(p) = c { Some((p.index, p.start_mono_ns)) } else { None });
+        let durable = self.trace[..self.durable].iter().rev().find_map(|c| {
+            if let Control::PhaseStarted(p) = c { Some((p.index, p.start_mono_ns)) } else { None }
+        });
         let all_armed = {
             let armed = |g: &Generation| self.is_lost(g) || self.workers[g].armed;
             self.told.iter().filter(|(p, _)| durable.is_some_and(|d| d.0 == *p)).all(|(_, g)| armed(g))
@@ -361,6 +252,7 @@ impl World {
         // Whatever goes wrong goes wrong early, so that the rest shows whether the run comes to an end.
         let calm = step > 600;
         if self.weather.stop_at == Some(step) || self.weather.stop_again_at == Some(step) {
+            self.stopped = true;
             self.event(Event::Stop("test".into()));
         }
         if self.weather.late_worker_at == Some(step) {
@@ -371,7 +263,8 @@ impl World {
             self.durable += 1;
             self.event(Event::Logged(ticket));
         }
-        let (due, waiting) = std::mem::take(&mut self.effects).into_iter().partition(|(at, _)| *at <= self.now);
+        let (due, waiting) =
+            std::mem::take(&mut self.effects).into_iter().partition(|(at, _)| *at <= self.now);
         self.effects = waiting;
         let due: Vec<(MonoNs, Event)> = due;
         for (_, event) in due {
@@ -381,7 +274,9 @@ impl World {
         for generation in all {
             self.work(generation, calm);
         }
-        for generation in self.core.roster().all().filter(|(_, m)| m.presence == Presence::Lost).map(|(g, _)| g) {
+        for generation in
+            self.core.roster().all().filter(|(_, m)| m.presence == Presence::Lost).map(|(g, _)| g)
+        {
             self.lost.insert(generation);
         }
         self.event(Event::Tick);
@@ -480,14 +375,18 @@ impl World {
                 (false, false) => (range.len(), 0),
             };
             self.any_range_failed |= failed > 0;
-            return self.says(generation, Said::RangeDone { phase, range, ok, failed, first_error: "e".into() });
+            return self
+                .says(generation, Said::RangeDone { phase, range, ok, failed, first_error: "e".into() });
         }
         if let Some(range) = worker.last_done
             && self.draw.below(1_000) < self.weather.repeat
         {
             // A worker that errs must not be able to book a range twice.
             let ok = range.len();
-            self.says(generation, Said::RangeDone { phase, range, ok, failed: 0, first_error: String::new() });
+            self.says(
+                generation,
+                Said::RangeDone { phase, range, ok, failed: 0, first_error: String::new() },
+            );
             return;
         }
         let worker = self.workers.get_mut(&generation).unwrap();
@@ -508,7 +407,11 @@ impl World {
         for control in &self.trace {
             match control {
                 Control::PhaseStarted(started) => {
-                    assert!(open.is_none_or(|o| o == started.index), "{} began within {open:?}", started.index);
+                    assert!(
+                        open.is_none_or(|o| o == started.index),
+                        "{} began within {open:?}",
+                        started.index
+                    );
                     assert_eq!(started.index.0, next, "phases in the order of the plan");
                     open = Some(started.index);
                 }
@@ -568,22 +471,7 @@ proptest! {
 
 #[test]
 fn a_calm_run_goes_through_all_phases() {
-    let weather = Weather {
-        seed: 1,
-        workers: 2,
-        range_length: 7,
-        die: 0,
-        fall_silent: 0,
-        repeat: 0,
-        fail_range: 0,
-        fault: 0,
-        stop_at: None,
-        stop_again_at: None,
-        late_worker_at: None,
-        lose_deliveries: false,
-        slow_log: 3,
-    };
-    let world = run(weather);
+    let world = run(Weather::fair(2));
     assert_eq!(world.finished, vec![Verdict::finished(Exit::Valid, "")]);
     let ended: Vec<(u32, u64)> = world
         .trace
@@ -595,23 +483,14 @@ fn a_calm_run_goes_through_all_phases() {
 
 #[test]
 fn too_few_workers_end_the_run_with_the_fleet_code_and_a_fix() {
-    let mut world = World::new(Weather {
-        seed: 1,
-        workers: 1,
-        range_length: 7,
-        die: 0,
-        fall_silent: 0,
-        repeat: 0,
-        fail_range: 0,
-        fault: 0,
-        stop_at: None,
-        stop_again_at: None,
-        late_worker_at: None,
-        lose_deliveries: false,
-        slow_log: 0,
-    });
+    let mut world = World::new(Weather::fair(1));
     world.workers.clear();
-    (0..STEPS).take_while(|step| { world.step(*step); !world.core.is_over() }).count();
+    (0..STEPS)
+        .take_while(|step| {
+            world.step(*step);
+            !world.core.is_over()
+        })
+        .count();
     assert_eq!(world.finished[0].exit, Exit::Fleet);
     assert!(world.finished[0].reason.contains("0 of 1 workers"));
     assert!(!world.trace.iter().any(|c| matches!(c, Control::PhaseStarted(_))), "nothing begins");

@@ -73,7 +73,17 @@ macro_rules! states {
     };
 }
 states!(
-    Gathering, Beginning, Creating, Arming, CountingIn, Starting, Loading, CountingOut, Settling, Checkpointing, Ending,
+    Gathering,
+    Beginning,
+    Creating,
+    Arming,
+    CountingIn,
+    Starting,
+    Loading,
+    CountingOut,
+    Settling,
+    Checkpointing,
+    Ending,
     Closing
 );
 

@@ -16,6 +16,7 @@ pub struct Ticket(pub u64);
 
 /// What is appended.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few hundred exist at once, each for a moment")]
 pub enum Record {
     /// A fact about the run.
     Control(Control),
@@ -55,6 +56,7 @@ impl Default for Limits {
 
 /// Something that happened.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few hundred exist at once, each for a moment")]
 pub enum Event {
     /// Somebody appends.
     Appended(Ticket, Record),

@@ -55,7 +55,8 @@ pub(super) fn rows(
     after: &Counters,
 ) -> Vec<CommandstatsRow> {
     let nodes: BTreeSet<&NodeId> = before.iter().chain(after).flat_map(BTreeMap::keys).collect();
-    let at = |counters: &Counters, node: &NodeId| counters.as_ref().ok().and_then(|all| all.get(node)).cloned();
+    let at =
+        |counters: &Counters, node: &NodeId| counters.as_ref().ok().and_then(|all| all.get(node)).cloned();
     nodes
         .into_iter()
         .flat_map(|node| {
@@ -147,12 +148,22 @@ mod tests {
         assert_eq!(of("same").why_not, None);
         assert_eq!((of("same").calls_before, of("same").calls_after), (Some(3), Some(10)));
         assert_eq!((of("same").rejected_before, of("same").rejected_after), (Some(1), Some(1)));
-        for (id, word) in [("restarted", "restarted"), ("demoted", "replica"), ("moved", "slots"), ("gone", "there")] {
-            assert!(of(id).why_not.as_ref().is_some_and(|why| why.contains(word)), "{id}: {:?}", of(id).why_not);
+        for (id, word) in
+            [("restarted", "restarted"), ("demoted", "replica"), ("moved", "slots"), ("gone", "there")]
+        {
+            assert!(
+                of(id).why_not.as_ref().is_some_and(|why| why.contains(word)),
+                "{id}: {:?}",
+                of(id).why_not
+            );
         }
         assert_eq!(of("gone").calls_after, None);
         let search = rows.iter().find(|r| r.node.as_str() == "same" && r.command == "FT.SEARCH").unwrap();
-        assert_eq!((search.calls_before, search.calls_after), (Some(0), Some(0)), "a command never called counts 0");
+        assert_eq!(
+            (search.calls_before, search.calls_after),
+            (Some(0), Some(0)),
+            "a command never called counts 0"
+        );
     }
 
     #[test]

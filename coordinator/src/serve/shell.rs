@@ -99,7 +99,11 @@ pub(super) struct Shell {
 
 impl Shell {
     /// Runs to the end.
-    pub(super) async fn run(parts: Parts, mut inbox: mpsc::Receiver<Event>, mut stops: mpsc::Receiver<()>) -> Ended {
+    pub(super) async fn run(
+        parts: Parts,
+        mut inbox: mpsc::Receiver<Event>,
+        mut stops: mpsc::Receiver<()>,
+    ) -> Ended {
         let mut shell = Self {
             run: parts.run,
             location: parts.location,
@@ -144,7 +148,8 @@ impl Shell {
         }
         shell.show();
         shell.log.close().await;
-        let verdict = shell.verdict.unwrap_or_else(|| Verdict::failed(Exit::Bug, "the run ended without a verdict"));
+        let verdict =
+            shell.verdict.unwrap_or_else(|| Verdict::failed(Exit::Bug, "the run ended without a verdict"));
         Ended { verdict, touched: shell.touched, leads: shell.leads, target: shell.prepared.target }
     }
 
@@ -185,7 +190,9 @@ impl Shell {
             Action::ReadRest => {
                 let target = Arc::clone(&self.prepared.target);
                 let search = self.indexed.then(|| self.prepared.plan.search.clone());
-                self.report(async move { Done::Event(Event::RestRead(effects::rest(&target, search.as_ref()).await)) });
+                self.report(async move {
+                    Done::Event(Event::RestRead(effects::rest(&target, search.as_ref()).await))
+                });
             }
             Action::Note(note) => self.note(note),
             Action::Archive => {
@@ -308,7 +315,8 @@ impl Shell {
         stamp: &Stamp,
         batch: Result<RecordBatch, vst_common::batch::Error>,
     ) -> Result<(), Stopped> {
-        let ipc = batch.and_then(|batch| table::write_ipc(&batch)).map_err(|e| Stopped::Record(e.to_string()))?;
+        let ipc =
+            batch.and_then(|batch| table::write_ipc(&batch)).map_err(|e| Stopped::Record(e.to_string()))?;
         let stored = StoredBatch {
             worker: stamp.worker.clone(),
             generation: stamp.generation,

@@ -67,7 +67,9 @@ impl Words {
                 exhausted: *exhausted,
             }),
             Tell::Drain(phase) => ToWorker::Drain(fleet::Drain { phase: phase.0 }),
-            Tell::Observe { phase, nodes, indexed } => ToWorker::Observe(self.observe(*phase, nodes, *indexed)),
+            Tell::Observe { phase, nodes, indexed } => {
+                ToWorker::Observe(self.observe(*phase, nodes, *indexed))
+            }
             Tell::Close(reason) => ToWorker::Close(fleet::Close { reason: reason.clone() }),
         })
     }

@@ -27,7 +27,7 @@ pub enum TargetUrlError {
     Password,
 }
 
-/// A target's address, user and password. Prints and serialises without the password.
+/// A target's address, user and password. Prints without the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TargetUrl {
     host: String,

@@ -1,5 +1,7 @@
 //! One node's connection: made when needed, made anew when it broke.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -27,6 +29,31 @@ pub(super) struct Link {
     connection: Mutex<Option<MultiplexedConnection>>,
 }
 
+/// The links to all nodes of a target.
+#[derive(Debug)]
+pub(super) struct Links {
+    url: TargetUrl,
+    by_address: std::sync::Mutex<HashMap<String, Arc<Link>>>,
+}
+
+impl Links {
+    /// None yet; each is made with these credentials when it is first asked for.
+    pub(super) fn new(url: TargetUrl) -> Self {
+        Self { url, by_address: std::sync::Mutex::default() }
+    }
+
+    pub(super) fn url(&self) -> &TargetUrl {
+        &self.url
+    }
+
+    /// The link to `host:port`.
+    pub(super) fn to(&self, address: &str) -> Arc<Link> {
+        let mut links = self.by_address.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let make = || Arc::new(Link::new(address.to_owned(), self.url.clone()));
+        Arc::clone(links.entry(address.to_owned()).or_insert_with(make))
+    }
+}
+
 /// What goes over a link at once.
 #[derive(Clone, Copy)]
 enum Sent<'a> {
@@ -35,7 +62,7 @@ enum Sent<'a> {
 }
 
 impl Link {
-    pub(super) fn new(address: String, url: TargetUrl) -> Self {
+    fn new(address: String, url: TargetUrl) -> Self {
         Self { address, url, connection: Mutex::new(None) }
     }
 

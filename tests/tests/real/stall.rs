@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fleet_tests::cluster::Servers;
-use fleet_tests::run::{Results, phase, report};
 use fleet_tests::command::Watched;
+use fleet_tests::run::{Results, phase, report};
 use vst_analysis::Summary;
 
 const SECOND: f64 = 1e9;

@@ -171,7 +171,9 @@ impl Pipeline {
             };
             let window = request.window;
             let window_end = self.window_end(window);
-            self.recorder.cell(now, window, Operation::KnnPart, Place::Node(node)).record(&outcome, window_end);
+            self.recorder
+                .cell(now, window, Operation::KnnPart, Place::Node(node))
+                .record(&outcome, window_end);
         }
         if self.open.get(key).is_some_and(|r| r.parts.is_empty()) {
             self.finish(key, node, error, now);
@@ -275,7 +277,8 @@ impl Pipeline {
     pub(super) fn expire(&mut self, now: u64) {
         self.expired = true;
         let fans_out = self.requests.fans_out();
-        let mut waiting: Vec<(Place, super::Waiting)> = self.backlog.drain(..).map(|w| (Place::All, w)).collect();
+        let mut waiting: Vec<(Place, super::Waiting)> =
+            self.backlog.drain(..).map(|w| (Place::All, w)).collect();
         for (i, node) in self.nodes.iter_mut().enumerate() {
             let place = Place::Node(u16::try_from(i).unwrap_or(u16::MAX));
             waiting.extend(node.backlog.drain(..).map(|w| (place, w)));
@@ -296,7 +299,8 @@ impl Pipeline {
             self.recorder.cell(now, window, self.operation, place).record(&outcome, window_end);
             self.count(Kind::Unsent);
             if let Item::Row { block, .. } = waiting.item {
-                let done = self.blocks.row_ended(block, Some(String::from("not sent before the phase ended")));
+                let done =
+                    self.blocks.row_ended(block, Some(String::from("not sent before the phase ended")));
                 self.events.extend(done);
             }
         }

@@ -199,7 +199,11 @@ impl Simulation {
             }
             Answer::Error(text) => {
                 let rejected = text.starts_with("-OOM") || text.starts_with("-TRYAGAIN");
-                if rejected { self.server.rejected += 1 } else { self.server.calls += 1 }
+                if rejected {
+                    self.server.rejected += 1
+                } else {
+                    self.server.calls += 1
+                }
                 text.as_bytes().to_vec()
             }
             Answer::Well | Answer::Moved => {
@@ -297,7 +301,7 @@ proptest! {
         let cells = simulation.cells();
         let knn = cells.get("knn").cloned().unwrap_or_default();
         // 1 s at a constant rate: the n-th request is due at n / rate.
-        prop_assert_eq!(knn.due, rate.ceil() as u64);
+        prop_assert_eq!(knn.due, vst_common::count::from_f64(rate.ceil()));
         prop_assert_eq!(knn.ended(), knn.due);
         prop_assert_eq!((totals.due, totals.sent + knn.unsent), (knn.due, knn.due));
         prop_assert_eq!(totals.ok, knn.ok);
@@ -383,7 +387,10 @@ fn a_stall_is_seen_by_every_request_that_fell_due_in_it() {
     let median_of_stalled = response.quantile(0.75).unwrap();
     assert!((240 * MS..280 * MS).contains(&median_of_stalled), "{median_of_stalled}");
     let service = knn.service.unwrap();
-    assert!(service.quantile(0.9).unwrap() < 20 * MS, "service time hides the wait, which is why both are shown");
+    assert!(
+        service.quantile(0.9).unwrap() < 20 * MS,
+        "service time hides the wait, which is why both are shown"
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use vst_common::batch::memory::{from_batch, to_batch};
 use vst_common::batch::Stamp;
+use vst_common::batch::memory::{from_batch, to_batch};
 use vst_common::ids::{Generation, RunId, Sequence, WorkerId};
 
 use super::*;
@@ -136,7 +136,10 @@ async fn each_node_gives_one_row_per_tick_and_a_silent_one_says_why() {
     for row in &seen {
         assert_eq!((row.phase.as_str(), row.phase_index), ("settle", PhaseIndex(3)));
         if row.node.as_str() == "n1" {
-            assert!(row.missing.as_deref().is_some_and(|why| why.contains("no answer within 50 ms")), "{row:?}");
+            assert!(
+                row.missing.as_deref().is_some_and(|why| why.contains("no answer within 50 ms")),
+                "{row:?}"
+            );
             assert_eq!(row.keys, None);
         } else if row.missing.is_none() {
             assert_eq!((row.keys, row.index_docs), (Some(6), None));

@@ -119,7 +119,9 @@ impl Phase {
         match outcome {
             Ok(armed) => {
                 self.step = Step::Arming;
-                for (lane, dealt) in (0u32..).zip(&self.lanes).map(|(i, _)| (i, self.first_lane.saturating_add(i))) {
+                for (lane, dealt) in
+                    (0u32..).zip(&self.lanes).map(|(i, _)| (i, self.first_lane.saturating_add(i)))
+                {
                     let command = LaneCommand::Arm { phase: Arc::clone(&armed), lane: dealt };
                     out.push(Action::Lane { lane, command });
                 }
@@ -184,7 +186,9 @@ impl Phase {
                 }
                 hand_back(ended.done, out);
             }
-            LaneEvent::Done { phase, totals, per_query } if phase == self.index() && self.step == Step::Running => {
+            LaneEvent::Done { phase, totals, per_query }
+                if phase == self.index() && self.step == Step::Running =>
+            {
                 self.progress.stands(at, totals, 0, 0);
                 if !per_query.is_empty() {
                     out.push(Action::RecordQueries { lane, phase, per_query });
@@ -307,7 +311,8 @@ impl Phase {
     fn deal(&mut self, out: &mut Vec<Action>) {
         let Some(ranges) = &mut self.ranges else { return };
         while ranges.has_ready() {
-            let running = self.lanes.iter_mut().enumerate().filter(|(_, book)| book.state == LaneState::Armed);
+            let running =
+                self.lanes.iter_mut().enumerate().filter(|(_, book)| book.state == LaneState::Armed);
             let Some((at, book)) = running.min_by_key(|(_, book)| book.rows) else { return };
             if book.rows >= self.rows_in_hand {
                 return;
@@ -363,7 +368,9 @@ fn hand_back(done: impl IntoIterator<Item = fleet::RangeDone>, out: &mut Vec<Act
 fn rows_in_hand(order: &PhaseOrder) -> u64 {
     let lanes = u64::from(order.lanes_total.max(1));
     let rows = match &order.load {
-        Load::Closed { clients, pipeline } => 2 * (u64::from(*clients) * u64::from(*pipeline)).div_ceil(lanes),
+        Load::Closed { clients, pipeline } => {
+            2 * (u64::from(*clients) * u64::from(*pipeline)).div_ceil(lanes)
+        }
         Load::Open { arrival, .. } => count::from_f64(peak_rate(arrival) / 2.0).div_ceil(lanes),
     };
     rows.max(ROWS_IN_HAND)

@@ -34,7 +34,11 @@ pub(super) struct Progress {
 impl Progress {
     /// Nothing has happened on any of `lanes` lanes.
     pub(super) fn new(lanes: usize) -> Self {
-        Self { lanes: vec![LaneView::default(); lanes], latency: BTreeMap::new(), recall: RecallCell::default() }
+        Self {
+            lanes: vec![LaneView::default(); lanes],
+            latency: BTreeMap::new(),
+            recall: RecallCell::default(),
+        }
     }
 
     /// Takes in what a lane measured.

@@ -94,7 +94,11 @@ impl RangeBook {
     }
 
     /// Takes in a lease; gives the ranges to read and those to hand back at once.
-    pub(super) fn leased(&mut self, now: MonoNs, lease: &fleet::Lease) -> (Vec<RowRange>, Vec<fleet::RangeDone>) {
+    pub(super) fn leased(
+        &mut self,
+        now: MonoNs,
+        lease: &fleet::Lease,
+    ) -> (Vec<RowRange>, Vec<fleet::RangeDone>) {
         self.asked = false;
         if lease.ranges.is_empty() {
             self.ask_at = now.saturating_add(ASK_AGAIN_NS);

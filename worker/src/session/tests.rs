@@ -185,11 +185,12 @@ impl World {
             }
             Action::Lane { lane, command } => self.command(lane, command),
             Action::Prepare { ticket, order } => {
-                self.owed.push_back(Event::Prepared { ticket, outcome: Ok(armed(order)) });
+                self.owed.push_back(Event::Prepared { ticket, outcome: Ok(armed(*order)) });
             }
             Action::Fetch { ticket, range } => {
                 let rows: Vec<(u32, u64)> = (range.start..range.end).map(|row| (0, row)).collect();
-                let blocks = rows.chunks(256).map(|r| RowBlock { id: 0, rows: r.to_vec(), vectors: Vec::new() });
+                let blocks =
+                    rows.chunks(256).map(|r| RowBlock { id: 0, rows: r.to_vec(), vectors: Vec::new() });
                 self.owed.push_back(Event::Fetched { ticket, range, outcome: Ok(blocks.collect()) });
             }
             Action::Flush { ticket, .. } => {
@@ -269,7 +270,10 @@ impl World {
                 assert_eq!(done.last_sequence, self.sequence);
                 assert!(self.lanes.iter().all(|lane| lane.state != FakeState::Running), "a lane still runs");
                 assert!(self.lanes.iter().all(|l| l.blocks.is_empty() || l.ending), "blocks are open");
-                assert!(self.ranges.values().all(|lease| lease.handed_back == 1), "a range is not handed back");
+                assert!(
+                    self.ranges.values().all(|lease| lease.handed_back == 1),
+                    "a range is not handed back"
+                );
                 self.ranges.clear();
                 self.running = None;
                 self.tally.done += 1;
@@ -299,7 +303,12 @@ impl World {
                     let first = block.rows[0].1;
                     let lease = self.ranges.range_mut(..=first).next_back().unwrap().1;
                     lease.ok += n - 1;
-                    LaneEvent::BlockDone { id: block.id, ok: n - 1, failed: 1, first_error: Some("OOM".into()) }
+                    LaneEvent::BlockDone {
+                        id: block.id,
+                        ok: n - 1,
+                        failed: 1,
+                        first_error: Some("OOM".into()),
+                    }
                 }
                 Some(block) if !lane.ending => {
                     lane.blocks.push_front(block);
@@ -320,7 +329,9 @@ impl World {
             return;
         }
         let event = match self.owed.remove(pick % self.owed.len()).unwrap() {
-            Event::Prepared { ticket, .. } if fail => Event::Prepared { ticket, outcome: Err("no target".into()) },
+            Event::Prepared { ticket, .. } if fail => {
+                Event::Prepared { ticket, outcome: Err("no target".into()) }
+            }
             Event::Fetched { ticket, range, .. } if fail => {
                 Event::Fetched { ticket, range, outcome: Err("no data".into()) }
             }
@@ -419,7 +430,11 @@ fn a_quiet_run_registers_loads_queries_and_leaves() {
     assert_eq!(world.next_row, 2_700);
     world.tell(arm(2, "query"));
     world.settle();
-    world.tell(FromCoordinator::Start(fleet::Start { phase: 2, at_coordinator_mono_ns: world.now, at_wall_ns: 6 }));
+    world.tell(FromCoordinator::Start(fleet::Start {
+        phase: 2,
+        at_coordinator_mono_ns: world.now,
+        at_wall_ns: 6,
+    }));
     world.settle();
     assert_eq!((world.tally.started, world.tally.done), (2, 1));
     world.tell(FromCoordinator::Drain(fleet::Drain { phase: 2 }));

@@ -96,7 +96,8 @@ impl UplinkCore {
         if rows.is_empty() {
             return Ok(());
         }
-        let stamp = Stamp { sequence: Sequence(self.stamp.sequence.0.saturating_add(1)), ..self.stamp.clone() };
+        let stamp =
+            Stamp { sequence: Sequence(self.stamp.sequence.0.saturating_add(1)), ..self.stamp.clone() };
         let content = rows.to_batch(&stamp)?;
         let bytes = count::len(content.get_array_memory_size());
         self.stamp.sequence = stamp.sequence;
@@ -129,7 +130,12 @@ impl UplinkCore {
 
     /// The coordinator holds everything of this generation that the table's stream carried up to `sequence`. Gives
     /// what is released by it.
-    pub(super) fn acknowledged(&mut self, table: Table, generation: Generation, sequence: u64) -> Vec<Arc<Batch>> {
+    pub(super) fn acknowledged(
+        &mut self,
+        table: Table,
+        generation: Generation,
+        sequence: u64,
+    ) -> Vec<Arc<Batch>> {
         let Some(held) = self.tables.get_mut(&table) else { return Vec::new() };
         let covered = |h: &Held| {
             h.in_flight && h.batch.stamp.generation == generation && h.batch.stamp.sequence.0 <= sequence

@@ -122,7 +122,11 @@ impl Load {
                 if let Some(leases) = &mut self.leases {
                     let ranges = leases.lose(generation);
                     let worker = book.worker_name(generation);
-                    book.note("ranges_returned", Some(generation), format!("{ranges} ranges of {worker} are free"));
+                    book.note(
+                        "ranges_returned",
+                        Some(generation),
+                        format!("{ranges} ranges of {worker} are free"),
+                    );
                 }
                 if self.taking_part.is_empty() {
                     let reason = format!("all workers of phase {} are lost", book.phase_name());
@@ -199,7 +203,11 @@ impl Load {
                 return Taken::Fatal(Verdict::failed(Exit::Target, reason));
             }
             Handed::NotHeld => {
-                book.note("range_not_held", Some(generation), format!("{worker} handed back {rows} it does not hold"));
+                book.note(
+                    "range_not_held",
+                    Some(generation),
+                    format!("{worker} handed back {rows} it does not hold"),
+                );
             }
             Handed::Unfinished => {}
         }

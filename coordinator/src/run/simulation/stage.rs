@@ -1,0 +1,165 @@
+//! The stage of the simulated runs: the plan that they go through and the weather that they meet.
+
+use proptest::prelude::*;
+
+use vst_common::clock::SECOND_NS;
+use vst_common::ids::PhaseIndex;
+use vst_common::live_set::LiveSet;
+use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
+use vst_common::ranges::{Cut, RowRange};
+use vst_common::scenario::{
+    Arrival as Arrivals, DatasetSpec, FleetSpec, IndexSpec, Load as LoadSpec, Metric, PopulationSpec,
+    SamplingSpec, Scenario, SettleSpec,
+};
+
+use crate::plan::{LoadPlan, PlannedPhase, PlannedStep, RunPlan};
+
+pub(super) const ROWS: u64 = 300;
+
+fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
+    let data =
+        DatasetSpec { base: String::new(), queries: String::new(), ground_truth: String::new(), rows: None };
+    let vectors = VectorWork {
+        dataset: data,
+        rows: ROWS,
+        dims: 2,
+        metric: Metric::L2,
+        prefix: "p:".into(),
+        field: "v".into(),
+        live,
+        search: SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() },
+    };
+    let work = if query { Work::Query { vectors, k: 1, ef_runtime: None } } else { Work::Ingest(vectors) };
+    PhaseOrder {
+        index: PhaseIndex(index),
+        name: format!("phase {index}"),
+        seed: 1,
+        work,
+        load: LoadSpec::Open { arrival: Arrivals::Constant { rate: 1.0 }, connections: 1 },
+        warm_up_ns: 0,
+        duration_ns: if query { 3 * SECOND_NS } else { 0 },
+        timeout_ns: SECOND_NS,
+        interval_ns: SECOND_NS,
+        lanes_total: 0,
+    }
+}
+
+/// A run of every kind of phase over [`ROWS`] rows.
+pub(super) fn plan(range_length: u64) -> RunPlan {
+    let empty = LiveSet::empty(1, ROWS, 1);
+    let (full, half) = (empty.full(), empty.full().with_cut(ROWS / 2));
+    let leased = |index, word, live, rows| {
+        let cut = Some(Cut::new(rows, range_length));
+        let load = LoadPlan { word, order: order(index, live, false), cut, commands: vec!["hset"] };
+        PlannedStep::Load(Box::new(load))
+    };
+    let query = LoadPlan { word: "query", order: order(4, full, true), cut: None, commands: vec![] };
+    let settle = SettleSpec { threshold: 0.1, window_ms: 1_000, max_wait_ms: 60_000 };
+    let steps = [
+        (PlannedStep::Checkpoint, empty, empty),
+        (PlannedStep::CreateIndex, empty, empty),
+        (leased(2, "ingest", empty, RowRange { start: 0, end: ROWS }), empty, full),
+        (PlannedStep::Settle(settle), full, full),
+        (PlannedStep::Load(Box::new(query)), full, full),
+        (leased(5, "shrink", full, RowRange { start: ROWS / 2, end: ROWS }), full, half),
+        (PlannedStep::Checkpoint, half, half),
+    ];
+    let phases = (0u32..)
+        .zip(steps)
+        .map(|(i, (step, before, after))| PlannedPhase {
+            index: PhaseIndex(i),
+            name: format!("phase {i}"),
+            step,
+            before,
+            after,
+        })
+        .collect();
+    let scenario = Scenario {
+        name: "s".into(),
+        purpose: "p".into(),
+        seed: 1,
+        dataset: DatasetSpec {
+            base: String::new(),
+            queries: String::new(),
+            ground_truth: String::new(),
+            rows: None,
+        },
+        index: IndexSpec { metric: Metric::L2, dims: None, m: 16, ef_construction: 100 },
+        population: PopulationSpec { prefix: "p:".into() },
+        fleet: FleetSpec { workers: 2, lanes: 2 },
+        sampling: SamplingSpec { interval_ms: 500 },
+        phases: Vec::new(),
+    };
+    let search = SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() };
+    RunPlan { scenario, search, rows: ROWS, dims: 2, phases }
+}
+
+/// What may go wrong.
+#[derive(Clone, Debug)]
+pub(super) struct Weather {
+    pub(super) seed: u64,
+    pub(super) workers: u64,
+    pub(super) range_length: u64,
+    /// Chances of 1,000 per worker and step.
+    pub(super) die: u64,
+    pub(super) fall_silent: u64,
+    pub(super) repeat: u64,
+    pub(super) fail_range: u64,
+    pub(super) fault: u64,
+    pub(super) stop_at: Option<u64>,
+    pub(super) stop_again_at: Option<u64>,
+    pub(super) late_worker_at: Option<u64>,
+    pub(super) lose_deliveries: bool,
+    pub(super) slow_log: u64,
+}
+
+impl Weather {
+    /// Nothing goes wrong.
+    pub(super) fn fair(workers: u64) -> Self {
+        Self {
+            seed: 1,
+            workers,
+            range_length: 7,
+            die: 0,
+            fall_silent: 0,
+            repeat: 0,
+            fail_range: 0,
+            fault: 0,
+            stop_at: None,
+            stop_again_at: None,
+            late_worker_at: None,
+            lose_deliveries: false,
+            slow_log: 3,
+        }
+    }
+}
+
+/// Any weather, most of it fair.
+pub(super) fn weather() -> impl Strategy<Value = Weather> {
+    let rare = || prop_oneof![3 => Just(0u64), 1 => 1u64..8];
+    let sometimes = || prop_oneof![2 => Just(None), 1 => (0u64..400).prop_map(Some)];
+    (
+        (any::<u64>(), 1u64..4, prop_oneof![1u64..20, 20u64..400]),
+        (rare(), rare(), 0u64..300, rare(), prop_oneof![6 => Just(0u64), 1 => 1u64..4]),
+        (sometimes(), sometimes(), sometimes(), prop::bool::weighted(0.2), 0u64..30),
+    )
+        .prop_map(|((seed, workers, range_length), chances, rest)| {
+            let (die, fall_silent, repeat, fail_range, fault) = chances;
+            let (stop_at, stop_again_at, late_worker_at, lose_deliveries, slow_log) = rest;
+            Weather {
+                seed,
+                workers,
+                range_length,
+                die,
+                fall_silent,
+                repeat,
+                fail_range,
+                fault,
+                stop_at,
+                stop_again_at,
+                late_worker_at,
+                lose_deliveries,
+                slow_log,
+            }
+        })
+}

@@ -1,0 +1,116 @@
+//! Bad input: an exit code, the file, the line, a caret, and nothing started or written.
+
+use std::path::Path;
+
+use fleet_tests::command::{finish, project};
+use fleet_tests::run::Results;
+use tempfile::TempDir;
+
+/// A folder with a scenario and data that can be spoilt.
+struct Bench {
+    folder: TempDir,
+    results: Results,
+}
+
+const SCENARIO: &str = "name: bad
+purpose: to be refused
+dataset:
+  base: base.u8bin
+  queries: query.u8bin
+  ground_truth: groundtruth.bin
+index: {algorithm: hnsw, metric: l2}
+phases:
+  - name: create
+    create_index: {}
+  - name: load
+    ingest:
+      load: {closed: {clients: 4, pipeline: 4}}
+  - name: ask
+    query:
+      k: 10
+      load: {open: {rate: 100/s, connections: 4}}
+      duration: 1s
+";
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["base.u8bin", "query.u8bin", "groundtruth.bin"] {
+            let from = project().join("data/bigann10k").join(name);
+            std::fs::copy(from, folder.path().join(name)).expect("copied");
+        }
+        Self { folder, results: Results::new() }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs the scenario and gives what was said; it has to be refused, at the line that holds `at`.
+    async fn refused(&self, text: &str, at: &str) -> String {
+        let file = self.path("bad.yaml");
+        std::fs::write(&file, text).expect("written");
+        let name = file.to_str().expect("text");
+        let output = finish(self.results.command(&["scenario", name])).await;
+        assert_eq!(output.code, 3, "{}\n{}", output.stdout, output.stderr);
+        assert!(self.results.run_dirs().is_empty(), "nothing is written");
+        assert!(!output.stderr.contains("starting a local cluster"), "nothing is started: {}", output.stderr);
+        let line = text.lines().position(|l| l.contains(at)).expect("the line is in the scenario") + 1;
+        let place = format!("{name}:{line}:");
+        assert!(output.stderr.contains(&place), "`{place}` is not named:\n{}", output.stderr);
+        let caret = output.stderr.lines().any(|l| l.contains('─') || l.contains('▲') || l.contains('^'));
+        assert!(caret, "no caret:\n{}", output.stderr);
+        output.stderr
+    }
+}
+
+fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).expect("read");
+    change(&mut bytes);
+    std::fs::write(path, bytes).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_text_are_refused_at_their_line() {
+    let bench = Bench::new();
+    let said = bench.refused(&SCENARIO.replace("purpose:", "porpoise:"), "porpoise").await;
+    assert!(said.contains("purpose"), "the known key is suggested: {said}");
+    bench.refused(&SCENARIO.replace("k: 10", "k: ten"), "k: ten").await;
+    let said = bench.refused(&SCENARIO.replace("duration: 1s", "duration: 1 parsec"), "parsec").await;
+    assert!(said.contains("10s") || said.contains("250ms"), "the expected form is named: {said}");
+    let no_load =
+        SCENARIO.replace("      load: {closed: {clients: 4, pipeline: 4}}\n", "      timeout: 1s\n");
+    let said = bench.refused(&no_load, "ingest:").await;
+    assert!(said.contains("load"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_data_are_refused_at_the_key_that_names_it() {
+    let bench = Bench::new();
+    let said = bench.refused(&SCENARIO.replace("k: 10", "k: 101"), "k: 101").await;
+    assert!(said.contains("100"), "the depth of the truth is named: {said}");
+
+    let said = bench.refused(&SCENARIO.replace("metric: l2", "metric: l2, dims: 64"), "dims: 64").await;
+    assert!(said.contains("128"), "{said}");
+
+    rewrite(&bench.path("query.u8bin"), |bytes| {
+        // 100 queries of 64 dimensions.
+        bytes[4..8].copy_from_slice(&64u32.to_le_bytes());
+        bytes.truncate(8 + 100 * 64);
+    });
+    let said = bench.refused(SCENARIO, "queries:").await;
+    assert!(said.contains("64") && said.contains("128"), "{said}");
+
+    let bench = Bench::new();
+    rewrite(&bench.path("base.u8bin"), |bytes| bytes.truncate(1_000_000));
+    let said = bench.refused(SCENARIO, "base:").await;
+    assert!(said.contains("1000000") || said.contains("1,000,000"), "the real size is named: {said}");
+
+    let bench = Bench::new();
+    rewrite(&bench.path("groundtruth.bin"), |bytes| bytes.truncate(5_000));
+    bench.refused(SCENARIO, "ground_truth:").await;
+
+    let bench = Bench::new();
+    std::fs::remove_file(bench.path("base.u8bin")).expect("removed");
+    bench.refused(SCENARIO, "base:").await;
+}

@@ -1,0 +1,156 @@
+//! kill -9 of the coordinator at any instant: what was acknowledged is in the run directory, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
+use std::time::Duration;
+
+use fleet_tests::cluster::Servers;
+use fleet_tests::command::{run, vst};
+use fleet_tests::run::Results;
+use tokio::process::{Child, Command};
+use vst_common::batch::Table;
+use vst_common::run_dir::RunDir;
+use vst_common::seed::Draw;
+
+const KILLS: u64 = 30;
+/// About what the shortened run takes; instants are drawn over all of it.
+const RUN_MS: u64 = 11_000;
+
+/// The quick run with every wait shortened; all its stages stay.
+const SHORT: [&str; 7] = [
+    "sampling.interval=100ms",
+    "phases.settle_full.settle.window=500ms",
+    "phases.settle_half.settle.window=500ms",
+    "phases.query_full.query.warm_up=0s",
+    "phases.query_full.query.duration=2s",
+    "phases.query_half.query.warm_up=0s",
+    "phases.query_half.query.duration=2s",
+];
+
+/// (worker, generation, sequence) of a batch.
+type Batch = (String, u64, u64);
+
+struct Fleet {
+    coordinator: Child,
+    workers: Vec<Child>,
+    folder: tempfile::TempDir,
+}
+
+impl Fleet {
+    fn start(results: &Results, target: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command =
+            vst(&["coordinator", "start", "--scenario", "quick", "--cleanup", "--target", target]);
+        command.args(["--results", results.path()]).arg("--announce").arg(folder.path().join("address"));
+        for set in SHORT {
+            command.args(["--set", set]);
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let coordinator = command.spawn().expect("coordinator starts");
+        Self { coordinator, workers: Vec::new(), folder }
+    }
+
+    /// Workers start as soon as the coordinator has an address; they note what is acknowledged.
+    async fn start_workers(&mut self) {
+        let path = self.folder.path().join("address");
+        let address = loop {
+            match std::fs::read_to_string(&path) {
+                Ok(address) if !address.is_empty() => break address,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        for n in 0..2 {
+            let journal = std::fs::File::create(self.folder.path().join(format!("w{n}"))).expect("a file");
+            let mut command: Command =
+                vst(&["--log", "vst::ack=debug", "worker", "start", "--coordinator", address.trim()]);
+            command.args(["--name", &format!("w{n}")]).stdout(Stdio::null()).stderr(journal);
+            self.workers.push(command.spawn().expect("worker starts"));
+        }
+    }
+
+    /// Kills the coordinator, then the workers, and gives every batch that a worker was told is safe.
+    async fn kill(mut self) -> BTreeSet<Batch> {
+        self.coordinator.kill().await.expect("killed");
+        // An acknowledgement that was on its way may still arrive.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for worker in &mut self.workers {
+            worker.kill().await.expect("killed");
+        }
+        let mut acknowledged = BTreeSet::new();
+        for n in 0..self.workers.len() {
+            let journal = std::fs::read_to_string(self.folder.path().join(format!("w{n}"))).expect("journal");
+            acknowledged.extend(journal.lines().filter_map(acknowledged_batch));
+        }
+        acknowledged
+    }
+}
+
+fn acknowledged_batch(line: &str) -> Option<Batch> {
+    let said = line.split("acknowledged ").nth(1)?;
+    let value = |name: &str| said.split(' ').find_map(|f| f.strip_prefix(name)?.strip_prefix('='));
+    Some((value("worker")?.to_owned(), value("generation")?.parse().ok()?, value("sequence")?.parse().ok()?))
+}
+
+/// Batches in the log, with how often each is there and how many rows of each table they hold.
+async fn batches_in(run_dir: &str) -> (BTreeMap<Batch, u64>, BTreeMap<Table, u64>) {
+    let dir = RunDir::open(run_dir).expect("the run directory opens");
+    let (mut batches, mut rows) = (BTreeMap::new(), BTreeMap::new());
+    for number in dir.list_entries().await.expect("its log can be listed") {
+        let entry = dir.read_entry(number).await.expect("every entry is whole");
+        for batch in entry.batches {
+            let key = (batch.worker.to_string(), batch.generation.0, batch.sequence.0);
+            *batches.entry(key).or_default() += 1;
+            let read = vst_common::batch::table::read_ipc(&batch.ipc).expect("a batch");
+            *rows.entry(batch.table).or_default() +=
+                read.iter().map(|b| u64::try_from(b.num_rows()).expect("few")).sum::<u64>();
+        }
+    }
+    (batches, rows)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_acknowledged_batch_is_there_once_whenever_the_coordinator_is_killed() {
+    let servers = Servers::cluster().await;
+    let seed = u64::from(std::process::id());
+    let (mut opened, mut acknowledged_ever) = (0, 0);
+    for kill in 0..KILLS {
+        let after_ms = Draw::new(seed, 0, kill).below(RUN_MS);
+        let what = format!("seed {seed}, kill {kill} after {after_ms} ms");
+        let results = Results::new();
+        let mut fleet = Fleet::start(&results, &servers.url());
+        // Killed before or while workers start, too: whichever comes first.
+        let workers = tokio::time::timeout(Duration::from_millis(after_ms), async {
+            fleet.start_workers().await;
+            std::future::pending::<()>().await;
+        });
+        workers.await.expect_err("the instant comes");
+        let acknowledged = fleet.kill().await;
+
+        let Some(run_dir) = results.run_dirs().pop() else {
+            assert!(acknowledged.is_empty(), "{what}: nothing is acknowledged without a run directory");
+            continue;
+        };
+        let (batches, rows) = batches_in(&run_dir).await;
+        assert!(batches.values().all(|times| *times == 1), "{what}: a batch is twice in the log");
+        let missing: Vec<&Batch> = acknowledged.iter().filter(|b| !batches.contains_key(*b)).collect();
+        assert!(missing.is_empty(), "{what}: acknowledged, but not in the log: {missing:?}");
+        acknowledged_ever += acknowledged.len();
+
+        // What analysis reads (parts, then entries that no part covers) is the same rows, once.
+        if std::path::Path::new(&run_dir).join("run.json").exists() {
+            for table in [Table::Latency, Table::Memory, Table::Health] {
+                let sql = format!("select count(*) as n from {table}");
+                let output = run(&["analyze", "query", &sql, "--run", &run_dir, "--json"]).await;
+                assert_eq!(output.code, 0, "{what}: {}", output.stderr);
+                let row: serde_json::Value = serde_json::from_str(output.stdout.trim()).expect("a row");
+                let expected = rows.get(&table).copied().unwrap_or(0);
+                assert_eq!(row["n"].as_u64(), Some(expected), "{what}: rows of {table}");
+            }
+            let output = run(&["analyze", "summary", &run_dir]).await;
+            assert!([0, 5, 7, 130].contains(&output.code), "{what}: {}\n{}", output.code, output.stderr);
+            opened += 1;
+        }
+    }
+    assert!(opened > KILLS / 2, "most instants lie within the run: {opened}");
+    assert!(acknowledged_ever > 100, "the test has seen acknowledgements: {acknowledged_ever}");
+}
