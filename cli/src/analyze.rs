@@ -17,8 +17,9 @@ pub(crate) enum AnalyzeCommand {
         #[arg(long)]
         json: bool,
     },
-    /// SQL over a run's tables: latency, latency_rollup, memory, recall, recall_queries, events, health, commandstats,
-    /// phases, runs; with the functions hdr_merge, hdr_quantile, hdr_count, hdr_max
+    /// SQL over a run's tables: latency, latency_rollup (the measured window; with warm-up and the parts of
+    /// fanned-out queries: latency_all, latency_rollup_all), memory, recall, recall_queries, events, health,
+    /// commandstats, phases, runs, workers, streams, deliveries; functions hdr_merge, hdr_quantile, hdr_count, hdr_max
     Query {
         /// The query
         sql: String,
@@ -58,7 +59,7 @@ pub(crate) async fn summary(run: &str, json: bool) -> Result<Exit, Failure> {
 }
 
 fn of_analysis(error: &vst_analysis::Error) -> Failure {
-    Failure::new(Exit::Usage, error.to_string())
+    Failure::new(error.exit(), error.to_string())
 }
 
 /// The run directory that was made last: their names begin with the time.

@@ -3,19 +3,15 @@
 //! The parent holds the other end of the child's standard input; however the parent ends, the kernel closes it. So a
 //! fleet that `vst run` started does not outlive it, even after kill -9.
 
-use std::future::Future;
-
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Resolves when the process is asked to stop: SIGINT, SIGTERM, or (with `leashed`) the end of standard input.
-pub(crate) fn stop_asked(leashed: bool) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        tokio::select! {
-            () = asked(SignalKind::interrupt()) => {}
-            () = asked(SignalKind::terminate()) => {}
-            () = parent_gone(), if leashed => {}
-        }
+pub(crate) async fn stop_asked(leashed: bool) {
+    tokio::select! {
+        () = asked(SignalKind::interrupt()) => {}
+        () = asked(SignalKind::terminate()) => {}
+        () = parent_gone(), if leashed => {}
     }
 }
 

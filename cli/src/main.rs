@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            output::complain(&failure.to_string());
+            failure.tell();
             failure.exit().into()
         }
     }

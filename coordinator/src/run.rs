@@ -158,7 +158,7 @@ pub enum Action {
     /// End the stream of a worker that counts as lost, so that it learns of it.
     Dismiss(Generation),
     /// Append to the run log, in the order of the actions. Answered by [`Event::Logged`].
-    Log(Ticket, Control),
+    Log(Ticket, Box<Control>),
     /// Create the index. Answered by [`Event::IndexCreated`].
     CreateIndex,
     /// Read the server's command counters on every node. Answered by [`Event::CommandsCounted`].
@@ -270,7 +270,7 @@ impl Verdict {
         Self {
             state: RunState::Interrupted,
             exit: Exit::Interrupted,
-            reason: format!("interrupted: {reason}"),
+            reason: format!("stopped early: {reason}"),
         }
     }
 

@@ -218,9 +218,9 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> 
     let hub = Arc::new(Hub::new(words(&run, &prepared), token.clone(), before, events, status));
     let core = core(&prepared, workers_wanted, token);
     let server = serve(listener, Arc::clone(&hub), intake.clone());
-    if let Err(e) = announce(options.announce.as_ref(), address) {
+    if let Err(source) = announce(options.announce.as_ref(), address) {
         prepare::remove(&prepared.target, &marker, false).await?;
-        return Err(e);
+        return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
     }
     tracing::info!("run {run}: waiting for {workers_wanted} workers on {address}");
 
@@ -319,13 +319,10 @@ impl Serving {
 }
 
 /// Writes the address whole or not at all, because somebody may be reading the file at this moment.
-fn announce(path: Option<&PathBuf>, address: SocketAddr) -> Result<(), Error> {
+fn announce(path: Option<&PathBuf>, address: SocketAddr) -> std::io::Result<()> {
     let Some(path) = path else { return Ok(()) };
-    let write = || {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, address.to_string().as_bytes())?;
-        file.persist(path).map_err(|e| e.error)
-    };
-    write().map(drop).map_err(|source| Error::Announce { path: path.clone(), source })
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    std::io::Write::write_all(&mut file, address.to_string().as_bytes())?;
+    file.persist(path).map(drop).map_err(|e| e.error)
 }

@@ -120,7 +120,6 @@ impl Hub {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's own type, returned as it is")]
     fn admit(&self, token: &str) -> Result<(), Status> {
         match &self.token {
             Some(own) if !same_secret(own.as_bytes(), token.as_bytes()) => Err(Status::unauthenticated(

@@ -2,6 +2,8 @@
 //!
 //! Every server and process that a test starts ends with the test, however it ends.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails its test")]
+
 pub mod cluster;
 pub mod command;
 pub mod layers;

@@ -1,5 +1,7 @@
 //! Suites against real servers, by the path that a user takes. One binary; run with `--test-threads=1`.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod real {
     mod architecture;
     mod bad_input;

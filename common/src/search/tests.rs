@@ -65,7 +65,7 @@ fn every_recorded_knn_answer_is_read_nearest_first_and_an_error_stays_an_error()
                 Ok(hits) => {
                     answers += 1;
                     assert!(
-                        hits.windows(2).all(|w| !(w[0].distance > w[1].distance)),
+                        hits.windows(2).all(|w| w[0].distance.total_cmp(&w[1].distance).is_le()),
                         "{}: {hits:?}",
                         exchange.command
                     );

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use vst_common::count;
 use vst_common::dataset::{DatasetManifest, Element, Format};
 use vst_common::ground_truth::GroundTruth;
 use vst_common::phase::{SearchModule, Work};
@@ -143,6 +144,6 @@ proptest! {
             }
             prop_assert_eq!(next, before.max(after));
         }
-        prop_assert_eq!(plan.phases.last().unwrap().after.count(), (rows as f64 * f64::from(keep) / 100.0).round() as u64);
+        prop_assert_eq!(plan.phases.last().unwrap().after.count(), count::from_f64((count::to_f64(rows) * f64::from(keep) / 100.0).round()));
     }
 }

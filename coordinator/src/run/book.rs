@@ -172,7 +172,7 @@ impl Book {
     pub(crate) fn log(&mut self, control: Control) -> Ticket {
         self.tickets = self.tickets.saturating_add(1);
         let ticket = Ticket(self.tickets);
-        self.act(Action::Log(ticket, control));
+        self.act(Action::Log(ticket, Box::new(control)));
         ticket
     }
 

@@ -123,12 +123,12 @@ impl World {
                     !matches!(self.trace.last(), Some(Control::RunClosed { .. })),
                     "logged after the closing record"
                 );
-                if let Control::PhaseEnded(ended) = &control
+                if let Control::PhaseEnded(ended) = &*control
                     && ended.outcome == PhaseOutcome::Completed
                 {
                     self.check_phase_may_end(ended.index);
                 }
-                self.trace.push(control);
+                self.trace.push(*control);
                 let wait = self.draw.below(self.weather.slow_log + 1) * STEP_NS;
                 self.logged_at = self.logged_at.max(self.now + wait);
                 self.log.push_back((self.logged_at, ticket));

@@ -177,7 +177,7 @@ impl Shell {
             Action::Dismiss(generation) => self.hub.end(generation),
             Action::Log(ticket, control) => {
                 self.write_notes().await?;
-                return self.append(ticket, control).await;
+                return self.append(ticket, *control).await;
             }
             Action::CreateIndex => {
                 let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));

@@ -138,8 +138,10 @@ async fn every_acknowledged_batch_is_there_once_whenever_the_coordinator_is_kill
 
         // What analysis reads (parts, then entries that no part covers) is the same rows, once.
         if std::path::Path::new(&run_dir).join("run.json").exists() {
-            for table in [Table::Latency, Table::Memory, Table::Health] {
-                let sql = format!("select count(*) as n from {table}");
+            let tables =
+                [(Table::Latency, "latency_all"), (Table::Memory, "memory"), (Table::Health, "health")];
+            for (table, name) in tables {
+                let sql = format!("select count(*) as n from {name}");
                 let output = run(&["analyze", "query", &sql, "--run", &run_dir, "--json"]).await;
                 assert_eq!(output.code, 0, "{what}: {}", output.stderr);
                 let row: serde_json::Value = serde_json::from_str(output.stdout.trim()).expect("a row");
