@@ -144,6 +144,9 @@ proptest! {
             }
             prop_assert_eq!(next, before.max(after));
         }
-        prop_assert_eq!(plan.phases.last().unwrap().after.count(), count::from_f64((count::to_f64(rows) * f64::from(keep) / 100.0).round()));
+        // To the nearest whole cell; which of the two at a tie is the float's choice.
+        let left = count::to_f64(plan.phases.last().unwrap().after.count());
+        let exact = count::to_f64(rows) * f64::from(keep) / 100.0;
+        prop_assert!((left - exact).abs() <= 0.5 + 1e-6, "{} of {} for {} %", left, rows, keep);
     }
 }

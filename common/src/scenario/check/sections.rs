@@ -3,6 +3,8 @@
 //! [`super::check`] hands over the tree of a file with its overrides applied; what comes out is the model. The key
 //! tables are also what the override paths are resolved against. Law: a default is taken only where a key is absent.
 
+use crate::keys;
+
 use super::super::{DatasetSpec, FleetSpec, IndexSpec, Metric, PopulationSpec, SamplingSpec, Scenario};
 use super::fault::{Complaint, Place};
 use super::phases;
@@ -150,7 +152,7 @@ fn prefix(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
             "cluster keys with `{...}` share a slot; use a prefix without braces, for example `vst:`",
         ));
     }
-    if "_vst".starts_with(&prefix) || prefix.starts_with("_vst") {
+    if !keys::marker_is_outside(&prefix) || prefix.starts_with("_vst") {
         return Err(Complaint::new(
             "`prefix` covers the mark of ownership",
             "overlaps `_vst`",
