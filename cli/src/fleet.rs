@@ -81,7 +81,9 @@ pub(crate) struct WorkerStart {
 
 pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Failure> {
     let CoordinatorCommand::Start(options) = command;
-    let loaded = load(&options.scenario, &options.set)?;
+    let workers = options.workers.map(|n| Override::new("fleet.workers", n));
+    let set: Vec<Override> = options.set.into_iter().chain(workers).collect();
+    let loaded = load(&options.scenario, &set)?;
     let leashed = options.leashed;
     let (stop, stops) = mpsc::channel(4);
     tokio::spawn(async move {
@@ -103,7 +105,7 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             results: options.results,
             listen: options.listen,
             announce: options.announce,
-            workers: options.workers,
+            workers: None,
             token: std::env::var("VST_TOKEN").ok(),
             cleanup: options.cleanup,
         },

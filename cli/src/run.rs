@@ -10,6 +10,7 @@ mod options;
 use vst_common::exit::Exit;
 use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, ServerFiles};
 use vst_coordinator::plan;
+use vst_coordinator::target::TargetUrl;
 use vst_proto::fleet::fleet_client::FleetClient;
 use vst_proto::fleet::{Status, StopRequest, WatchRequest};
 
@@ -67,9 +68,12 @@ pub(crate) fn describe(facts: &plan::DataFacts) -> String {
 async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     let loaded = load(&options.scenario, &options.set)?;
     let facts = check_data(&loaded).await?;
-    let workers = options.workers.unwrap_or(loaded.checked.scenario.fleet.workers);
+    let workers = loaded.checked.scenario.fleet.workers;
+    let named = options.target.as_deref().map(TargetUrl::from_env).transpose();
+    let named = named.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     if options.dry_run {
-        output::result(&dry_run(&loaded, &facts, workers, options.target.as_deref()))?;
+        let target = named.map(|url| url.to_string());
+        output::result(&dry_run(&loaded, &facts, workers, target.as_deref()))?;
         return Ok(Exit::Valid);
     }
     let mut display = Display::new(options.quiet);
@@ -113,7 +117,7 @@ async fn drive(
 ) -> Result<(Option<String>, Exit), Failure> {
     let mut children = Children::new()?;
     let lanes = loaded.checked.scenario.fleet.lanes;
-    let Some(address) = children.start_coordinator(options, target, workers).await? else {
+    let Some(address) = children.start_coordinator(options, target).await? else {
         return Ok((None, children.coordinator_ended().await?));
     };
     for n in 1..=workers {

@@ -17,6 +17,13 @@ pub(crate) struct Override {
     value: String,
 }
 
+impl Override {
+    /// Puts a value at a path.
+    pub(crate) fn new(path: &str, value: impl std::fmt::Display) -> Self {
+        Self { path: path.to_owned(), value: value.to_string() }
+    }
+}
+
 impl FromStr for Override {
     type Err = String;
 

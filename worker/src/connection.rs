@@ -8,12 +8,17 @@ use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustix::net::sockopt;
 use vst_common::resp::{ScanError, Scanner, push_args};
 
 use crate::topology::Credentials;
 
 /// Space for replies before it grows to hold a longer one, bytes.
 const READ_SPACE: usize = 16 << 10;
+
+/// A peer that acknowledges nothing for this long is gone.
+const DEAD_AFTER: std::time::Duration = std::time::Duration::from_secs(15);
+const DEAD_AFTER_MS: u32 = 15_000;
 
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
@@ -80,11 +85,15 @@ impl Connection {
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         let mut greeting = Vec::new();
         let mut greeting_replies = 1;
-        if let Some(password) = &credentials.password {
-            match &credentials.username {
-                Some(user) => push_args(&mut greeting, &[b"AUTH", user.as_bytes(), password.as_bytes()]),
-                None => push_args(&mut greeting, &[b"AUTH", password.as_bytes()]),
-            }
+        let password = credentials.password.as_deref().map(str::as_bytes);
+        // A user without a password (nopass) has to say its name all the same.
+        let login: Option<Vec<&[u8]>> = match (&credentials.username, password) {
+            (Some(user), password) => Some(vec![b"AUTH", user.as_bytes(), password.unwrap_or_default()]),
+            (None, Some(password)) => Some(vec![b"AUTH", password]),
+            (None, None) => None,
+        };
+        if let Some(login) = &login {
+            push_args(&mut greeting, login);
             greeting_replies += 1;
         }
         push_args(&mut greeting, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
@@ -93,7 +102,7 @@ impl Connection {
             state: State::Connecting,
             greeting,
             greeting_replies,
-            authenticates: credentials.password.is_some(),
+            authenticates: login.is_some(),
             buffer: vec![0; READ_SPACE],
             start: 0,
             end: 0,
@@ -118,6 +127,11 @@ impl Connection {
                 Err(e) => return Err(e.into()),
             }
             self.stream.set_nodelay(true)?;
+            // A host that vanished answers nothing and closes nothing: without these its commands are owed for ever.
+            // A server that only hangs still acknowledges at the kernel, and is not cut off by them.
+            sockopt::set_socket_keepalive(&self.stream, true).map_err(io::Error::from)?;
+            sockopt::set_tcp_keepidle(&self.stream, DEAD_AFTER).map_err(io::Error::from)?;
+            sockopt::set_tcp_user_timeout(&self.stream, DEAD_AFTER_MS).map_err(io::Error::from)?;
             self.state = State::Greeting { left: self.greeting_replies, authenticates: self.authenticates };
         }
         if matches!(self.state, State::Greeting { .. }) && !self.greeting.is_empty() {
@@ -151,8 +165,11 @@ impl Connection {
     }
 
     /// Reads what has arrived and hands each whole reply to `deliver`.
+    /// With `to_the_end` it reads until the socket has nothing more: the peer has closed its side, and the end
+    /// itself is not told again.
     pub(crate) fn readable(
         &mut self,
+        to_the_end: bool,
         mut deliver: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<Progress, Error> {
         let mut progress = Progress::Same;
@@ -196,7 +213,7 @@ impl Connection {
             if self.start == self.end {
                 (self.start, self.end) = (0, 0);
             }
-            if read < offered {
+            if read < offered && !to_the_end {
                 return Ok(progress);
             }
         }

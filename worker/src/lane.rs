@@ -134,6 +134,14 @@ struct Drive {
     last_error: String,
 }
 
+/// What a poll event says of a socket.
+#[derive(Clone, Copy)]
+struct Ready {
+    readable: bool,
+    writable: bool,
+    closed: bool,
+}
+
 enum After {
     Stay,
     Leave,
@@ -156,9 +164,12 @@ impl Lane {
             drive.busy_since = now;
             for event in &events {
                 if let Some(link) = event.token().0.checked_sub(FIRST_LINK) {
-                    let (readable, writable) =
-                        (event.is_readable() || event.is_error(), event.is_writable() || event.is_error());
-                    drive.ready(link, readable, writable, now, self.poll.registry());
+                    let ready = Ready {
+                        readable: event.is_readable() || event.is_error(),
+                        writable: event.is_writable() || event.is_error(),
+                        closed: event.is_read_closed(),
+                    };
+                    drive.ready(link, ready, now, self.poll.registry());
                 }
             }
         }
@@ -325,7 +336,7 @@ impl Drive {
                 }),
                 None => {
                     self.last_error = format!("host `{host}` has no address");
-                    return;
+                    break;
                 }
             }
         }
@@ -343,18 +354,11 @@ impl Drive {
         }
     }
 
-    fn ready(
-        &mut self,
-        link: LinkIndex,
-        readable: bool,
-        writable: bool,
-        now: MonoNs,
-        registry: &mio::Registry,
-    ) {
+    fn ready(&mut self, link: LinkIndex, ready: Ready, now: MonoNs, registry: &mio::Registry) {
         let Some(line) = self.lines.get_mut(link) else { return };
         let Some(connection) = &mut line.connection else { return };
         let mut result = Ok(Progress::Same);
-        if writable {
+        if ready.writable {
             line.blocked = false;
             result = connection.writable().map(|()| Progress::Same);
             if let Some(out) = self.pipeline.out(link)
@@ -365,9 +369,9 @@ impl Drive {
                 result = connection.write(out).map(|()| Progress::Same);
             }
         }
-        if readable && result.is_ok() {
+        if (ready.readable || ready.closed) && result.is_ok() {
             let pipeline = &mut self.pipeline;
-            result = connection.readable(|reply| Ok(pipeline.reply(link, reply, now)?));
+            result = connection.readable(ready.closed, |reply| Ok(pipeline.reply(link, reply, now)?));
         }
         match result {
             Ok(Progress::Same) => {}

@@ -14,7 +14,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use slab::Slab;
@@ -79,6 +79,8 @@ pub(crate) struct Pipeline {
     open: Slab<Request>,
     /// Requests that were taken up and have not ended, waiting ones included.
     active: usize,
+    /// Requests that timed out and still hold their slot.
+    overdue: usize,
     backlog: VecDeque<Waiting>,
     deadlines: VecDeque<(u64, usize, u64)>,
     later: BTreeMap<(u64, u64), (u16, Again)>,
@@ -86,7 +88,7 @@ pub(crate) struct Pipeline {
     recorder: Recorder,
     totals: Totals,
     events: Vec<LaneEvent>,
-    told: BTreeMap<String, u64>,
+    told: BTreeSet<String>,
     dirty: Vec<LinkIndex>,
     key: Vec<u8>,
     start: Option<u64>,
@@ -123,6 +125,7 @@ impl Pipeline {
             blocks: Blocks::default(),
             open: Slab::new(),
             active: 0,
+            overdue: 0,
             backlog: VecDeque::new(),
             deadlines: VecDeque::new(),
             later: BTreeMap::new(),
@@ -130,7 +133,7 @@ impl Pipeline {
             recorder: Recorder::new(0, order.interval_ns, Vec::new()),
             totals: Totals::default(),
             events: Vec::new(),
-            told: BTreeMap::new(),
+            told: BTreeSet::new(),
             dirty: Vec::new(),
             key: Vec::new(),
             start: None,
@@ -248,11 +251,11 @@ impl Pipeline {
                 node.again.push_back(again);
             }
         }
-        if !self.fenced {
-            self.send_waiting(now);
-        }
+        // First, so that a process that was stopped for long does not send what its phase no longer wants.
         if self.drain_limit().is_some_and(|limit| now >= limit) {
             self.expire(now);
+        } else if !self.fenced {
+            self.send_waiting(now);
         }
     }
 
@@ -283,7 +286,7 @@ impl Pipeline {
     /// The next request of a closed loop, if it may begin.
     fn take_closed(&mut self, now: u64) -> bool {
         let Some(limit) = self.closed else { return false };
-        if self.active >= limit || self.stop.is_some_and(|stop| now >= stop) {
+        if self.active + self.overdue >= limit || self.stop.is_some_and(|stop| now >= stop) {
             return false;
         }
         let item = match self.operation {

@@ -133,7 +133,9 @@ pub async fn connect(
     if let Some(user) = &credentials.username {
         redis_info = redis_info.set_username(user);
     }
-    if let Some(password) = &credentials.password {
+    // The client logs in only with a password; a user without one (nopass) takes any, also an empty one.
+    let nameless = credentials.username.is_none();
+    if let Some(password) = credentials.password.as_deref().or((!nameless).then_some("")) {
         redis_info = redis_info.set_password(password);
     }
     let address = redis::ConnectionAddr::Tcp(host.to_owned(), port);

@@ -43,13 +43,11 @@ impl Children {
         &mut self,
         options: &RunOptions,
         target: &str,
-        workers: u32,
     ) -> Result<Option<String>, Failure> {
         let announce = self.folder.path().join("address");
         let mut command = self.command();
         command.args(["coordinator", "start", "--leashed", "--listen", "127.0.0.1:0"]);
         command.args(["--scenario", &options.scenario, "--target", target]);
-        command.arg("--workers").arg(workers.to_string());
         command.arg("--results").arg(&options.results).arg("--announce").arg(&announce);
         for set in &options.set {
             command.arg("--set").arg(set.to_string());

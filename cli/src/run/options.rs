@@ -61,7 +61,6 @@ pub(crate) struct Common {
 pub(crate) struct RunOptions {
     pub(crate) scenario: String,
     pub(crate) target: Option<String>,
-    pub(crate) workers: Option<u32>,
     pub(crate) set: Vec<Override>,
     pub(crate) results: PathBuf,
     pub(crate) cleanup: bool,
@@ -91,11 +90,12 @@ impl RunCommand {
 
 impl Common {
     fn of(self, scenario: String) -> RunOptions {
+        // The same as `--set fleet.workers=N`, so that everything that is checked or planned sees one number.
+        let workers = self.workers.map(|n| Override::new("fleet.workers", n));
         RunOptions {
             scenario,
             target: self.target,
-            workers: self.workers,
-            set: self.set,
+            set: self.set.into_iter().chain(workers).collect(),
             results: self.results,
             cleanup: self.cleanup,
             dry_run: self.dry_run,

@@ -3,7 +3,7 @@
 use vst_common::count;
 use vst_common::live_set::LiveSet;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{QuerySpec, Step};
+use vst_common::scenario::{Load, QuerySpec, Step};
 
 use super::data::join;
 use super::phases::{live_sets, rows};
@@ -23,6 +23,7 @@ pub(super) fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
                 "choose another name for the phase",
             ));
         }
+        faults.extend(too_few_for_lanes(checked, &phase.step, &at("load")));
         match &phase.step {
             Step::Query(query) => faults.extend(asked(checked, data, query, before, &at("k"))),
             Step::Shrink(_) if after.count() >= before.count() => faults.push(checked.source.fault(
@@ -35,6 +36,33 @@ pub(super) fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
         }
     }
     join(faults).map_or(Ok(()), Err)
+}
+
+/// Every lane needs a client of its own; rounding up in silence would send more than the scenario says.
+fn too_few_for_lanes(checked: &Checked, step: &Step, key: &str) -> Option<Faults> {
+    let load = match step {
+        Step::Ingest { load, .. } => load,
+        Step::Query(query) => &query.load,
+        Step::Shrink(shrink) => &shrink.load,
+        Step::CreateIndex | Step::Settle(_) | Step::Checkpoint => return None,
+    };
+    let (word, kind, number) = match load {
+        Load::Closed { clients, .. } => ("clients", "closed", *clients),
+        Load::Open { connections, .. } => ("connections", "open", *connections),
+    };
+    let fleet = &checked.scenario.fleet;
+    let lanes = fleet.workers.saturating_mul(fleet.lanes);
+    (number < lanes).then(|| {
+        checked.source.fault(
+            &format!("{key}.{kind}.{word}"),
+            format!(
+                "{number} {word} cannot be dealt to {lanes} lanes ({} workers of {})",
+                fleet.workers, fleet.lanes
+            ),
+            format!("fewer than the {lanes} lanes"),
+            format!("give at least {lanes} {word}, or use fewer workers or lanes"),
+        )
+    })
 }
 
 fn dims(checked: &Checked, data: &DataFacts) -> Vec<Faults> {

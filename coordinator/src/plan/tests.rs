@@ -111,6 +111,15 @@ fn what_the_data_cannot_give_is_a_fault_with_its_place() {
 }
 
 #[test]
+fn a_load_that_cannot_be_dealt_to_the_lanes_is_a_fault() {
+    let good = data(10_000, 10, 100);
+    let said = refused(&quick(&[("phases.load.ingest.load.closed.clients", "1")]), &good);
+    assert!(said.contains("1 clients cannot be dealt to 2 lanes"), "{said}");
+    let said = refused(&quick(&[("fleet.lanes", "9")]), &good);
+    assert!(said.contains("16 connections cannot be dealt to 18 lanes"), "{said}");
+}
+
+#[test]
 fn several_faults_are_told_at_once() {
     let checked = quick(&[("dataset.rows", "10001"), ("phases.query_half.query.k", "101")]);
     assert_eq!(check(&checked, &data(10_000, 10, 100)).unwrap_err().len(), 2);

@@ -184,7 +184,9 @@ impl Pipeline {
     fn finish(&mut self, key: usize, node: u16, error: Option<String>, now: u64) {
         let Some(mut request) = self.open.try_remove(key) else { return };
         let kind = request.fault.unwrap_or(Kind::Ok);
-        if !request.ended {
+        if request.ended {
+            self.overdue = self.overdue.saturating_sub(1);
+        } else {
             let place = if self.requests.fans_out() { Place::All } else { Place::Node(node) };
             let verdict = match kind {
                 Kind::Ok => self.requests.judge(request.query, &mut request.hits),
@@ -247,6 +249,7 @@ impl Pipeline {
         let fans_out = self.requests.fans_out();
         let Some(request) = self.open.get_mut(key) else { return };
         request.ended = true;
+        self.overdue += 1;
         let outcome = Outcome {
             due: request.due,
             slot_free: request.slot_free,
@@ -325,10 +328,7 @@ impl Pipeline {
 
     /// Reports a kind of event with its text, each distinct text once per phase.
     fn tell(&mut self, kind: &'static str, node: u16, text: String) {
-        let known = self.told.len();
-        let times = self.told.entry(format!("{kind} {node} {text}")).or_default();
-        *times += 1;
-        if *times == 1 && known < TOLD_TEXTS {
+        if self.told.len() < TOLD_TEXTS && self.told.insert(format!("{kind} {node} {text}")) {
             let node = self.nodes.get(usize::from(node)).map(|n| n.id.clone());
             self.happened(kind, node, text);
         }

@@ -345,6 +345,8 @@ proptest! {
         prop_assert_eq!((ok + failed, blocks), (rows, rows.div_ceil(7)));
         let written = u64::try_from(simulation.rows_seen.len()).unwrap();
         prop_assert!(written >= ok, "a row that counts as written was executed by the server");
+        let limit = usize::try_from(clients * pipeline).unwrap();
+        prop_assert!(simulation.most_in_flight <= limit, "timed out or not, in flight stays within the scenario's");
         check_accounting(&simulation, &cell)?;
     }
 
