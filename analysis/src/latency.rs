@@ -185,12 +185,19 @@ async fn last_interval_end(engine: &Engine) -> Result<BTreeMap<u64, i64>, Error>
 
 async fn generators(engine: &Engine) -> Result<BTreeMap<u64, GeneratorSummary>, Error> {
     // A phase with a fixed length goes on into its drain; the backlog at the end is that of the window's last
-    // interval, and a lane's busy share is taken over the intervals that it reported.
+    // interval. A lane's busy share is taken over the intervals that it reported, and not over more than the phase
+    // took: the last interval is a whole one however early the phase ended, and would hide a lane that had no rest.
     let sql = "
-        with lanes as (
-            select phase_index, worker, generation, lane,
-                   cast(sum(busy_ns) as double) / cast(sum(interval_ns) as double) as busy
-            from health group by phase_index, worker, generation, lane
+        with took as (
+            select run, phase_index, cast(\"end\" as bigint) - cast(start as bigint) as took_ns
+            from phases where \"end\" > start
+        ),
+        lanes as (
+            select h.phase_index, h.worker, h.generation, h.lane,
+                   least(1.0, cast(sum(h.busy_ns) as double)
+                              / cast(least(sum(h.interval_ns), max(t.took_ns)) as double)) as busy
+            from health h left join took t on h.run = t.run and h.phase_index = t.phase_index
+            group by h.phase_index, h.worker, h.generation, h.lane
         ),
         busiest as (select phase_index, max(busy) as busy from lanes group by phase_index),
         inside as (

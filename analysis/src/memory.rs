@@ -1,11 +1,13 @@
 //! What the vectors cost: memory at the baseline and at each checkpoint.
 //!
 //! Reads `memory` and `phases`. The figures of a phase are those of its last *complete* tick, one at which every
-//! node of the run answered; a phase without one has no figures. Sums are over primaries, so that bytes per vector do
-//! not depend on the number of replicas. Law: net bytes per vector = (used - used at the baseline) / live rows.
+//! node of the run answered; a phase without one has no figures. A tick after the phase's logged end is not of the
+//! phase: the next one arms by then. Sums are over primaries, so that bytes per vector do not depend on the number of
+//! replicas. Law: net bytes per vector = (used - used at the baseline) / live rows.
 
 use serde::{Deserialize, Serialize};
 use vst_common::count;
+use vst_common::keys::KeySpace;
 
 use crate::engine::rows::rows;
 use crate::engine::{Engine, Error};
@@ -19,12 +21,15 @@ pub struct Checkpoint {
     pub phase: String,
     /// `baseline` or `checkpoint`.
     pub step: String,
-    /// Ticks of the phase, and of those the ones at which every node answered.
+    /// Ticks of the phase, up to its end, and of those the ones at which every node answered.
     pub ticks: u64,
     /// See `ticks`.
     pub complete_ticks: u64,
     /// Rows alive on the target; absent where the run did not get that far.
     pub live: Option<u64>,
+    /// Bytes of the names of the live rows' keys, `live * length of a key`: a part of what the target uses, without
+    /// what it adds to each name. Absent where the prefix of the keys is not known.
+    pub key_name_bytes: Option<u64>,
     /// The figures; absent without a complete tick.
     pub figures: Option<Figures>,
 }
@@ -61,9 +66,14 @@ pub struct Figures {
     pub returned_share: Option<f64>,
 }
 
-/// The baseline and all checkpoints that began, in order.
-pub(crate) async fn checkpoints(engine: &Engine) -> Result<Vec<Checkpoint>, Error> {
+/// The baseline and all checkpoints that began, in order; `prefix` is that of all keys.
+pub(crate) async fn checkpoints(engine: &Engine, prefix: Option<&str>) -> Result<Vec<Checkpoint>, Error> {
     let batches = engine.sql(QUERY).await?;
+    let key_bytes = prefix.map(|prefix| {
+        let mut key = Vec::new();
+        KeySpace::new(prefix).write(0, 0, &mut key);
+        count::len(key.len())
+    });
     let mut found: Vec<Checkpoint> = rows(&batches)
         .map(|row| Checkpoint {
             phase_index: row.total("phase_index"),
@@ -72,6 +82,7 @@ pub(crate) async fn checkpoints(engine: &Engine) -> Result<Vec<Checkpoint>, Erro
             ticks: row.total("ticks"),
             complete_ticks: row.total("complete_ticks"),
             live: row.count("live"),
+            key_name_bytes: row.count("live").zip(key_bytes).map(|(live, each)| live.saturating_mul(each)),
             figures: row.count("used").map(|used_bytes| {
                 let rss_bytes = row.count("rss");
                 Figures {
@@ -128,13 +139,24 @@ fn relate(checkpoints: &mut [Checkpoint]) {
 
 // A node that two workers sampled at one tick (its owner changed) counts once: first by node, then over nodes. The
 // last known node set is that of the whole run: a node that never answered in a phase is missing there, not absent.
+// Rows carry the name of the phase until the next one starts, so those asked for while that one arms are left out.
 const QUERY: &str = "
     with expected as (select run, count(distinct node) as nodes from memory group by run),
+    inside as (
+        select m.run, m.phase_index, m.tick
+        from memory m left join phases p on m.run = p.run and m.phase_index = p.phase_index
+        group by m.run, m.phase_index, m.tick
+        having max(p.\"end\") is null or max(m.sampled_at) <= max(p.\"end\")
+    ),
+    sampled as (
+        select m.* from memory m
+             join inside i on m.run = i.run and m.phase_index = i.phase_index and m.tick = i.tick
+    ),
     by_node as (
         select run, phase_index, tick, node, max(role) as role, max(used_memory) as used, max(used_memory_rss) as rss,
                max(keys) as keys, max(index_docs) as index_docs, max(index_failures) as index_failures,
                max(module_used_memory_bytes) as module_bytes, max(module_reclaimable_bytes) as reclaimable_bytes
-        from memory where missing is null and used_memory is not null
+        from sampled where missing is null and used_memory is not null
         group by run, phase_index, tick, node
     ),
     answered as (
@@ -155,7 +177,7 @@ const QUERY: &str = "
                count(*) over (partition by a.run, a.phase_index) as complete_ticks
         from answered a join expected e on a.run = e.run and a.nodes = e.nodes
     ),
-    asked as (select run, phase_index, count(distinct tick) as ticks from memory group by run, phase_index)
+    asked as (select run, phase_index, count(distinct tick) as ticks from inside group by run, phase_index)
     select p.phase_index, p.phase, p.step, p.live_after as live, k.ticks, c.complete_ticks, c.tick, c.primaries,
            c.replicas, c.used, c.rss, c.keys, c.index_docs, c.index_failures, c.module_bytes, c.reclaimable_bytes
     from phases p

@@ -89,7 +89,7 @@ pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
     let mut recalls = recall::by_phase(&engine).await?;
     let phases: Vec<PhaseSummary> =
         log.phases.values().map(|record| PhaseSummary::of(record, &mut by_phase, &mut recalls)).collect();
-    let checkpoints = memory::checkpoints(&engine).await?;
+    let checkpoints = memory::checkpoints(&engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(&engine).await?;
     let verdict = validity::verdict(&engine, log, &phases, &checkpoints, &accounting).await?;
     Ok(Summary {
@@ -104,11 +104,23 @@ pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
     })
 }
 
+/// Prefix of all keys.
+fn prefix(log: &Log) -> Option<String> {
+    first_vectors(log).map(|v| v.prefix.clone()).or_else(|| scenario(log).map(|s| s.population.prefix))
+}
+
+fn scenario(log: &Log) -> Option<Scenario> {
+    log.facts.get("scenario").and_then(|value| serde_json::from_value(value.clone()).ok())
+}
+
+/// What the first phase with load works on.
+fn first_vectors(log: &Log) -> Option<&VectorWork> {
+    log.phases.values().find_map(|p| p.started.order.as_ref()).map(|order| vectors(&order.work))
+}
+
 fn setting(log: &Log) -> Setting {
-    let scenario: Option<Scenario> =
-        log.facts.get("scenario").and_then(|value| serde_json::from_value(value.clone()).ok());
-    let vectors =
-        log.phases.values().find_map(|p| p.started.order.as_ref()).map(|order| vectors(&order.work));
+    let scenario = scenario(log);
+    let vectors = first_vectors(log);
     let metric = vectors.map(|v| v.metric).or(scenario.as_ref().map(|s| s.index.metric));
     let text = |pointer: &str| log.facts.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     Setting {

@@ -6,8 +6,10 @@ use arrow_array::RecordBatch;
 use fixture::{Made, NODES, open_outcome};
 use tempfile::TempDir;
 use vst_common::batch::Table;
+use vst_common::batch::events::EventRow;
 use vst_common::entry::RunState;
 use vst_common::exit::Exit;
+use vst_common::ids::PhaseIndex;
 use vst_common::outcome::{Attempt, Kind};
 
 use super::*;
@@ -223,6 +225,84 @@ async fn a_tick_without_a_node_is_not_complete() {
     let found = made(|m| m.find("half").memory.retain(|r| r.node.as_str() != NODES[2])).await;
     assert_eq!(rules(&found.verdict.not_valid), vec![Rule::UnsampledCheckpoint]);
     insta::assert_snapshot!(render_terminal(&found, false));
+}
+
+#[tokio::test]
+async fn a_tick_after_the_end_is_not_of_the_phase() {
+    // The last node alone decides: the two others were asked within the phase.
+    let late = |after_end_ns: i64, ended: bool| {
+        made(move |m| {
+            m.tick_at_end("half", after_end_ns, 60_000);
+            let phase = m.find("half");
+            let rows = phase.memory.iter_mut().rev().skip(1).take(2);
+            rows.for_each(|row| row.sampled_at -= after_end_ns + 1);
+            if !ended {
+                phase.ended = None;
+            }
+        })
+    };
+    for (after_end_ns, ended, tick, ticks) in [(1, true, 602, 3), (0, true, 603, 4), (1, false, 603, 4)] {
+        let found = late(after_end_ns, ended).await;
+        let half = &found.checkpoints[2];
+        assert_eq!(half.figures.as_ref().unwrap().tick, tick, "{after_end_ns} {ended}");
+        assert_eq!((half.ticks, half.complete_ticks), (ticks, ticks));
+    }
+    let half = late(1, true).await.checkpoints.remove(2);
+    assert_eq!(half.figures.unwrap().net_bytes_per_vector, Some(2_200.0));
+}
+
+#[tokio::test]
+async fn the_names_of_the_keys_are_told_apart() {
+    let found = made(|_| {}).await;
+    let bytes: Vec<_> = found.checkpoints.iter().map(|c| c.key_name_bytes).collect();
+    assert_eq!(bytes, [Some(0), Some(9_000 * 16), Some(4_500 * 16)], "`vst:` and 12 digits");
+    assert!(render_terminal(&found, false).contains("of that key names 16 B/vector"));
+}
+
+#[tokio::test]
+async fn rows_that_a_worker_dropped_are_not_valid() {
+    let event = |kind: &str, count: u64| EventRow {
+        at: 1_800_000_000_000_000_000,
+        phase: String::new(),
+        phase_index: PhaseIndex(0),
+        kind: kind.to_owned(),
+        node: None,
+        detail: String::from("70 rows in 2 batches did not fit into memory"),
+        count,
+    };
+    let found = made(|m| {
+        m.find("load").events[1].push(event("undelivered", 2));
+        m.find("ask").events[1].push(event("undelivered", 3));
+        m.find("ask").events[0].push(event("moved", 9));
+    })
+    .await;
+    assert_eq!(rules(&found.verdict.not_valid), vec![Rule::MissingBatches]);
+    let text = &found.verdict.not_valid[0].text;
+    assert!(text.contains("worker w2 says 5 times") && text.contains("70 rows in 2 batches"), "{text}");
+    assert_eq!(found.exit(), Exit::NotValid);
+}
+
+#[tokio::test]
+async fn a_lane_is_busy_of_the_time_that_the_phase_took() {
+    // A quarter of a second of work in a phase of 268 ms, or of none that is logged: one interval of a second.
+    for (took_ns, share) in [(Some(268_000_000), 250.0 / 268.0), (Some(200_000_000), 1.0), (None, 0.25)] {
+        let found = made(|m| {
+            let phase = m.find("load");
+            phase.health.iter_mut().for_each(|rows| rows.truncate(1));
+            phase.health[0][0].busy_ns = 250_000_000;
+            phase.health[1][0].busy_ns = 0;
+            let start = phase.started.start_wall_ns;
+            match (took_ns, &mut phase.ended) {
+                (Some(took_ns), Some(ended)) => ended.end_wall_ns = start + took_ns,
+                (_, ended) => *ended = None,
+            }
+        })
+        .await;
+        let load = found.phases.iter().find(|p| p.name == "load").unwrap();
+        let busy = load.generator.as_ref().unwrap().lane_busy_share.unwrap();
+        assert!((busy - share).abs() < 1e-9, "{busy} of {took_ns:?}");
+        assert_eq!(rules(&found.verdict.not_valid).contains(&Rule::BusyLanes), took_ns.is_some());
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod roster;
 pub mod run;
 pub mod run_log;
+mod secret;
 pub mod serve;
 pub mod session;
 pub mod status;

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use vst_common::clock::MonoNs;
 use vst_common::ids::{Generation, WorkerId};
 
+use crate::secret::same_secret;
+
 /// What a worker says of itself when it comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
@@ -220,11 +222,6 @@ impl Roster {
         }
         dealt
     }
-}
-
-/// Compares without giving away by its duration where two secrets differ.
-pub(crate) fn same_secret(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0u8, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
 #[cfg(test)]

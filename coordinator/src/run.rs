@@ -384,9 +384,14 @@ impl RunCore {
             return;
         }
         self.book.act(Action::Dismiss(generation));
-        self.book.left(generation, how, !wanted, now);
-        if !wanted && self.state.counts_losses() {
+        // The log is what a run is judged by later, so it must call lost exactly what spoils this run.
+        let spoils = !wanted && self.state.counts_losses();
+        self.book.left(generation, how, spoils, now);
+        if spoils {
             self.book.lost(generation);
+        } else if !wanted {
+            let name = self.book.worker_name(generation);
+            self.book.note("worker_left", Some(generation), format!("worker {name} left: {how}"));
         }
         self.advance(Happened::Left(generation), now);
     }

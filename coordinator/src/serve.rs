@@ -216,8 +216,8 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> 
     let before = Generation(log.epoch().saturating_sub(1).saturating_mul(GENERATIONS));
     let token = options.token.clone().filter(|token| !token.is_empty());
     let hub = Arc::new(Hub::new(words(&run, &prepared), token.clone(), before, events, status));
+    let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
     let core = core(&prepared, workers_wanted, token);
-    let server = serve(listener, Arc::clone(&hub), intake.clone());
     if let Err(source) = announce(options.announce.as_ref(), address) {
         prepare::remove(&prepared.target, &marker, false).await?;
         return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
@@ -286,7 +286,7 @@ struct Serving {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn serve(listener: TcpListener, hub: Arc<Hub>, intake: Intake) -> Serving {
+fn serve(listener: TcpListener, hub: Arc<Hub>, intake: Intake, token: Option<String>) -> Serving {
     let stop = tokio_util::sync::CancellationToken::new();
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
@@ -294,7 +294,7 @@ fn serve(listener: TcpListener, hub: Arc<Hub>, intake: Intake) -> Serving {
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .add_service(FleetServer::new(FleetService::new(hub)))
-            .add_service(flight_service(intake))
+            .add_service(flight_service(intake, token))
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 stopped.cancelled_owned(),

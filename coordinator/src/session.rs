@@ -20,8 +20,9 @@ use vst_common::ids::Generation;
 use vst_proto::fleet;
 use vst_proto::fleet::worker_message::Message as FromWorker;
 
-use crate::roster::{Refusal, same_secret};
+use crate::roster::Refusal;
 use crate::run::{Event, Tell};
+use crate::secret::same_secret;
 use crate::status::Board;
 pub use words::Words;
 
@@ -48,6 +49,8 @@ pub struct Hub {
 struct Outgoing {
     orders: mpsc::Sender<Order>,
     ended: CancellationToken,
+    /// Whether the worker at the other end was let in.
+    welcomed: bool,
 }
 
 impl Hub {
@@ -73,7 +76,11 @@ impl Hub {
 
     /// Sends to a worker. One that is gone is told nothing; one that does not read is let go.
     pub fn tell(&self, generation: Generation, tell: &Tell) {
-        let Some(outgoing) = self.streams().get(&generation).cloned() else { return };
+        let known = self.streams().get_mut(&generation).map(|outgoing| {
+            outgoing.welcomed |= matches!(tell, Tell::Welcome);
+            outgoing.clone()
+        });
+        let Some(outgoing) = known else { return };
         let message = match self.words.message(generation, tell) {
             Ok(message) => fleet::CoordinatorMessage { message: Some(message) },
             Err(e) => {
@@ -146,7 +153,11 @@ impl Hub {
             let Some(message) = message else { continue };
             let now = clock::mono_ns();
             if let FromWorker::Progress(progress) = message {
-                self.board().progress(generation, progress, now);
+                // Only a member has figures: whoever was not let in must not be able to show any.
+                let welcomed = self.streams().get(&generation).is_some_and(|outgoing| outgoing.welcomed);
+                if welcomed {
+                    self.board().progress(generation, progress, now);
+                }
                 continue;
             }
             let Some(said) = words::said(message, now) else { continue };
@@ -185,7 +196,7 @@ impl fleet::fleet_server::Fleet for FleetService {
         let generation = Generation(hub.opened.fetch_add(1, Ordering::Relaxed).saturating_add(1));
         let (orders, outgoing) = mpsc::channel(OUTGOING);
         let ended = CancellationToken::new();
-        hub.streams().insert(generation, Outgoing { orders, ended: ended.clone() });
+        hub.streams().insert(generation, Outgoing { orders, ended: ended.clone(), welcomed: false });
         tokio::spawn(hub.read(generation, request.into_inner(), ended));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
@@ -223,3 +234,6 @@ impl fleet::fleet_server::Fleet for FleetService {
         Ok(Response::new(fleet::StopReply {}))
     }
 }
+
+#[cfg(test)]
+mod tests;

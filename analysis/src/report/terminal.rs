@@ -342,12 +342,21 @@ fn memory(summary: &Summary) -> String {
         "came back",
         "ticks",
     ];
-    table(
+    let mut out = table(
         "Memory of the primaries: net of the baseline; ticks are those with all nodes, of all",
         &header,
         1,
         rows,
-    )
+    );
+    // All keys have names of one length, so one line says it of every checkpoint.
+    let names = summary.checkpoints.iter().find_map(|checkpoint| {
+        checkpoint.figures.as_ref()?.net_bytes_per_vector?;
+        checkpoint.key_name_bytes?.checked_div(checkpoint.live?)
+    });
+    if let Some(each) = names {
+        push_wrapped(&mut out, &format!("of that key names {} B/vector", grouped(each)));
+    }
+    out
 }
 
 fn accounting(summary: &Summary) -> String {

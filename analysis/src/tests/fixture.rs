@@ -8,7 +8,7 @@ use std::path::Path;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 use vst_common::batch::table::{read_ipc, write_ipc};
-use vst_common::batch::{Stamp, Table, commandstats, health, latency, memory, recall};
+use vst_common::batch::{Stamp, Table, commandstats, events, health, latency, memory, recall};
 use vst_common::entry::{
     Control, Entry, PhaseEnded, PhaseOutcome, PhaseStarted, RunState, StoredBatch, Totals,
 };
@@ -43,6 +43,7 @@ pub(super) struct MadePhase {
     /// Latency rows by worker.
     pub(super) latency: [Vec<latency::LatencyRow>; 2],
     pub(super) health: [Vec<health::HealthRow>; 2],
+    pub(super) events: [Vec<events::EventRow>; 2],
     pub(super) memory: Vec<memory::MemoryRow>,
     pub(super) recall: Vec<recall::RecallQueryRow>,
     pub(super) commandstats: Vec<commandstats::CommandstatsRow>,
@@ -128,6 +129,7 @@ impl Made {
             }),
             latency: [Vec::new(), Vec::new()],
             health: [Vec::new(), Vec::new()],
+            events: [Vec::new(), Vec::new()],
             memory: Vec::new(),
             recall: Vec::new(),
             commandstats: Vec::new(),
@@ -228,6 +230,22 @@ impl Made {
             });
         }
         phase.finish(0.1);
+    }
+
+    /// One more tick of a phase without load, `after_end_ns` after its logged end (before it, if negative), at which
+    /// every node uses `more` bytes than at the tick before.
+    pub(super) fn tick_at_end(&mut self, name: &str, after_end_ns: i64, more: u64) {
+        let phase = self.find(name);
+        let sampled_at = phase.ended.as_ref().unwrap().end_wall_ns + after_end_ns;
+        let last = phase.memory.len() - NODES.len();
+        let late: Vec<_> = phase.memory[last..].to_vec();
+        for mut row in late {
+            let used: u64 = row.info["used_memory"].parse().unwrap();
+            row.info = memory::parse_info(&format!("used_memory:{}\nmem_allocator:libc\n", used + more));
+            row.tick += 1;
+            row.sampled_at = sampled_at;
+            phase.memory.push(row);
+        }
     }
 
     pub(super) fn find(&mut self, name: &str) -> &mut MadePhase {
@@ -461,6 +479,7 @@ impl MadePhase {
         for (w, name) in WORKERS.into_iter().enumerate() {
             put(name, Table::Latency, &|s| latency::to_batch(s, &self.latency[w]).unwrap());
             put(name, Table::Health, &|s| health::to_batch(s, &self.health[w]).unwrap());
+            put(name, Table::Events, &|s| events::to_batch(s, &self.events[w]).unwrap());
             let sampled: Vec<_> = self.memory.iter().skip(w).step_by(2).cloned().collect();
             put(name, Table::Memory, &|s| memory::to_batch(s, &sampled).unwrap());
             let judged: Vec<_> = self.recall.iter().skip(w).step_by(2).cloned().collect();

@@ -2,7 +2,8 @@
 //!
 //! Workers open one `DoPut` per table: a schema message first, then one message per batch with a `Delivery` as its
 //! `app_metadata`. Each is answered by a `PutResult` with an `Acknowledgement` once the log holds everything of its
-//! stream up to it. Law: a connection has at most [`OUTSTANDING`] unanswered deliveries; beyond that it is not read.
+//! stream up to it. Law: nobody without the fleet's token is read, and a connection has at most [`OUTSTANDING`]
+//! unanswered deliveries; beyond that it is not read.
 
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
@@ -16,6 +17,7 @@ use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use prost::Message as _;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use vst_common::ids::Sequence;
 use vst_proto::fleet::Acknowledgement;
@@ -23,6 +25,7 @@ use vst_proto::fleet::Acknowledgement;
 use super::admission::{BATCH_BYTES, admit};
 use super::core::Event;
 use super::{Caller, Intake, Message, Refusal, StreamKey};
+use crate::secret::same_secret;
 
 /// Unanswered deliveries per connection.
 pub(super) const OUTSTANDING: usize = 4096;
@@ -32,15 +35,31 @@ const FRAMING_BYTES: usize = 64 << 10;
 
 type Reply = Result<PutResult, Status>;
 
-/// The service to be served beside the fleet's own, on the same port.
+/// The service to be served beside the fleet's own, on the same port. With a `token`, only those are read who show it
+/// as `authorization: Bearer <token>`.
 #[must_use]
-pub fn flight_service(intake: Intake) -> FlightServiceServer<FlightIntake> {
-    FlightServiceServer::new(FlightIntake(intake)).max_decoding_message_size(BATCH_BYTES + FRAMING_BYTES)
+pub fn flight_service(intake: Intake, token: Option<String>) -> FlightServiceServer<FlightIntake> {
+    FlightServiceServer::new(FlightIntake { intake, token })
+        .max_decoding_message_size(BATCH_BYTES + FRAMING_BYTES)
 }
 
 /// Flight in front of an [`Intake`].
 #[derive(Debug)]
-pub struct FlightIntake(Intake);
+pub struct FlightIntake {
+    intake: Intake,
+    token: Option<String>,
+}
+
+impl FlightIntake {
+    fn authorise(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        let Some(own) = &self.token else { return Ok(()) };
+        let shown = metadata.get("authorization").and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        if shown.is_some_and(|shown| same_secret(own.as_bytes(), shown)) {
+            return Ok(());
+        }
+        Err(Status::unauthenticated("this fleet has a token: set VST_TOKEN to the coordinator's value"))
+    }
+}
 
 /// Where the answer to one delivery goes; its room in the connection's queue is reserved.
 #[derive(Debug)]
@@ -125,9 +144,10 @@ impl FlightService for FlightIntake {
         &self,
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
+        self.authorise(request.metadata())?;
         let messages = request.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
         let (replies, outgoing) = mpsc::channel(OUTSTANDING);
-        tokio::spawn(take_in(self.0.clone(), FlightDataDecoder::new(messages), replies));
+        tokio::spawn(take_in(self.intake.clone(), FlightDataDecoder::new(messages), replies));
         Ok(Response::new(ReceiverStream::new(outgoing).boxed()))
     }
 

@@ -67,11 +67,15 @@ struct Fixture {
 }
 
 async fn fixture() -> Fixture {
+    fixture_with(None).await
+}
+
+async fn fixture_with(token: Option<&str>) -> Fixture {
     let (log, lengths) = HeldLog::new();
     let intake = Intake::spawn(RunId::new("r"), Delivered::default(), log.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let server = Server::builder().add_service(flight_service(intake.clone()));
+    let server = Server::builder().add_service(flight_service(intake.clone(), token.map(str::to_owned)));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
     let client = FlightServiceClient::new(channel);
@@ -205,6 +209,27 @@ async fn what_the_log_refuses_is_not_acknowledged() {
     fixture.log.decide(1, false);
     let status = replies.message().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_fleet_with_a_token_takes_in_only_what_shows_it() {
+    let mut fixture = fixture_with(Some("secret")).await;
+    for shown in [None, Some("secret"), Some("Bearer "), Some("Bearer Secret"), Some("Bearer secret2")] {
+        let mut request = tonic::Request::new(futures::stream::iter(messages_of(1, "r", "events")));
+        if let Some(shown) = shown {
+            request.metadata_mut().insert("authorization", shown.parse().unwrap());
+        }
+        let status = fixture.client.do_put(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{shown:?}");
+        assert!(!status.message().contains("secret"), "a refusal shows no token");
+    }
+    assert!(fixture.log.appended().is_empty());
+    let mut request = tonic::Request::new(futures::stream::iter(messages_of(1, "r", "events")));
+    request.metadata_mut().insert("authorization", "Bearer secret".parse().unwrap());
+    let mut replies = fixture.client.do_put(request).await.unwrap().into_inner();
+    fixture.until_appended(1).await;
+    fixture.log.decide(1, true);
+    assert_eq!(next_ack(&mut replies).await, 1);
 }
 
 #[tokio::test]

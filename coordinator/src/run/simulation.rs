@@ -63,6 +63,18 @@ struct World {
     stopped: bool,
 }
 
+fn arrival(generation: Generation) -> Arrival {
+    Arrival {
+        worker: WorkerId::new(format!("w{generation}")),
+        version: "1".into(),
+        token: String::new(),
+        host: String::new(),
+        cores: 1,
+        memory_bytes: 1,
+        lanes: 2,
+    }
+}
+
 impl World {
     fn new(weather: Weather) -> Self {
         let terms = Terms { version: "1".into(), token: None, lease_ns: 3 * SECOND_NS, margin_ns: SECOND_NS };
@@ -294,16 +306,7 @@ impl World {
         }
         if !self.workers[&generation].welcomed {
             if self.chance(200) || calm {
-                let arrival = Arrival {
-                    worker: WorkerId::new(format!("w{generation}")),
-                    version: "1".into(),
-                    token: String::new(),
-                    host: String::new(),
-                    cores: 1,
-                    memory_bytes: 1,
-                    lanes: 2,
-                };
-                self.says(generation, Said::Hello(arrival));
+                self.says(generation, Said::Hello(arrival(generation)));
             }
             return;
         }
@@ -434,7 +437,10 @@ impl World {
 }
 
 fn run(weather: Weather) -> World {
-    let mut world = World::new(weather);
+    run_on(World::new(weather))
+}
+
+fn run_on(mut world: World) -> World {
     for step in 0..STEPS {
         world.step(step);
         if world.core.is_over() {
@@ -494,4 +500,38 @@ fn too_few_workers_end_the_run_with_the_fleet_code_and_a_fix() {
     assert_eq!(world.finished[0].exit, Exit::Fleet);
     assert!(world.finished[0].reason.contains("0 of 1 workers"));
     assert!(!world.trace.iter().any(|c| matches!(c, Control::PhaseStarted(_))), "nothing begins");
+}
+
+#[test]
+fn a_worker_that_goes_spoils_the_run_only_after_the_fleet_was_complete() {
+    let goes = |world: &mut World, generation: Generation| {
+        world.workers.get_mut(&generation).unwrap().gone = true;
+        world.event(Event::StreamEnded(generation));
+    };
+    let lost = |world: &World| -> Vec<(u64, bool)> {
+        let left = world.trace.iter().filter_map(|c| match c {
+            Control::WorkerLeft { generation, lost, .. } => Some((generation.0, *lost)),
+            _ => None,
+        });
+        left.collect()
+    };
+    let mut world = World::new(Weather::fair(2));
+    world.workers.insert(Generation(80), Worker::default());
+    world.says(Generation(80), Said::Hello(arrival(Generation(80))));
+    goes(&mut world, Generation(80));
+    assert_eq!(lost(&world), [(80, false)]);
+    let world = run_on(world);
+    assert_eq!(world.finished, vec![Verdict::finished(Exit::Valid, "")]);
+    assert!(lost(&world).iter().all(|(_, lost)| !lost), "a valid run has lost nobody: {:?}", lost(&world));
+
+    let mut world = World::new(Weather::fair(2));
+    (0..STEPS)
+        .take_while(|step| {
+            world.step(*step);
+            !world.trace.iter().any(|c| matches!(c, Control::PhaseStarted(_)))
+        })
+        .count();
+    goes(&mut world, Generation(1));
+    assert_eq!(lost(&world), [(1, true)]);
+    assert_eq!(run_on(world).finished[0].exit, Exit::Fleet);
 }
