@@ -113,7 +113,7 @@ async fn the_terminal_report_opens_with_the_verdict(run_dir: &str) {
     let output = finish(vst(&["analyze", "summary", run_dir])).await;
     assert_eq!(output.code, 0);
     assert!(output.stdout.trim_start().starts_with("VALID"), "{}", output.stdout);
-    for word in ["query_full", "recall", "bytes per vector", "fragmentation", "p99", run_dir] {
+    for word in ["query_full", "recall@10", "net B/vector", "rss/used", "p99", run_dir] {
         assert!(output.stdout.contains(word), "`{word}` is missing:\n{}", output.stdout);
     }
 }
