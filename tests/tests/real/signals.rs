@@ -86,7 +86,8 @@ async fn the_first_signal_drains_and_reports_also_from_a_closed_terminal() {
     send(run.pid(), Signal::HUP);
     let Output { code, stdout, stderr } = run.end().await;
     assert_eq!(code, 130, "{stdout}\n{stderr}");
-    assert!(stdout.contains("SIGHUP") && stdout.contains("query_full"), "{stdout}");
+    assert!(stdout.contains("PARTIAL") && stdout.contains("query_full"), "{stdout}");
+    assert!(stderr.contains("asked to stop by SIGHUP"), "{stderr}");
     assert_eq!(servers.keys().await, Vec::<String>::new(), "--cleanup holds for a run that was stopped");
 }
 
@@ -120,14 +121,19 @@ async fn a_second_signal_ends_a_stuck_run_and_a_third_at_once() {
 async fn a_run_whose_parent_was_killed_names_that_and_blames_no_worker() {
     let servers = Servers::standalone().await;
     let results = Results::new();
-    let run_ = querying(&results, &servers.url()).await;
-    let fleet = children(run_.pid());
+    let parent = querying(&results, &servers.url()).await;
+    let fleet = children(parent.pid());
     assert_eq!(fleet.len(), 3, "{fleet:?}");
-    send(run_.pid(), Signal::KILL);
+    send(parent.pid(), Signal::KILL);
     until("the fleet ends with it", || !processes().iter().any(|process| fleet.contains(process))).await;
-    let output = run(&["analyze", "summary", &results.newest()]).await;
+    let newest = results.newest();
+    let output = run(&["analyze", "summary", &newest]).await;
     assert_eq!(output.code, 130, "{}\n{}", output.stdout, output.stderr);
-    assert!(output.stdout.contains("`vst run`, which started it, is gone"), "{}", output.stdout);
-    assert!(!output.stdout.contains("told to end"), "{}", output.stdout);
+    let recorded =
+        run(&["analyze", "query", "select kind, detail from events", "--run", &newest, "--json"]).await;
+    assert!(recorded.stdout.contains("`vst run`, which started it, is gone"), "{}", recorded.stdout);
+    for said in [&output.stdout, &recorded.stdout] {
+        assert!(!said.contains("told to end") && !said.contains("lost"), "{said}");
+    }
     assert_eq!(servers.keys().await, Vec::<String>::new(), "and what it made is cleaned up");
 }
