@@ -258,7 +258,9 @@ impl Loading {
             None => PhaseOutcome::Completed,
         };
         book.act(Action::CountCommands { phase: self.load.phase(), edge: Edge::End });
-        let loaded = self.load.loaded(self.start, self.drained.map_or(now, |(since, _)| since));
+        // Only a drain cuts the schedule short: what falls due after everybody went is to be sent all the same.
+        let until = self.drained.map_or(MonoNs::MAX, |(since, _)| since);
+        let loaded = self.load.loaded(self.start, until);
         let next = CountingOut { load: self.load.clone(), loaded, ended: now, outcome };
         self.to(next)
     }

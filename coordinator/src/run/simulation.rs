@@ -401,8 +401,9 @@ impl World {
         if let Some((phase, leased)) = self.workers[&generation].phase {
             if !calm && self.chance(fault) {
                 self.any_fault = true;
-                let target = phase.0 % 2 == 0;
-                return self.says(generation, Said::Fault { phase, reason: "simulated".into(), target });
+                let target = self.draw.below(2) == 0;
+                let reason = format!("simulated fault of the {}", if target { "target" } else { "worker" });
+                return self.says(generation, Said::Fault { phase, reason, target });
             }
             self.work_on(generation, phase, leased, calm);
         }
@@ -513,6 +514,9 @@ impl World {
                     assert_eq!(live.count(), if phase.0 == 2 { ROWS } else { ROWS / 2 });
                 }
                 Control::RangeDone { phase, .. } => assert!(open.is_none_or(|o| o == *phase)),
+                Control::WorkerLeft { generation, lost: true, .. } => {
+                    assert!(!self.workers[generation].leaving, "{generation} said goodbye, it is not lost");
+                }
                 _ => {}
             }
         }
@@ -568,6 +572,10 @@ proptest! {
         }
         if verdict.exit == Exit::Target {
             prop_assert!(failed, "{}", verdict.reason);
+        }
+        for (who, exit) in [("target", Exit::Target), ("worker", Exit::Fleet)] {
+            let blamed = verdict.reason.contains(&format!("simulated fault of the {who}"));
+            prop_assert!(!blamed || verdict.exit == exit, "{}: {:?}", verdict.reason, verdict.exit);
         }
         if verdict.exit == Exit::Interrupted {
             prop_assert!(stopped);
