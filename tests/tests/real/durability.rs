@@ -32,7 +32,7 @@ const SHORT: [&str; 7] = [
 type Batch = (String, u64, u64);
 
 /// Kills the coordinator, then the workers, and gives every batch that a worker was told is safe.
-async fn kill(mut fleet: Fleet) -> BTreeSet<Batch> {
+async fn kill_all(mut fleet: Fleet) -> BTreeSet<Batch> {
     fleet.coordinator.kill().await.expect("killed");
     // An acknowledgement that was on its way may still arrive.
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -93,7 +93,7 @@ async fn every_acknowledged_batch_is_there_once_whenever_the_coordinator_is_kill
             std::future::pending::<()>().await;
         });
         workers.await.expect_err("the instant comes");
-        let acknowledged = kill(fleet).await;
+        let acknowledged = kill_all(fleet).await;
 
         let Some(run_dir) = results.run_dirs().pop() else {
             assert!(acknowledged.is_empty(), "{what}: nothing is acknowledged without a run directory");
