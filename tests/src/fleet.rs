@@ -54,8 +54,7 @@ impl Fleet {
         for n in 0..count {
             let name = format!("w{n}");
             let said = std::fs::File::create(self.folder.path().join(&name)).expect("a file");
-            let mut command: Command =
-                vst(&["--log", log, "worker", "start", "--coordinator", &address]);
+            let mut command: Command = vst(&["--log", log, "worker", "start", "--coordinator", &address]);
             command.args(["--name", &name]).stdout(Stdio::null()).stderr(said);
             self.workers.insert(name, command.spawn().expect("worker starts"));
         }

@@ -64,6 +64,8 @@ struct World {
     lost: BTreeSet<Generation>,
     /// Their connections are closed.
     cut: BTreeSet<Generation>,
+    /// Said goodbye while they were members.
+    goodbyes: BTreeSet<Generation>,
     any_fault: bool,
     any_range_failed: bool,
     told: BTreeSet<(PhaseIndex, Generation)>,
@@ -106,6 +108,7 @@ impl World {
             finished: Vec::new(),
             lost: BTreeSet::new(),
             cut: BTreeSet::new(),
+            goodbyes: BTreeSet::new(),
             any_fault: false,
             any_range_failed: false,
             told: BTreeSet::new(),
@@ -159,7 +162,7 @@ impl World {
                             assert_eq!(ended.scheduled, (ended.index.0 == 4).then_some(3));
                         }
                         // Also of a phase that fails everything measured is delivered before its end is logged.
-                        PhaseOutcome::Failed { .. } if self.workers.values().any(|w| w.started) => {
+                        PhaseOutcome::Failed { .. } if self.is_loaded(ended.index) => {
                             self.check_phase_may_end(ended.index);
                         }
                         _ => {}
@@ -209,6 +212,12 @@ impl World {
                 );
             }
         }
+    }
+
+    /// Whether somebody who is there was told to start the phase.
+    fn is_loaded(&self, phase: PhaseIndex) -> bool {
+        let told = |g: &Generation| self.told.contains(&(phase, *g));
+        self.workers.iter().any(|(g, w)| w.started && !w.gone && told(g))
     }
 
     fn rows_left(&self, phase: PhaseIndex) -> u64 {
@@ -414,9 +423,13 @@ impl World {
         let worker = self.workers.get_mut(&generation).unwrap();
         let (phase, held) = (worker.phase.take(), std::mem::take(&mut worker.held));
         worker.leaving = true;
-        worker.sequence += 1;
-        let last_sequence = worker.sequence;
+        if !self.is_lost(&generation) {
+            self.goodbyes.insert(generation);
+        }
         if let Some((phase, _)) = phase {
+            let worker = self.workers.get_mut(&generation).unwrap();
+            worker.sequence += 1;
+            let last_sequence = worker.sequence;
             for range in held {
                 let first_error = String::new();
                 self.says(generation, Said::RangeDone { phase, range, ok: 0, failed: 0, first_error });
@@ -515,7 +528,7 @@ impl World {
                 }
                 Control::RangeDone { phase, .. } => assert!(open.is_none_or(|o| o == *phase)),
                 Control::WorkerLeft { generation, lost: true, .. } => {
-                    assert!(!self.workers[generation].leaving, "{generation} said goodbye, it is not lost");
+                    assert!(!self.goodbyes.contains(generation), "{generation} said goodbye, it is not lost");
                 }
                 _ => {}
             }

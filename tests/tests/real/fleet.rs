@@ -116,7 +116,11 @@ async fn a_worker_that_is_asked_to_end_hands_over_and_the_run_stays_valid() {
     assert_eq!((workers["w0"], workers["w1"]), (code(Exit::Interrupted), code(Exit::Valid)));
     for name in ["query_full", "query_half"] {
         let query = ended(&log, name);
-        assert_eq!((query.scheduled, query.unowned), (Some(400), 0), "the one that stayed owns all of {name}");
+        assert_eq!(
+            (query.scheduled, query.unowned),
+            (Some(400), 0),
+            "the one that stayed owns all of {name}"
+        );
     }
 }
 
