@@ -65,11 +65,6 @@ impl TickPoint {
         count::to_f64(self.primaries().map(|n| n.used).sum())
     }
 
-    /// `used_memory_rss` of the primaries, bytes.
-    pub(crate) fn rss(&self) -> Option<f64> {
-        self.primaries().map(|n| n.rss).sum::<Option<u64>>().map(count::to_f64)
-    }
-
     /// Keys of the primaries.
     pub(crate) fn keys(&self) -> Option<u64> {
         self.primaries().map(|n| n.keys).sum()

@@ -7,6 +7,7 @@
 mod accounting;
 mod course;
 mod engine;
+mod findings;
 mod latency;
 mod memory;
 mod number;
@@ -19,10 +20,15 @@ mod report;
 mod statistics;
 mod summary;
 mod validity;
+mod visualize;
 mod window;
 
 pub use accounting::{AccountingRow, Check};
 pub use engine::Error;
+pub use findings::{
+    BUSY_SHARE, DECAY_SHARE, FRAGMENTATION, FULL_SHARE, LEAK_BYTES_PER_HOUR, OUTLIER_RATIO, RECALL_DROP,
+    RETURNED_SHARE,
+};
 pub use latency::{Distribution, GeneratorSummary, NodeSummary, OperationSummary};
 pub use memory::{Checkpoint, Figures};
 pub use phase::PhaseSummary;
@@ -35,6 +41,7 @@ pub use validity::{
     ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, ERROR_SHARE_BOUND, Note, Rule, RunEnd,
     SLIP_P99_BOUND_NS, Verdict,
 };
+pub use visualize::page;
 
 /// Reads a run directory (a path or `file://` URL) and says what it means.
 ///

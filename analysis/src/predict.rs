@@ -224,7 +224,7 @@ impl Prediction {
                 String::new()
             };
             out.push_str(&format!(
-                "  {:>13} rows  {}{interval}  {} nodes{far}\n",
+                "  {:>13} rows  {}{interval}, nodes: {}{far}\n",
                 number::grouped(need.rows),
                 number::bytes(need.net_bytes),
                 number::grouped(need.nodes)

@@ -19,8 +19,9 @@ use crate::summary::{self, Summary};
 
 pub use thresholds::{Thresholds, ThresholdsError};
 
-/// Confidence of a whole comparison, shared between its verdicts.
-const CONFIDENCE: f64 = 0.99;
+/// Confidence of a whole comparison, shared between its verdicts: more than the 99 % that is promised, because the
+/// autocorrelation of a short series is itself only an estimate.
+const CONFIDENCE: f64 = 0.995;
 /// Intervals of a series below which its noise cannot be told.
 const LEAST_INTERVALS: usize = 12;
 /// Samples of memory below which its noise cannot be told.
@@ -77,7 +78,7 @@ pub enum Call {
     Improvement,
     /// Not worse by more than the threshold.
     Unchanged,
-    /// Beyond the threshold, but not beyond the noise.
+    /// The noise is larger than the threshold, or than a change beyond it: nothing follows.
     WithinNoise,
     /// Too few intervals, samples or repeats to know the noise.
     TooShort,
@@ -316,6 +317,7 @@ fn judge(metric: Metric, a: &[Figure], b: &[Figure], threshold: f64, confidence:
                 (true, true) => Call::Regression,
                 (true, false) => Call::WithinNoise,
                 _ if -worse > threshold && -worse > margin => Call::Improvement,
+                _ if margin > threshold => Call::WithinNoise,
                 _ => Call::Unchanged,
             };
             (Some(margin), Some(smallest), n, call)

@@ -12,12 +12,17 @@ use vst_common::phase::{VectorWork, Work};
 use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
+use crate::course::Course;
 use crate::engine::{Engine, Error, Log};
+use crate::findings;
 use crate::latency;
 use crate::memory::{self, Checkpoint};
 use crate::phase::PhaseSummary;
 use crate::recall;
 use crate::validity::{self, Verdict};
+
+/// Intervals of the whole run that findings look at; longer runs are put together.
+const INTERVALS: u64 = 3_600;
 
 /// What a run says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,7 +105,9 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
         .collect();
     let checkpoints = memory::checkpoints(engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(engine).await?;
-    let verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
+    let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
+    let course = Course::read(engine, INTERVALS).await?;
+    verdict.findings.extend(findings::all(&phases, &checkpoints, &course));
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,

@@ -1,7 +1,9 @@
 //! The laws of the whole crate, over a run directory made up by arithmetic.
 
+mod findings;
 mod fixture;
 mod judgement;
+mod page;
 
 use arrow_array::RecordBatch;
 use fixture::{Made, NODES, open_outcome};

@@ -135,7 +135,7 @@ pub(crate) async fn summary(run: &str, json: bool) -> Result<Exit, Failure> {
 }
 
 /// What is wrong, with the reasons below it.
-fn of_analysis(error: &vst_analysis::Error) -> Failure {
+pub(crate) fn of_analysis(error: &vst_analysis::Error) -> Failure {
     let mut text = error.to_string();
     let mut below = std::error::Error::source(error);
     while let Some(source) = below {
