@@ -11,27 +11,36 @@ const seen = { errors: window.vstErrors };
 const points = (c) => c.plot ? c.plot.data.slice(1).flat().filter((v) => v !== null && v !== undefined).length : 0;
 const shown = () => Object.fromEntries(vst.charts.map((c) => [c.id, [c.plot ? c.plot.series.length - 1 : 0, points(c)]]));
 const scale = (id) => { const s = vst.charts.find((c) => c.id === id).plot.scales.x; return [s.min, s.max]; };
-try {
+// The library draws after the script that asked for it.
+const drawn = () => new Promise((done) => setTimeout(done, 50));
+const drive = async () => {
+  await drawn();
   seen.whole = shown();
   seen.range = scale('throughput');
   document.getElementById('phase').value = 'ask_again';
   document.getElementById('phase').dispatchEvent(new Event('change'));
+  await drawn();
   seen.phase_range = scale('throughput');
   seen.phase = shown();
   document.getElementById('reset').click();
+  await drawn();
   seen.back = scale('throughput');
   document.querySelector('#nodes input').click();
+  await drawn();
   seen.node = shown();
   const before = document.documentElement.dataset.theme;
   document.getElementById('theme').click();
+  await drawn();
   seen.themes = [before, document.documentElement.dataset.theme];
   seen.canvases = document.querySelectorAll('#charts canvas').length;
   seen.rows = document.getElementById('phases').rows.length;
-} catch (error) { seen.errors.push(String(error)); }
-const out = document.createElement('pre');
-out.id = 'seen';
-out.textContent = JSON.stringify(seen);
-document.body.append(out);
+};
+drive().catch((error) => seen.errors.push(String(error))).then(() => {
+  const out = document.createElement('pre');
+  out.id = 'seen';
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
 </script></body>"#;
 
 fn browser() -> Option<&'static str> {
