@@ -78,6 +78,11 @@ pub enum Error {
         /// Where.
         directory: String,
     },
+    /// Nothing to predict from.
+    #[error(
+        "no checkpoint with live rows and a baseline before it: run a scenario with checkpoints while it grows"
+    )]
+    NoGrowth,
     /// No directory was named.
     #[error("no run directory given")]
     NoDirectory,
@@ -120,6 +125,7 @@ impl Error {
             | Self::ReadOnly(_)
             | Self::NoRun { .. }
             | Self::NoDirectory
+            | Self::NoGrowth
             | Self::Query(_) => Exit::Usage,
             Self::Batch { .. } | Self::Histogram(_) | Self::Write(_) | Self::Start(_) | Self::Ended => {
                 Exit::Bug

@@ -5,30 +5,43 @@
 //! and archive, used by the command line. Law: the summary is a pure function of the directory.
 
 mod accounting;
+mod course;
 mod engine;
+mod findings;
 mod latency;
 mod memory;
 mod number;
 mod phase;
+mod predict;
 mod query;
 mod recall;
+mod regress;
 mod report;
+mod statistics;
 mod summary;
 mod validity;
+mod visualize;
 mod window;
 
 pub use accounting::{AccountingRow, Check};
 pub use engine::Error;
+pub use findings::{
+    BUSY_SHARE, DECAY_SHARE, FRAGMENTATION, FULL_SHARE, LEAK_BYTES_PER_HOUR, OUTLIER_RATIO, RECALL_DROP,
+    RETURNED_SHARE,
+};
 pub use latency::{Distribution, GeneratorSummary, NodeSummary, OperationSummary};
 pub use memory::{Checkpoint, Figures};
 pub use phase::PhaseSummary;
+pub use predict::{Model, Need, Point, Prediction, predict};
 pub use query::{Answer, query};
 pub use recall::RecallSummary;
+pub use regress::{Call, Comparison, Judgement, Metric, Thresholds, ThresholdsError, regress};
 pub use summary::{Setting, Summary};
 pub use validity::{
     ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, ERROR_SHARE_BOUND, Note, Rule, RunEnd,
     SLIP_P99_BOUND_NS, Verdict,
 };
+pub use visualize::page;
 
 /// Reads a run directory (a path or `file://` URL) and says what it means.
 ///

@@ -37,7 +37,7 @@ pub struct Checkpoint {
 }
 
 /// Figures of one complete tick.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The tick.
     pub tick: u64,

@@ -12,12 +12,17 @@ use vst_common::phase::{VectorWork, Work};
 use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
+use crate::course::Course;
 use crate::engine::{Engine, Error, Log};
+use crate::findings;
 use crate::latency;
 use crate::memory::{self, Checkpoint};
 use crate::phase::PhaseSummary;
 use crate::recall;
 use crate::validity::{self, Verdict};
+
+/// Intervals of the whole run that findings look at; longer runs are put together.
+const INTERVALS: u64 = 3_600;
 
 /// What a run says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,18 +89,25 @@ impl Summary {
 /// Reads a run directory.
 pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
     let engine = Engine::open(&[directory.to_owned()]).await?;
+    of(&engine, directory).await
+}
+
+/// The summary of the run that an engine has opened.
+pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Error> {
     let Some(log) = engine.logs().first() else { return Err(Error::NoDirectory) };
-    let mut by_phase = latency::by_phase(&engine).await?;
-    let mut recalls = recall::by_phase(&engine).await?;
-    let mut first_errors = latency::first_errors(&engine).await?;
+    let mut by_phase = latency::by_phase(engine).await?;
+    let mut recalls = recall::by_phase(engine).await?;
+    let mut first_errors = latency::first_errors(engine).await?;
     let phases: Vec<PhaseSummary> = log
         .phases
         .values()
         .map(|record| PhaseSummary::of(record, &mut by_phase, &mut recalls, &mut first_errors))
         .collect();
-    let checkpoints = memory::checkpoints(&engine, prefix(log).as_deref()).await?;
-    let accounting = accounting::rows_of(&engine).await?;
-    let verdict = validity::verdict(&engine, log, &phases, &checkpoints, &accounting).await?;
+    let checkpoints = memory::checkpoints(engine, prefix(log).as_deref()).await?;
+    let accounting = accounting::rows_of(engine).await?;
+    let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
+    let course = Course::read(engine, INTERVALS).await?;
+    verdict.findings.extend(findings::all(&phases, &checkpoints, &course));
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,

@@ -1,7 +1,9 @@
 //! The laws of the whole crate, over a run directory made up by arithmetic.
 
+mod findings;
 mod fixture;
 mod judgement;
+mod page;
 
 use arrow_array::RecordBatch;
 use fixture::{Made, NODES, open_outcome};
@@ -470,4 +472,24 @@ async fn what_cannot_be_read_names_itself() {
 /// Any work of queries.
 pub(crate) fn any_query() -> vst_common::phase::Work {
     vst_common::phase::Work::Query { vectors: fixture::work(), k: 10, ef_runtime: None }
+}
+
+/// A summary of nothing.
+pub(crate) fn any_summary() -> Summary {
+    Summary {
+        verdict: Verdict {
+            end: RunEnd::Finished,
+            coordinator_exit_code: Some(0),
+            not_valid: Vec::new(),
+            saturated: Vec::new(),
+            findings: Vec::new(),
+        },
+        exit_code: 0,
+        run: String::from("made"),
+        directory: String::from("runs/made"),
+        setting: Setting { dims: Some(128), m: Some(16), ..Setting::default() },
+        phases: Vec::new(),
+        checkpoints: Vec::new(),
+        accounting: Vec::new(),
+    }
 }

@@ -91,6 +91,22 @@ pub enum Rule {
     OutOfRange,
     /// The server's counters could not be checked.
     NotCheckable,
+    /// Memory grows at equal population.
+    Leak,
+    /// Memory of removed rows did not come back.
+    NotReturned,
+    /// Fragmentation rose after rows were removed.
+    Fragmentation,
+    /// The rate fell over a phase.
+    Decay,
+    /// Recall fell after rows changed.
+    RecallDrop,
+    /// A node is slower than the others.
+    Outlier,
+    /// The fleet was near its own limit.
+    ClientBound,
+    /// A server's CPU or memory was at its limit.
+    Bottleneck,
 }
 
 /// One thing that a reader must know.

@@ -1,6 +1,9 @@
 //! `vst analyze`: reads run directories.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
+use vst_analysis::Thresholds;
 use vst_common::exit::Exit;
 
 use crate::error::Failure;
@@ -30,6 +33,43 @@ pub(crate) enum AnalyzeCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Compares runs with a baseline; exits with 6 when one is worse by more than the thresholds and the noise
+    Regress {
+        /// Run directories to judge; three or more repeats are compared by the noise between them
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+        /// Run directory to compare with; may be given more than once
+        #[arg(long, required = true, value_name = "RUN")]
+        baseline: Vec<String>,
+        /// YAML file with throughput_drop, p99_rise, recall_drop, memory_rise as fractions
+        /// [default: 0.10, 0.15, 0.02, 0.20]
+        #[arg(long, value_name = "FILE")]
+        thresholds: Option<PathBuf>,
+        /// Also write the comparison as Markdown
+        #[arg(long, value_name = "FILE")]
+        markdown: Option<PathBuf>,
+        /// Also write it as JUnit XML
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fits bytes per vector over the checkpoints of runs and says what more rows would need
+    Predict {
+        /// Run directories of one data set, index and target
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+        /// Numbers of rows to predict
+        #[arg(long, value_delimiter = ',', default_values_t = [10_000_000, 100_000_000, 1_000_000_000])]
+        rows: Vec<u64>,
+        /// Memory of one node in GiB, of which 80 % may be used
+        #[arg(long, value_name = "GIB", default_value_t = 64.0)]
+        node_gib: f64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(crate) async fn run(command: AnalyzeCommand) -> Result<Exit, Failure> {
@@ -42,16 +82,52 @@ pub(crate) async fn run(command: AnalyzeCommand) -> Result<Exit, Failure> {
             output::result(&text.map_err(|e| of_analysis(&e))?)?;
             Ok(Exit::Valid)
         }
+        AnalyzeCommand::Regress { runs, baseline, thresholds, markdown, junit, json } => {
+            let thresholds =
+                thresholds.as_deref().map_or_else(|| Ok(Thresholds::default()), read_thresholds)?;
+            let comparison =
+                vst_analysis::regress(&baseline, &runs, &thresholds).await.map_err(|e| of_analysis(&e))?;
+            let files = [(markdown, comparison.to_markdown()), (junit, comparison.to_junit())];
+            for (file, text) in files {
+                if let Some(file) = file {
+                    write(&file, &text)?;
+                }
+            }
+            output::result(&if json { to_json(&comparison)? } else { comparison.to_text() })?;
+            Ok(comparison.exit())
+        }
+        AnalyzeCommand::Predict { runs, rows, node_gib, json } => {
+            let prediction =
+                vst_analysis::predict(&runs, &rows, node_gib).await.map_err(|e| of_analysis(&e))?;
+            output::result(&if json { to_json(&prediction)? } else { prediction.to_text() })?;
+            Ok(Exit::Valid)
+        }
     }
+}
+
+fn read_thresholds(file: &Path) -> Result<Thresholds, Failure> {
+    let wrong =
+        |reason: String| Failure::new(Exit::Scenario, format!("thresholds `{}`: {reason}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+    Thresholds::from_yaml(&text).map_err(|e| wrong(e.to_string()))
+}
+
+/// Writes a file that a person asked for.
+pub(crate) fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(file, text)
+        .map_err(|e| Failure::new(Exit::Usage, format!("cannot write `{}`: {e}", file.display())))
+}
+
+fn to_json<T: serde::Serialize>(what: &T) -> Result<String, Failure> {
+    serde_json::to_string_pretty(what)
+        .map_err(|e| Failure::new(Exit::Bug, format!("the result cannot be written as JSON: {e}")))
 }
 
 /// Prints the report of a run directory; the exit code says whether it is valid.
 pub(crate) async fn summary(run: &str, json: bool) -> Result<Exit, Failure> {
     let summary = vst_analysis::summary(run).await.map_err(|e| of_analysis(&e))?;
     if json {
-        let text = serde_json::to_string_pretty(&summary)
-            .map_err(|e| Failure::new(Exit::Bug, format!("the summary cannot be written as JSON: {e}")))?;
-        output::result(&text)?;
+        output::result(&to_json(&summary)?)?;
     } else {
         output::result(&vst_analysis::render_terminal(&summary, output::is_terminal()))?;
     }
@@ -59,7 +135,7 @@ pub(crate) async fn summary(run: &str, json: bool) -> Result<Exit, Failure> {
 }
 
 /// What is wrong, with the reasons below it.
-fn of_analysis(error: &vst_analysis::Error) -> Failure {
+pub(crate) fn of_analysis(error: &vst_analysis::Error) -> Failure {
     let mut text = error.to_string();
     let mut below = std::error::Error::source(error);
     while let Some(source) = below {

@@ -15,6 +15,7 @@ mod scenario_file;
 mod signals;
 mod token;
 mod validate;
+mod visualize;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,9 @@ enum Command {
     /// Read a run directory: its summary, or SQL over its tables
     #[command(subcommand)]
     Analyze(analyze::AnalyzeCommand),
+    /// Draw a run directory as a page of charts
+    #[command(subcommand)]
+    Visualize(visualize::VisualizeCommand),
     /// The coordinator of a fleet, started by hand
     #[command(subcommand)]
     Coordinator(fleet::CoordinatorCommand),
@@ -98,6 +102,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Run(command) => run::run(command).await,
         Command::Validate(command) => validate::run(&command).await,
         Command::Analyze(command) => analyze::run(command).await,
+        Command::Visualize(command) => visualize::run(command).await,
         Command::Coordinator(command) => fleet::coordinator(command).await,
         Command::Worker(command) => fleet::worker(command).await,
         Command::Version { json } => {

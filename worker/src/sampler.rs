@@ -209,7 +209,7 @@ async fn ask(node: &Observed, credentials: &Credentials, line: &Line) -> Result<
 
 async fn ask_on(connection: &mut MultiplexedConnection, index: Option<&str>) -> Result<Answer, String> {
     let info: String = redis::cmd("INFO")
-        .arg(&["memory", "keyspace", "search"])
+        .arg(&["memory", "keyspace", "search", "clients", "stats", "cpu"])
         .query_async(connection)
         .await
         .map_err(|e| e.to_string())?;

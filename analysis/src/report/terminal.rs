@@ -41,7 +41,7 @@ pub(crate) fn render(summary: &Summary, styled: bool) -> String {
 }
 
 /// `VALID`, `NOT VALID`, `PARTIAL`, each with `SATURATED` where the target could not follow.
-fn headline(verdict: &Verdict) -> String {
+pub(crate) fn headline(verdict: &Verdict) -> String {
     let mut words = vec![match (&verdict.end, verdict.not_valid.is_empty()) {
         (RunEnd::Failed { .. }, _) => "FAILED",
         (RunEnd::Interrupted | RunEnd::Open, true) => "PARTIAL",
@@ -78,7 +78,7 @@ fn verdict(verdict: &Verdict, styled: bool) -> String {
     out
 }
 
-fn sentence(note: &Note) -> String {
+pub(crate) fn sentence(note: &Note) -> String {
     match &note.phase {
         Some(phase) => format!("{phase}: {}", note.text),
         None => note.text.clone(),

@@ -141,7 +141,7 @@ impl Made {
     }
 
     /// A phase without load: three ticks of all nodes.
-    fn quiet(&mut self, name: &str, step: &str, live: u64, used: u64) {
+    pub(super) fn quiet(&mut self, name: &str, step: &str, live: u64, used: u64) {
         let phase = self.phase(name, step, 5, None, live);
         let (index, start) = (phase.started.index, phase.started.start_wall_ns);
         for tick in 0..3 {
@@ -175,7 +175,15 @@ impl Made {
         }
     }
 
-    fn mutation(&mut self, name: &str, step: &str, command: &str, load: Load, rows: u64, live: u64) {
+    pub(super) fn mutation(
+        &mut self,
+        name: &str,
+        step: &str,
+        command: &str,
+        load: Load,
+        rows: u64,
+        live: u64,
+    ) {
         let order = if command == "hset" { Work::Ingest(work()) } else { Work::Delete(work()) };
         let phase = self.phase(name, step, 3, Some((order, load)), live);
         for (w, node) in (0..2).flat_map(|w| NODES.map(|node| (w, node))) {

@@ -1,7 +1,7 @@
 //! Table `memory`: what every node said about its memory at a common tick.
 //!
 //! Written by `worker::sampler` (one worker per node) and read by analysis, which sums nodes at equal ticks. Every
-//! numeric field of `INFO MEMORY` is a column of the same name. Law: a node that did not answer is a row whose
+//! numeric field of `INFO MEMORY` is a column of the same name, beside what tells how busy the node was. Law: a node that did not answer is a row whose
 //! `missing` says why and whose figures are null, never zero.
 
 use std::collections::BTreeMap;
@@ -69,6 +69,23 @@ pub const INFO_RATIOS: [&str; 6] = [
     "mem_fragmentation_ratio",
 ];
 
+/// Whole-number fields of `INFO CLIENTS` and `INFO STATS`: who else is there, and what the node had to do.
+pub const LOAD_INTEGERS: [&str; 9] = [
+    "connected_clients",
+    "blocked_clients",
+    "maxclients",
+    "total_connections_received",
+    "total_commands_processed",
+    "total_net_input_bytes",
+    "total_net_output_bytes",
+    "evicted_keys",
+    "expired_keys",
+];
+
+/// Fields of `INFO CPU`, seconds since the server's start.
+pub const CPU_SECONDS: [&str; 4] =
+    ["used_cpu_sys", "used_cpu_user", "used_cpu_sys_main_thread", "used_cpu_user_main_thread"];
+
 const ALLOCATOR: &str = "mem_allocator";
 
 /// One row of `memory`.
@@ -94,7 +111,7 @@ pub struct MemoryRow {
     pub missing: Option<String>,
     /// Keys that it holds (`DBSIZE`).
     pub keys: Option<u64>,
-    /// `INFO MEMORY` as the server wrote it; fields that are no column are dropped, values that do not parse are
+    /// `INFO MEMORY`, `CLIENTS`, `STATS` and `CPU` as the server wrote them; fields that are no column are dropped, values that do not parse are
     /// null.
     pub info: BTreeMap<String, String>,
     /// Memory that the search module says it uses, bytes.
@@ -135,6 +152,14 @@ fn ratio(row: &MemoryRow, name: &str) -> Option<f64> {
     text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok().filter(|x| x.is_finite())
 }
 
+fn integers() -> impl Iterator<Item = &'static str> {
+    INFO_INTEGERS.into_iter().chain(LOAD_INTEGERS)
+}
+
+fn ratios() -> impl Iterator<Item = &'static str> {
+    INFO_RATIOS.into_iter().chain(CPU_SECONDS)
+}
+
 /// The columns of `memory`.
 pub(super) fn schema() -> SchemaRef {
     columns(&nobody(), &[]).schema()
@@ -152,10 +177,10 @@ fn columns<'a>(stamp: &'a Stamp, rows: &'a [MemoryRow]) -> Columns<'a, MemoryRow
         .text("role", |r| &r.role)
         .text_or_null("missing", |r| r.missing.as_deref())
         .int_or_null("keys", |r| r.keys);
-    for name in INFO_INTEGERS {
+    for name in integers() {
         columns = columns.signed_or_null(name, |r| integer(r, name));
     }
-    for name in INFO_RATIOS {
+    for name in ratios() {
         columns = columns.ratio_or_null(name, |r| ratio(r, name));
     }
     columns
@@ -184,13 +209,13 @@ pub fn to_batch(stamp: &Stamp, rows: &[MemoryRow]) -> Result<RecordBatch, Error>
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<(Stamp, MemoryRow)>, Error> {
     let reader = Reader::new(Table::Memory, batch)?;
     let mut infos = vec![BTreeMap::new(); reader.rows()];
-    for name in INFO_INTEGERS {
+    for name in integers() {
         let column = reader.int(name)?;
         for (i, info) in infos.iter_mut().enumerate() {
             column.signed(i).map(|v| info.insert(name.to_owned(), v.to_string()));
         }
     }
-    for name in INFO_RATIOS {
+    for name in ratios() {
         let column = reader.ratio(name)?;
         for (i, info) in infos.iter_mut().enumerate() {
             column.get(i).map(|v| info.insert(name.to_owned(), v.to_string()));

@@ -16,7 +16,7 @@ const MODULE_RECLAIMABLE: &str = "search_index_reclaimable_memory";
 /// What a node answered.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    /// `INFO memory keyspace search`.
+    /// `INFO memory keyspace search clients stats cpu`.
     pub(super) info: String,
     /// `FT.INFO` of its index, where there is one.
     pub(super) index: Option<IndexInfo>,

@@ -1,0 +1,299 @@
+'use strict';
+(() => {
+  const data = JSON.parse(document.getElementById('data').textContent);
+  const root = document.documentElement;
+  const byId = (id) => document.getElementById(id);
+  const make = (tag, text, parent, className) => {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (className) element.className = className;
+    if (parent) parent.append(element);
+    return element;
+  };
+
+  // Numbers as in the terminal report: three digits and a unit.
+  const digits = (x) => {
+    const size = Math.abs(x);
+    if (size >= 1000) return Math.round(x).toLocaleString('en');
+    return size === 0 ? '0' : String(+x.toPrecision(3));
+  };
+  const scaled = (x, units) => {
+    if (x === null || x === undefined || !Number.isFinite(x)) return '–';
+    let unit = units[0];
+    for (const u of units) if (Math.abs(x) >= u[0] * 0.9995) unit = u;
+    return `${digits(x / unit[0])} ${unit[1]}`;
+  };
+  const bytes = (x) => scaled(x, [[1, 'B'], [1024, 'KiB'], [2 ** 20, 'MiB'], [2 ** 30, 'GiB'], [2 ** 40, 'TiB']]);
+  const time = (ns) => scaled(ns, [[1, 'ns'], [1e3, 'µs'], [1e6, 'ms'], [1e9, 's']]);
+  const rate = (x) => (x === null || x === undefined ? '–' : `${digits(x)}/s`);
+  const plain = (x) => (x === null || x === undefined ? '–' : digits(x));
+  const share = (x) => (x === null || x === undefined ? '–' : x.toFixed(4));
+  // One form for a whole axis: seconds, or hours, minutes and seconds where the run is longer.
+  const elapsed = (s) => {
+    if (s === null || s === undefined) return '–';
+    if (data.length_s < 120) return `${digits(s)} s`;
+    const t = Math.round(s);
+    const two = (n) => String(n).padStart(2, '0');
+    const minutes = Math.floor(t / 60);
+    const rest = `${two(minutes % 60)}:${two(t % 60)}`;
+    return data.length_s < 3600 ? rest : `${Math.floor(minutes / 60)}:${rest}`;
+  };
+  // Ticks at round numbers of the unit that is shown.
+  const binary = Array.from({ length: 50 }, (_, i) => 2 ** i);
+  const seconds = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
+
+  const palette = {
+    light: ['#2563eb', '#d9480f', '#2b8a3e', '#9c36b5', '#c2255c', '#0b7285', '#866118', '#5c677d'],
+    dark: ['#74a9ff', '#ff9f5a', '#6fd68a', '#d58cf0', '#ff85a8', '#4fd0e0', '#e0b550', '#aab4c2'],
+  };
+  const stored = (() => { try { return localStorage.getItem('vst-theme'); } catch { return null; } })();
+  let theme = stored || (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
+  root.dataset.theme = theme;
+
+  // What is shown: nodes that are chosen, and the stretch of time.
+  const chosen = new Set(data.nodes.map((n) => n.id));
+  let range = null;
+  let phase = '';
+  const whole = [0, data.length_s || 1];
+
+  const charts = [];
+  const sync = uPlot.sync('time');
+
+  const bands = {
+    hooks: {
+      drawClear: [(u) => {
+        if (!u.vst.onTime) return;
+        const { ctx, bbox } = u;
+        const style = getComputedStyle(root);
+        ctx.save();
+        ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+        ctx.textBaseline = 'top';
+        let free = -Infinity;
+        data.phases.forEach((p, i) => {
+          const from = Math.max(u.valToPos(p.start_s, 'x', true), bbox.left);
+          const to = Math.min(u.valToPos(p.end_s, 'x', true), bbox.left + bbox.width);
+          if (to <= from) return;
+          if (i % 2 === 0 || p.name === phase) {
+            ctx.fillStyle = style.getPropertyValue('--band');
+            ctx.fillRect(from, bbox.top, to - from, bbox.height);
+          }
+          const width = ctx.measureText(p.name).width;
+          if (width + 8 < to - from && from > free) {
+            ctx.fillStyle = style.getPropertyValue('--soft');
+            ctx.fillText(p.name, from + 4, bbox.top + 3);
+            free = from + width;
+          }
+        });
+        ctx.restore();
+      }],
+    },
+  };
+
+  const size = (holder) => ({ width: Math.max(280, holder.clientWidth - 4), height: 250 });
+
+  /** One chart: x and series of {label, node?, values, dash?, points?, scale?}. */
+  const define = (id, title, help, spec) => charts.push({ id, title, help, ...spec });
+
+  const draw = (chart) => {
+    if (chart.plot) chart.plot.destroy();
+    chart.plot = null;
+    chart.holder.replaceChildren();
+    const shown = chart.series.filter((s) => !s.node || chosen.has(s.node));
+    const points = shown.reduce((n, s) => n + s.values.filter((v) => v !== null && v !== undefined).length, 0);
+    if (!points) {
+      make('p', chart.empty || 'nothing was recorded', chart.holder, 'empty');
+      return;
+    }
+    const style = getComputedStyle(root);
+    const axis = {
+      stroke: style.getPropertyValue('--soft'),
+      grid: { stroke: style.getPropertyValue('--line'), width: 1 },
+      ticks: { stroke: style.getPropertyValue('--line'), width: 1 },
+      font: '11px system-ui, sans-serif',
+    };
+    const format = chart.format;
+    const onTime = !chart.x;
+    const colours = palette[theme];
+    const options = {
+      ...size(chart.holder),
+      plugins: [bands],
+      cursor: { drag: { x: true, y: false }, ...(onTime ? { sync: { key: sync.key } } : {}) },
+      scales: {
+        x: { time: false, ...(onTime ? { range: (u, low, high) => range || (chart.zoom ? [low, high] : whole) } : {}) },
+        y: { distr: chart.log ? 3 : 1, ...(chart.y ? { range: chart.y } : {}) },
+      },
+      axes: [
+        { ...axis, values: (u, ticks) => ticks.map(chart.xFormat || elapsed), space: 70,
+          ...(onTime && data.length_s >= 120 ? { incrs: [0.001, 0.01, 0.1, 0.5, ...seconds] } : {}),
+          ...(chart.xFormat === bytes ? { incrs: binary } : {}) },
+        { ...axis, size: 78, ...(format === bytes ? { incrs: binary } : {}), values: (u, ticks) => ticks.map((v) => (v === null ? '' : format(v))) },
+      ],
+      series: [
+        { label: chart.xLabel || 'time', value: (u, v) => (chart.xFormat || elapsed)(v) },
+        ...shown.map((s) => {
+          const colour = colours[chart.series.indexOf(s) % colours.length];
+          return {
+            label: s.label,
+            stroke: s.colour === undefined ? colour : colours[s.colour % colours.length],
+            width: s.points ? 0 : 1.5,
+            dash: s.dash,
+            spanGaps: false,
+            paths: s.points ? () => null : undefined,
+            points: { show: Boolean(s.points) || s.values.length < 3, size: 5, fill: s.points ? colour : undefined },
+            value: (u, v) => format(v),
+          };
+        }),
+      ],
+      hooks: onTime ? {
+        setSelect: [(u) => {
+          if (u.select.width < 4) return;
+          range = [u.posToVal(u.select.left, 'x'), u.posToVal(u.select.left + u.select.width, 'x')];
+          u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+          refresh();
+        }],
+        ready: [(u) => u.over.addEventListener('dblclick', () => { range = null; choosePhase(''); })],
+      } : {},
+    };
+    if (onTime) options.cursor.drag.setScale = false;
+    const x = chart.x || chart.times;
+    chart.plot = new uPlot(options, [x, ...shown.map((s) => s.values)], (u, init) => {
+      u.vst = { onTime };
+      chart.holder.append(u.root);
+      init();
+    });
+  };
+
+  const refresh = () => charts.forEach(draw);
+
+  const choosePhase = (name) => {
+    phase = name;
+    byId('phase').value = name;
+    const found = data.phases.find((p) => p.name === name);
+    range = found ? [found.start_s, Math.max(found.end_s, found.start_s + 0.001)] : null;
+    for (const row of byId('phases').rows) row.classList.toggle('chosen', row.dataset.phase === name && name !== '');
+    const curves = charts.find((c) => c.id === 'percentiles');
+    if (curves) curves.series = curves.all.filter((s) => !found || s.phase === name);
+    const scatter = charts.find((c) => c.id === 'correlation');
+    if (scatter) scatter.series = scatter.all.filter((s) => !found || s.phase === name);
+    refresh();
+  };
+
+  // --- the charts ---------------------------------------------------------------------------------------------
+  const nodeSeries = (pick) => data.nodes.map((n, i) => ({
+    label: n.name, node: n.id, colour: i, dash: n.replica ? [4, 4] : undefined, values: pick(n),
+  }));
+  const ratio = (a, b) => a.map((v, i) => (v === null || !b[i] ? null : v / b[i]));
+  define('memory', 'Memory used by node', 'used_memory; replicas dashed', {
+    times: data.ticks_s, format: bytes, series: nodeSeries((n) => n.used),
+  });
+  define('resident', 'Resident memory by node', 'used_memory_rss, what the machine must have', {
+    times: data.ticks_s, format: bytes, series: nodeSeries((n) => n.rss),
+  });
+  define('fragmentation', 'Fragmentation by node', 'resident over used memory', {
+    times: data.ticks_s, format: plain, series: nodeSeries((n) => ratio(n.rss, n.used)),
+  });
+  define('throughput', 'Throughput', 'due is what the schedule asked for (a closed loop: what was taken up)', {
+    times: data.load_s, format: rate,
+    series: data.operations.flatMap((o, i) => [
+      { label: `${o.name} due`, values: o.due, dash: [5, 4], colour: 3 * i },
+      { label: `${o.name} ok`, values: o.ok, colour: 3 * i + 2 },
+      { label: `${o.name} failed`, values: o.failed, colour: 3 * i + 1 },
+    ]).filter((s) => s.values.some((v) => v)),
+  });
+  define('latency', 'Latency over time', 'response is due to reply, service is sent to reply', {
+    times: data.load_s, format: time, log: true,
+    series: data.operations.flatMap((o, i) => [
+      { label: `${o.name} response p50`, values: o.response_p50, colour: 2 * i },
+      { label: `${o.name} response p99`, values: o.response_p99, colour: 2 * i + 1 },
+      { label: `${o.name} service p50`, values: o.service_p50, colour: 2 * i, dash: [3, 3] },
+      { label: `${o.name} service p99`, values: o.service_p99, colour: 2 * i + 1, dash: [3, 3] },
+    ]).filter((s) => s.values.some((v) => v)),
+  });
+  const nines = data.quantiles.map((q) => -Math.log10(1 - q));
+  const curves = data.curves.map((c, i) => ({
+    label: `${c.phase} ${c.operation} ${c.time}`, phase: c.phase, values: c.values, colour: i >> 1,
+    dash: c.time === 'service' ? [3, 3] : undefined,
+  }));
+  define('percentiles', 'Percentile curves', 'response solid, service dashed; each tick is one nine more', {
+    x: nines, xLabel: 'percentile', log: true, format: time, series: curves, all: curves,
+    xFormat: (v) => (v === null ? '–' : `p${+(100 * (1 - 10 ** -v)).toPrecision(Math.max(2, Math.ceil(v) + 1))}`),
+  });
+  define('recall', 'Recall over time', 'hits over possible hits of each interval', {
+    times: data.recall_s, format: share, y: (u, low, high) => [Math.min(low, 0.95) - 0.01, Math.max(high, 1) + 0.005],
+    series: [{ label: 'recall', values: data.recall, colour: 2 }],
+    empty: 'no answers were judged in this run',
+  });
+  const clouds = data.correlation.map((c, i) => ({ ...c, i }));
+  const axisX = [...new Set(clouds.flatMap((c) => c.used))].sort((a, b) => a - b);
+  const scattered = clouds.map((c) => {
+    const at = new Map(c.used.map((u, j) => [u, c.p99[j]]));
+    return { label: c.phase, phase: c.phase, points: true, colour: c.i, values: axisX.map((u) => at.get(u) ?? null) };
+  });
+  define('correlation', 'Memory against latency', 'each point is one interval: memory of the primaries, p99 of the phase', {
+    x: axisX, xLabel: 'used memory', xFormat: bytes, log: true, format: time, series: scattered, all: scattered,
+  });
+
+  // --- the rest of the page -----------------------------------------------------------------------------------
+  byId('title').textContent = data.title;
+  make('span', data.verdict.headline, byId('verdict'), data.verdict.tone);
+  const list = (title, notes, tone) => {
+    if (!notes.length) return;
+    make('h2', title, byId('notes'), tone);
+    const items = make('ul', undefined, byId('notes'));
+    notes.forEach((n) => make('li', n, items));
+  };
+  list('Why it is not valid', data.verdict.not_valid, 'bad');
+  list('How the target could not follow', data.verdict.saturated, 'warn');
+  list('Findings', data.verdict.findings, 'warn');
+  if (!byId('notes').children.length) make('p', 'No findings.', byId('notes'));
+
+  const table = byId('phases');
+  const row = (cells, tag, name) => {
+    const line = make('tr', undefined, table);
+    cells.forEach((cell) => make(tag, cell, line));
+    if (name) { line.dataset.phase = name; line.addEventListener('click', () => choosePhase(name)); }
+  };
+  row(['phase', 'step', 'length', 'offered', 'achieved', 'p50', 'p95', 'p99', 'max', 'errors', 'recall', 'net B/vector'], 'th');
+  data.table.forEach((p) => row([
+    p.phase, p.step, p.length_s === null ? '–' : `${digits(p.length_s)} s`, rate(p.offered), rate(p.achieved), p.p50, p.p95, p.p99, p.max,
+    plain(p.errors), share(p.recall), plain(p.net_bytes),
+  ], 'td', p.phase));
+  byId('scenario').textContent = data.scenario;
+
+  for (const chart of charts) {
+    const card = make('div', undefined, byId('charts'), 'chart');
+    card.id = `chart-${chart.id}`;
+    make('h2', chart.title, card);
+    make('p', chart.help, card);
+    chart.holder = make('div', undefined, card);
+  }
+  const select = byId('phase');
+  make('option', 'all', select).value = '';
+  data.phases.forEach((p) => { make('option', p.name, select).value = p.name; });
+  select.addEventListener('change', () => choosePhase(select.value));
+  data.nodes.forEach((n) => {
+    const label = make('label', undefined, byId('nodes'));
+    const box = make('input', undefined, label);
+    box.type = 'checkbox';
+    box.checked = true;
+    box.value = n.id;
+    box.addEventListener('change', () => {
+      if (box.checked) chosen.add(n.id); else chosen.delete(n.id);
+      refresh();
+    });
+    label.append(` ${n.name}`);
+  });
+  byId('reset').addEventListener('click', () => choosePhase(''));
+  byId('theme').addEventListener('click', () => {
+    theme = theme === 'dark' ? 'light' : 'dark';
+    root.dataset.theme = theme;
+    try { localStorage.setItem('vst-theme', theme); } catch { /* a page from a file may keep nothing */ }
+    refresh();
+  });
+  let waiting = 0;
+  addEventListener('resize', () => { clearTimeout(waiting); waiting = setTimeout(refresh, 150); });
+  addEventListener('beforeprint', () => charts.forEach((c) => c.plot && c.plot.setSize({ width: 640, height: 230 })));
+  addEventListener('afterprint', refresh);
+  refresh();
+  window.vst = { charts, choosePhase };
+})();

@@ -1,0 +1,139 @@
+//! The page of charts, as a browser sees it.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::*;
+
+/// Drives the page as a person would and writes what it sees into the document.
+const DRIVER: &str = r#"<script>
+const seen = { errors: window.vstErrors };
+const points = (c) => c.plot ? c.plot.data.slice(1).flat().filter((v) => v !== null && v !== undefined).length : 0;
+const shown = () => Object.fromEntries(vst.charts.map((c) => [c.id, [c.plot ? c.plot.series.length - 1 : 0, points(c)]]));
+const scale = (id) => { const s = vst.charts.find((c) => c.id === id).plot.scales.x; return [s.min, s.max]; };
+// The library draws after the script that asked for it.
+const drawn = () => new Promise((done) => setTimeout(done, 50));
+const drive = async () => {
+  await drawn();
+  seen.whole = shown();
+  seen.range = scale('throughput');
+  document.getElementById('phase').value = 'ask_again';
+  document.getElementById('phase').dispatchEvent(new Event('change'));
+  await drawn();
+  seen.phase_range = scale('throughput');
+  seen.phase = shown();
+  document.getElementById('reset').click();
+  await drawn();
+  seen.back = scale('throughput');
+  document.querySelector('#nodes input').click();
+  await drawn();
+  seen.node = shown();
+  const before = document.documentElement.dataset.theme;
+  document.getElementById('theme').click();
+  await drawn();
+  seen.themes = [before, document.documentElement.dataset.theme];
+  seen.canvases = document.querySelectorAll('#charts canvas').length;
+  seen.rows = document.getElementById('phases').rows.length;
+};
+drive().catch((error) => seen.errors.push(String(error))).then(() => {
+  const out = document.createElement('pre');
+  out.id = 'seen';
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script></body>"#;
+
+fn browser() -> Option<&'static str> {
+    ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+}
+
+fn chromium(browser: &str, arguments: &[&str], file: &Path) -> (String, String) {
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--virtual-time-budget=3000", "--window-size=1500,1900"])
+        .args(arguments)
+        .arg(format!("file://{}", file.display()))
+        .output()
+        .unwrap();
+    (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn the_page_is_one_file_without_a_network() {
+    let folder = Made::valid().write();
+    let text = page(folder.path().to_str().unwrap()).await.unwrap();
+    assert!(text.len() < 8_000_000, "{}", text.len());
+    for outside in ["src=\"http", "href=\"http", "url(http", "import(", "fetch("] {
+        assert!(!text.contains(outside), "{outside}");
+    }
+    for place in ["@DATA@", "@JS@", "@CSS@", "@UPLOT_JS@", "@UPLOT_CSS@", "@TITLE@"] {
+        assert!(!text.contains(place), "{place}");
+    }
+    let data = text.split("id=\"data\">").nth(1).unwrap().split("</script>").next().unwrap();
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    assert_eq!(data["nodes"].as_array().unwrap().len(), 3);
+    let rows = data["table"].as_array().unwrap();
+    assert_eq!(rows.len(), 7);
+    assert_eq!(rows[2]["offered"], 300.0);
+}
+
+#[tokio::test]
+async fn a_name_cannot_break_out_of_the_page() {
+    let mut made = Made::valid();
+    made.find("ask").started.name = String::from("</script><script>alert(1)</script>@JS@");
+    let text = page(made.write().path().to_str().unwrap()).await.unwrap();
+    assert!(!text.contains("<script>alert(1)"));
+    assert_eq!(text.matches("</script>").count(), 3);
+}
+
+#[tokio::test]
+async fn in_a_browser_every_chart_has_its_data_and_filters_work() {
+    let Some(browser) = browser() else {
+        eprintln!("no Chromium on this machine: the page was not opened (apt-get install chromium)");
+        return;
+    };
+    let folder = Made::valid().write();
+    let text = page(folder.path().to_str().unwrap()).await.unwrap();
+    let caught = "<script>window.vstErrors = []; addEventListener('error', (e) => vstErrors.push(e.message));</script>";
+    let driven = text.replacen("<body>", &format!("<body>{caught}"), 1);
+    let at = driven.rfind("</body>").unwrap();
+    let file = folder.path().join("driven.html");
+    std::fs::write(&file, format!("{}{DRIVER}</html>", &driven[..at])).unwrap();
+    let (dom, log) = chromium(browser, &["--dump-dom"], &file);
+    let seen = dom.split("<pre id=\"seen\">").nth(1).unwrap_or_else(|| panic!("nothing seen: {log}"));
+    let seen =
+        seen.split("</pre>").next().unwrap().replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&");
+    let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
+    assert_eq!(seen["errors"], serde_json::json!([]), "{seen}");
+    assert!(!log.lines().any(|line| line.contains("CONSOLE") && line.contains("rror")), "{log}");
+    let count = |when: &str, chart: &str, what: usize| seen[when][chart][what].as_u64().unwrap();
+    for chart in ["memory", "resident", "fragmentation"] {
+        // Three nodes at three ticks of three phases.
+        assert_eq!((count("whole", chart, 0), count("whole", chart, 1)), (3, 27), "{chart}: {seen}");
+        assert_eq!((count("node", chart, 0), count("node", chart, 1)), (2, 18), "{chart}: a node is hidden");
+    }
+    assert!(count("whole", "throughput", 1) > 40 && count("whole", "latency", 1) > 80, "{seen}");
+    assert_eq!(
+        count("whole", "percentiles", 0),
+        6,
+        "two phases with both times, two with service alone: {seen}"
+    );
+    assert_eq!(count("phase", "percentiles", 0), 2, "{seen}");
+    assert_eq!(count("whole", "correlation", 0), 0, "nothing was sampled while load ran");
+    assert_eq!(seen["range"], seen["back"]);
+    let range = &seen["phase_range"];
+    assert!(
+        (range[0].as_f64().unwrap() - 100.0).abs() < 1e-6
+            && (range[1].as_f64().unwrap() - 112.0).abs() < 1e-6,
+        "{seen}"
+    );
+    assert_ne!(seen["themes"][0], seen["themes"][1]);
+    assert_eq!(seen["rows"], 8);
+}
