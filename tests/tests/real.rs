@@ -8,6 +8,7 @@ mod real {
     mod durability;
     mod quick;
     mod registry;
+    mod signals;
     mod stall;
     mod target;
 }
