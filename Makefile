@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test lint servers python cargo clean-local
+.PHONY: help quickstart test lint servers python bench fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ servers: ## Put a Valkey server and the search module under .local (once)
 
 python: ## Put the Python packages of the suites under .local (once)
 	@scripts/fetch-python.sh
+
+bench: cargo ## Client CPU per request: one load lane beside valkey-benchmark
+	@scripts/bench.sh
+
+fuzz: cargo ## Fuzz what comes from outside for some minutes (needs cargo-fuzz)
+	@scripts/fuzz.sh 300
 
 cargo:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 or newer with rustup' >&2; exit 1; }

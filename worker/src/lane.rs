@@ -4,8 +4,9 @@
 //! poll call's own timeout counts milliseconds and would make every request late), and hands over measurements. It
 //! takes [`LaneCommand`]s and gives [`LaneEvent`]s; it never waits for anyone who reads them.
 
+mod resolver;
+
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,8 +19,11 @@ use rustix::time::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns, thread_cpu_ns};
+use vst_common::count;
 use vst_common::ids::{Generation, RunId, WorkerId};
+use vst_common::seed::Draw;
 
+use self::resolver::{Found, Resolver};
 use crate::connection::{Connection, Error as ConnectionError, Progress};
 use crate::pipeline::{LinkIndex, Pipeline};
 pub use crate::topology::Credentials;
@@ -31,6 +35,8 @@ const FIRST_LINK: usize = 2;
 
 /// Arming fails when a node does not answer for this long.
 const CONNECT_LIMIT_NS: u64 = 10 * SECOND_NS;
+/// Pause before the answer of a name server is looked for again.
+const NAME_NS: u64 = 20_000_000;
 /// First pause before a lost connection is opened again; doubles up to the largest.
 const RECONNECT_NS: u64 = 50_000_000;
 const RECONNECT_MAX_NS: u64 = SECOND_NS;
@@ -96,28 +102,43 @@ pub fn spawn(config: Config, events: UnboundedSender<(u32, LaneEvent)>) -> Resul
     poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
     let (commands, receiver) = channel();
     let name = format!("lane-{}", config.lane_in_worker);
-    let lane = Lane { config, poll, timer, timer_at: 0, commands: receiver, events, drive: None };
+    let client_name = format!("{}/{}/{}", config.run, config.worker, config.generation);
+    let lane = Lane {
+        config,
+        client_name,
+        poll,
+        timer,
+        timer_at: 0,
+        commands: receiver,
+        events,
+        resolver: Resolver::new(),
+        drive: None,
+    };
     let thread = std::thread::Builder::new().name(name).spawn(move || lane.run())?;
     Ok(Handle { commands, waker, thread: Some(thread) })
 }
 
 struct Lane {
     config: Config,
+    /// What CLIENT LIST shows for its connections.
+    client_name: String,
     poll: Poll,
     timer: OwnedFd,
     timer_at: MonoNs,
     commands: Receiver<LaneCommand>,
     events: UnboundedSender<(u32, LaneEvent)>,
+    resolver: Resolver,
     drive: Option<Drive>,
 }
 
 /// A connection and its way back after a loss.
 struct Line {
     connection: Option<Connection>,
-    address: SocketAddr,
     retry_at: MonoNs,
     pause_ns: u64,
     blocked: bool,
+    /// The last connection never became ready: its address may be stale.
+    refused: bool,
 }
 
 /// A phase on this lane.
@@ -128,6 +149,8 @@ struct Drive {
     lease: LoadLease,
     fenced: bool,
     lines: Vec<Line>,
+    /// Lines without a connection.
+    missing: usize,
     armed: bool,
     give_up_at: MonoNs,
     last_interval: u64,
@@ -233,8 +256,13 @@ impl Lane {
     fn advance(&mut self) -> Option<MonoNs> {
         let drive = self.drive.as_mut()?;
         let now = mono_ns();
-        let name = format!("{}/{}/{}", self.config.run, self.config.worker, self.config.generation);
-        drive.connect(&name, &self.config.credentials, self.poll.registry(), now);
+        drive.connect(
+            &self.client_name,
+            &self.config.credentials,
+            &mut self.resolver,
+            self.poll.registry(),
+            now,
+        );
         if !drive.armed {
             if drive.lines.iter().all(|l| l.connection.as_ref().is_some_and(Connection::is_ready)) {
                 drive.armed = true;
@@ -275,7 +303,8 @@ impl Lane {
             let now = mono_ns();
             if at <= now.saturating_add(SPIN_NS) {
                 timeout = Some(std::time::Duration::ZERO);
-            } else if at != self.timer_at || self.timer_at <= now {
+            } else if at < self.timer_at || self.timer_at <= now {
+                // A timer that rings earlier stays as it is: in a busy lane it would be set anew at every turn.
                 self.set_timer(at)?;
             }
         }
@@ -310,6 +339,7 @@ impl Drive {
             lease,
             fenced: false,
             lines: Vec::new(),
+            missing: 0,
             armed: false,
             give_up_at: now.saturating_add(CONNECT_LIMIT_NS),
             last_interval: 0,
@@ -333,32 +363,56 @@ impl Drive {
     }
 
     /// Opens connections that are missing and whose time has come.
-    fn connect(&mut self, name: &str, credentials: &Credentials, registry: &mio::Registry, now: MonoNs) {
-        for link in self.lines.len()..self.pipeline.links() {
-            let Some((_, host, port)) = self.pipeline.address(link) else { continue };
-            match (host, port).to_socket_addrs().ok().and_then(|mut found| found.next()) {
-                Some(address) => self.lines.push(Line {
-                    connection: None,
-                    address,
-                    retry_at: now,
-                    pause_ns: RECONNECT_NS,
-                    blocked: false,
-                }),
-                None => {
-                    self.last_error = format!("host `{host}` has no address");
-                    break;
-                }
-            }
+    fn connect(
+        &mut self,
+        name: &str,
+        credentials: &Credentials,
+        resolver: &mut Resolver,
+        registry: &mio::Registry,
+        now: MonoNs,
+    ) {
+        while self.lines.len() < self.pipeline.links() {
+            self.lines.push(Line {
+                connection: None,
+                retry_at: now,
+                pause_ns: RECONNECT_NS,
+                blocked: false,
+                refused: false,
+            });
+            self.missing += 1;
+        }
+        if self.missing == 0 {
+            return;
         }
         for (link, line) in self.lines.iter_mut().enumerate() {
-            if line.connection.is_none() && line.retry_at <= now {
-                let token = Token(link + FIRST_LINK);
-                match Connection::open(line.address, name, credentials, registry, token) {
-                    Ok(connection) => line.connection = Some(connection),
-                    Err(error) => {
-                        self.last_error = format!("{}: {error}", line.address);
-                        line.postpone(now);
-                    }
+            if line.connection.is_some() || line.retry_at > now {
+                continue;
+            }
+            let Some((_, host, port)) = self.pipeline.address(link) else { continue };
+            if std::mem::take(&mut line.refused) {
+                resolver.forget(host, port);
+            }
+            let address = match resolver.find(host, port) {
+                Found::Address(address) => address,
+                Found::Pending => {
+                    line.retry_at = now.saturating_add(NAME_NS);
+                    continue;
+                }
+                Found::Nowhere(reason) => {
+                    self.last_error = reason;
+                    line.postpone(link, now);
+                    continue;
+                }
+            };
+            match Connection::open(address, name, credentials, registry, Token(link + FIRST_LINK)) {
+                Ok(connection) => {
+                    line.connection = Some(connection);
+                    self.missing -= 1;
+                }
+                Err(error) => {
+                    self.last_error = format!("{address}: {error}");
+                    line.refused = true;
+                    line.postpone(link, now);
                 }
             }
         }
@@ -398,10 +452,12 @@ impl Drive {
         let Some(connection) = line.connection.take() else { return };
         let was_ready = connection.is_ready();
         connection.close(registry);
-        line.postpone(now);
+        line.refused = !was_ready;
+        line.postpone(link, now);
+        self.missing += 1;
         let (node, place) = match self.pipeline.address(link) {
             Some((id, host, port)) => (Some(id.clone()), format!("{host}:{port}")),
-            None => (None, line.address.to_string()),
+            None => (None, String::from("a node that is gone")),
         };
         self.last_error = format!("{place}: {error}");
         if let ConnectionError::Login(_) = error
@@ -474,8 +530,8 @@ impl Drive {
     }
 
     fn wake(&self, now: MonoNs) -> Option<MonoNs> {
-        let retry =
-            self.lines.iter().filter(|line| line.connection.is_none()).map(|line| line.retry_at).min();
+        let absent = self.lines.iter().filter(|line| line.connection.is_none());
+        let retry = if self.missing == 0 { None } else { absent.map(|line| line.retry_at).min() };
         let give_up = (!self.armed).then_some(self.give_up_at);
         let interval = self.pipeline.next_interval(now);
         [self.pipeline.next_wake(now), retry, give_up, interval].into_iter().flatten().min()
@@ -483,8 +539,10 @@ impl Drive {
 }
 
 impl Line {
-    fn postpone(&mut self, now: MonoNs) {
-        self.retry_at = now.saturating_add(self.pause_ns);
+    /// Jitter keeps the connections of a fleet from coming back all at once.
+    fn postpone(&mut self, link: LinkIndex, now: MonoNs) {
+        let jitter = Draw::new(now, std::process::id(), count::len(link)).below(self.pause_ns);
+        self.retry_at = now.saturating_add(self.pause_ns / 2).saturating_add(jitter);
         self.pause_ns = (self.pause_ns * 2).min(RECONNECT_MAX_NS);
         self.blocked = false;
     }

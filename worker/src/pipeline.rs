@@ -22,13 +22,13 @@ use vst_common::clock::SECOND_NS;
 use vst_common::count;
 use vst_common::ids::NodeId;
 use vst_common::latency::Window;
-use vst_common::outcome::Kind;
+use vst_common::outcome::{Kind, Outcome};
 use vst_common::scenario::Load;
 
 use self::blocks::Blocks;
 pub(crate) use self::finish::Unasked;
 pub(crate) use self::node::LinkIndex;
-use self::node::{Again, FreeSlot, Item, Link, NodeState, Owed, Waiting};
+use self::node::{Again, FreeSlot, Item, Link, NodeState, Owed, Parts, Waiting};
 use crate::pacer::Pacer;
 use crate::recorder::{Operation, Place, Recorder};
 use crate::requests::{Error, Hit, Requests};
@@ -52,12 +52,26 @@ struct Request {
     sent: u64,
     window: Window,
     /// Nodes that owe a reply.
-    parts: Vec<u16>,
+    parts: Parts,
     attempts: u32,
     /// Its outcome is recorded; only replies (or, for a row, its fate) are awaited.
     ended: bool,
     fault: Option<Kind>,
     hits: Vec<Hit>,
+}
+
+impl Request {
+    /// What becomes of it when it ends now.
+    fn outcome(&self, kind: Kind, now: u64) -> Outcome {
+        Outcome {
+            due: self.due,
+            slot_free: self.slot_free,
+            sent: Some(self.sent),
+            ended: now,
+            kind,
+            attempts: self.attempts,
+        }
+    }
 }
 
 /// One lane's share of one phase.
@@ -406,7 +420,7 @@ impl Pipeline {
             slot_free,
             sent: now,
             window,
-            parts: Vec::with_capacity(if self.requests.fans_out() { self.primaries } else { 1 }),
+            parts: Parts::default(),
             attempts: 0,
             ended: false,
             fault: None,
@@ -422,7 +436,8 @@ impl Pipeline {
     }
 
     fn send_again(&mut self, again: Again, node: u16, now: u64) {
-        let Some(request) = self.open.get(again.key) else { return };
+        // A request that ended meanwhile and that nothing is owed to was forgotten; its place may hold another.
+        let Some(request) = self.open.get(again.key).filter(|r| r.serial == again.serial) else { return };
         let window = request.window;
         if again.repair {
             let operation = self.part_operation();

@@ -36,7 +36,7 @@ impl Pipeline {
         }
         let operation = self.part_operation();
         let Some(request) = self.open.get_mut(key) else { return Ok(()) };
-        remove(&mut request.parts, node);
+        request.parts.remove(node);
         let (window, ended, attempts) = (request.window, request.ended, request.attempts);
 
         let error = match bytes.first() {
@@ -81,7 +81,8 @@ impl Pipeline {
     }
 
     fn follow(&mut self, key: usize, from: u16, redirect: &Redirect<'_>, text: &str, now: u64) {
-        let mut again = Again { key, asking: false, repair: false };
+        let Some(request) = self.open.get(key) else { return };
+        let mut again = Again { key, serial: request.serial, asking: false, repair: false };
         match *redirect {
             Redirect::Later => {
                 self.serial += 1;
@@ -133,15 +134,15 @@ impl Pipeline {
     pub(super) fn reply_lost(&mut self, key: usize, node: u16, now: u64) {
         let operation = self.part_operation();
         let Some(request) = self.open.get_mut(key) else { return };
-        remove(&mut request.parts, node);
-        let (window, item) = (request.window, request.item);
+        request.parts.remove(node);
+        let (window, item, serial) = (request.window, request.item, request.serial);
         self.recorder.cell(now, window, operation, Place::Node(node)).record_attempt(Attempt::Unknown);
         match item {
             // Writing a row twice changes nothing, so it is repeated until its fate is known.
             Item::Row { .. } if !self.expired => {
                 let to = self.route(item);
                 if let Some(node) = self.nodes.get_mut(usize::from(to)) {
-                    node.again.push_back(Again { key, asking: false, repair: true });
+                    node.again.push_back(Again { key, serial, asking: false, repair: true });
                 }
             }
             _ => self.part_ended(key, node, Kind::Lost, Some(String::from("connection lost")), now),
@@ -161,14 +162,7 @@ impl Pipeline {
             }
         }
         if fans_out && !request.ended {
-            let outcome = Outcome {
-                due: request.due,
-                slot_free: request.slot_free,
-                sent: Some(request.sent),
-                ended: now,
-                kind,
-                attempts: 1,
-            };
+            let outcome = Outcome { attempts: 1, ..request.outcome(kind, now) };
             let window = request.window;
             let window_end = self.window_end(window);
             self.recorder
@@ -195,14 +189,7 @@ impl Pipeline {
             if let Some(verdict) = &verdict {
                 self.recorder.verdict(now, request.window, request.query, verdict);
             }
-            let outcome = Outcome {
-                due: request.due,
-                slot_free: request.slot_free,
-                sent: Some(request.sent),
-                ended: now,
-                kind,
-                attempts: request.attempts,
-            };
+            let outcome = request.outcome(kind, now);
             let window_end = self.window_end(request.window);
             let cell = self.recorder.cell(now, request.window, self.operation, place);
             cell.record(&outcome, window_end);
@@ -250,17 +237,10 @@ impl Pipeline {
         let Some(request) = self.open.get_mut(key) else { return };
         request.ended = true;
         self.overdue += 1;
-        let outcome = Outcome {
-            due: request.due,
-            slot_free: request.slot_free,
-            sent: Some(request.sent),
-            ended: now,
-            kind,
-            attempts: request.attempts,
-        };
-        let window = request.window;
-        let parts = request.parts.clone();
-        let item = request.item;
+        let outcome = request.outcome(kind, now);
+        let (window, item) = (request.window, request.item);
+        let owes_nothing = request.parts.is_empty();
+        let parts: Vec<u16> = request.parts.iter().collect();
         let window_end = self.window_end(window);
         let place = if fans_out {
             for node in &parts {
@@ -274,6 +254,11 @@ impl Pipeline {
         };
         self.recorder.cell(now, window, self.operation, place).record(&outcome, window_end);
         self.count(kind);
+        // A query that waits for another attempt (its node is away) is not worth one any more, and holds no slot.
+        if owes_nothing && !matches!(item, Item::Row { .. }) {
+            self.overdue = self.overdue.saturating_sub(1);
+            self.open.try_remove(key);
+        }
     }
 
     /// The drain is over: what waits was never sent, what is in flight never ended.
@@ -332,12 +317,6 @@ impl Pipeline {
             let node = self.nodes.get(usize::from(node)).map(|n| n.id.clone());
             self.happened(kind, node, text);
         }
-    }
-}
-
-fn remove(parts: &mut Vec<u16>, node: u16) {
-    if let Some(i) = parts.iter().position(|n| *n == node) {
-        parts.swap_remove(i);
     }
 }
 

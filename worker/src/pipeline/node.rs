@@ -59,8 +59,44 @@ pub(super) enum Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Again {
     pub(super) key: usize,
+    /// Which request had the key when this was put down.
+    pub(super) serial: u64,
     pub(super) asking: bool,
     pub(super) repair: bool,
+}
+
+/// The nodes that owe a reply to a request. One is the rule and takes no memory of its own.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    first: Option<u16>,
+    more: Vec<u16>,
+}
+
+impl Parts {
+    pub(super) fn push(&mut self, node: u16) {
+        if self.first.is_none() {
+            self.first = Some(node);
+        } else {
+            self.more.push(node);
+        }
+    }
+
+    /// Takes out one reply of a node; nothing if it owes none.
+    pub(super) fn remove(&mut self, node: u16) {
+        if self.first == Some(node) {
+            self.first = self.more.pop();
+        } else if let Some(i) = self.more.iter().position(|n| *n == node) {
+            self.more.swap_remove(i);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.first.into_iter().chain(self.more.iter().copied())
+    }
 }
 
 /// One server.

@@ -1,15 +1,20 @@
 //! The laws of the pipeline, on the production code, against a simulated server.
 
-use std::collections::{BTreeMap, VecDeque};
+mod judging;
+mod redirects;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use vst_common::ids::{NodeId, PhaseIndex};
-use vst_common::latency::Cell;
+use vst_common::latency::{Cell, Window};
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::resp::{Frame, Scanner};
 use vst_common::scenario::{Arrival, DatasetSpec, Load, Metric};
+use vst_common::schedule::Schedule;
+use vst_common::shares::ShareSet;
 
 use super::Pipeline;
 use crate::topology::{Node, Topology};
@@ -89,7 +94,12 @@ fn ingest(nodes: u16, clients: u32, pipeline: u32, timeout_ns: u64) -> Arc<Armed
 enum Answer {
     Well,
     Error(&'static str),
+    /// To another node that the client knows (or the same).
     Moved,
+    /// To a node that the client has not heard of.
+    MovedAway,
+    /// The slot is on its way to another node.
+    Ask,
     Drop,
 }
 
@@ -100,6 +110,8 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Answer::Error("-ERR something else\r\n")),
         1 => Just(Answer::Error("-TRYAGAIN later\r\n")),
         1 => Just(Answer::Moved),
+        1 => Just(Answer::MovedAway),
+        1 => Just(Answer::Ask),
         1 => Just(Answer::Drop),
     ]
 }
@@ -111,15 +123,21 @@ struct Server {
     rejected: u64,
     /// Commands whose connection was cut before the reply: executed or not, the client cannot know.
     cut: u64,
+    /// Redirects with ASK that were answered, and commands that came with ASKING.
+    asks: u64,
+    asked: u64,
 }
 
 struct Simulation {
     pipeline: Pipeline,
+    known_links: usize,
     now: u64,
     server: Server,
     in_flight: BTreeMap<usize, VecDeque<Vec<u8>>>,
     scanners: BTreeMap<usize, Vec<u8>>,
     down: Vec<usize>,
+    /// Connections that said ASKING: their next command is let in.
+    asking: BTreeSet<usize>,
     most_in_flight: usize,
     rows_seen: BTreeMap<Vec<u8>, u64>,
     events: Vec<LaneEvent>,
@@ -133,12 +151,14 @@ impl Simulation {
         }
         pipeline.start(0);
         Self {
+            known_links: pipeline.links(),
             pipeline,
             now: 0,
             server: Server::default(),
             in_flight: BTreeMap::new(),
             scanners: BTreeMap::new(),
             down: Vec::new(),
+            asking: BTreeSet::new(),
             most_in_flight: 0,
             rows_seen: BTreeMap::new(),
             events: Vec::new(),
@@ -161,11 +181,16 @@ impl Simulation {
             }
         }
         self.events.extend(self.pipeline.take_events());
-        let flying = self.in_flight.values().map(VecDeque::len).sum();
+        // ASKING goes before a command and needs no slot of its own.
+        let commands = self.in_flight.values().flatten().filter(|c| !c.ends_with(b"ASKING\r\n"));
+        let flying = commands.count();
         self.most_in_flight = self.most_in_flight.max(flying);
     }
 
     fn step(&mut self, advance: u64) {
+        // A node that joined gets its connections.
+        self.down.extend(self.known_links..self.pipeline.links());
+        self.known_links = self.pipeline.links();
         for link in std::mem::take(&mut self.down) {
             self.pipeline.link_up(link, self.now);
         }
@@ -183,9 +208,20 @@ impl Simulation {
         }
         let link = busy[pick % busy.len()];
         let command = self.in_flight.get_mut(&link).unwrap().pop_front().unwrap();
+        if command.ends_with(b"ASKING\r\n") && !matches!(answer, Answer::Drop) {
+            assert!(self.asking.insert(link), "ASKING is for one command");
+            assert!(!self.in_flight[&link].is_empty(), "ASKING and its command go out together");
+            self.pipeline.reply(link, b"+OK\r\n", self.now).unwrap();
+            self.collect();
+            return;
+        }
+        self.server.asked += u64::from(self.asking.remove(&link) && !matches!(answer, Answer::Drop));
+        let search = command.windows(9).any(|w| w == b"FT.SEARCH");
         let reply: Vec<u8> = match answer {
             Answer::Drop => {
-                self.server.cut += 1 + u64::try_from(self.in_flight[&link].len()).unwrap();
+                let is_load = |c: &&Vec<u8>| !c.ends_with(b"ASKING\r\n");
+                let cut = [&command].into_iter().chain(&self.in_flight[&link]).filter(is_load).count();
+                self.server.cut += u64::try_from(cut).unwrap();
                 self.in_flight.remove(&link);
                 self.scanners.remove(&link);
                 self.pipeline.link_down(link, self.now);
@@ -193,9 +229,16 @@ impl Simulation {
                 self.collect();
                 return;
             }
-            Answer::Moved if !command.windows(9).any(|w| w == b"FT.SEARCH") => {
+            Answer::Moved | Answer::MovedAway | Answer::Ask if !search => {
                 self.server.rejected += 1;
-                b"-MOVED 5 h:7000\r\n".to_vec()
+                match answer {
+                    Answer::Moved => b"-MOVED 5 h:7000\r\n".to_vec(),
+                    Answer::MovedAway => b"-MOVED 5 stranger:7777\r\n".to_vec(),
+                    _ => {
+                        self.server.asks += 1;
+                        b"-ASK 5 h:7000\r\n".to_vec()
+                    }
+                }
             }
             Answer::Error(text) => {
                 let rejected = text.starts_with("-OOM") || text.starts_with("-TRYAGAIN");
@@ -206,7 +249,7 @@ impl Simulation {
                 }
                 text.as_bytes().to_vec()
             }
-            Answer::Well | Answer::Moved => {
+            Answer::Well | Answer::Moved | Answer::MovedAway | Answer::Ask => {
                 self.server.calls += 1;
                 if let Frame::Array(args) = Frame::parse(&command).unwrap()
                     && args[0] == Frame::Bulk(b"HSET")
@@ -236,14 +279,29 @@ impl Simulation {
         panic!("the phase never ended: {:?}", self.pipeline.load());
     }
 
-    /// Sums of all cells by operation.
-    fn cells(&mut self) -> BTreeMap<&'static str, Cell> {
-        let mut sums: BTreeMap<&'static str, Cell> = BTreeMap::new();
+    /// Sums of all cells by window and operation.
+    fn windows(&mut self) -> Windows {
+        let mut sums = Windows::new();
         for (key, cell) in self.pipeline.recorder().take(u64::MAX / 2, true).cells {
-            sums.entry(key.operation).or_default().merge(&cell);
+            sums.entry((key.window, key.operation)).or_default().merge(&cell);
         }
         sums
     }
+
+    /// Sums of all cells by operation.
+    fn cells(&mut self) -> BTreeMap<&'static str, Cell> {
+        by_operation(self.windows())
+    }
+}
+
+type Windows = BTreeMap<(Window, &'static str), Cell>;
+
+fn by_operation(windows: Windows) -> BTreeMap<&'static str, Cell> {
+    let mut sums: BTreeMap<&'static str, Cell> = BTreeMap::new();
+    for ((_, operation), cell) in windows {
+        sums.entry(operation).or_default().merge(&cell);
+    }
+    sums
 }
 
 #[derive(Clone, Debug)]
@@ -285,6 +343,7 @@ fn check_accounting(simulation: &Simulation, cell: &Cell) -> Result<(), TestCase
         unanswered,
         "attempts without a reply, and no others, are unknown"
     );
+    prop_assert!(server.asked <= server.asks, "ASKING is said only after ASK");
     Ok(())
 }
 
@@ -298,16 +357,25 @@ proptest! {
         rate in 10f64..400.0,
         connections in 1u32..5,
         timeout_ms in 5u64..2000,
+        warm_up_ms in prop_oneof![Just(0u64), 1u64..1500],
         moves in moves(),
     ) {
-        let mut simulation =
-            Simulation::new(open_queries(nodes, fan_out, rate, connections, timeout_ms * MS));
+        let mut phase = open_queries(nodes, fan_out, rate, connections, timeout_ms * MS);
+        Arc::get_mut(&mut phase).unwrap().order.warm_up_ns = warm_up_ms * MS;
+        let schedule = Schedule::of_order(&phase.order).unwrap();
+        let mut simulation = Simulation::new(phase);
         play(&mut simulation, &moves);
         let totals = simulation.pipeline.totals();
-        let cells = simulation.cells();
+        let windows = simulation.windows();
+        let due = |window| windows.get(&(window, "knn")).map_or(0, |cell| cell.due);
+        let in_warm_up = schedule.due_in(&ShareSet::for_lane(0, 1), 0, warm_up_ms * MS);
+        prop_assert_eq!(due(Window::WarmUp), in_warm_up, "what is due in the warm-up is counted there");
+        for cell in windows.iter().filter(|((_, operation), _)| *operation == "knn").map(|(_, cell)| cell) {
+            prop_assert_eq!(cell.ended(), cell.due, "a request ends in the window in which it was due");
+        }
+        let cells = by_operation(windows);
         let knn = cells.get("knn").cloned().unwrap_or_default();
-        // 1 s at a constant rate: the n-th request is due at n / rate.
-        prop_assert_eq!(knn.due, vst_common::count::from_f64(rate.ceil()));
+        prop_assert_eq!(Some(knn.due), schedule.count());
         prop_assert_eq!(knn.ended(), knn.due);
         prop_assert_eq!((totals.due, totals.sent + knn.unsent), (knn.due, knn.due));
         prop_assert_eq!(totals.ok, knn.ok);
