@@ -106,7 +106,9 @@ pub enum Error {
         source: object_store::Error,
     },
     /// The store did not answer.
-    #[error("{url} gave nothing within {limit:?}, {attempts} times: check the store, or raise VST_READ_LIMIT")]
+    #[error(
+        "{url} gave nothing within {limit:?}, {attempts} times: check the store, or raise VST_READ_LIMIT"
+    )]
     Stalled {
         /// What was to be read.
         url: String,
@@ -412,7 +414,10 @@ impl DatasetView {
 
     fn of_parts(url: &Url, mut parts: Vec<Part>, faults: ReadFaults) -> Result<Self, Error> {
         let Some(first) = parts.first() else {
-            return Err(Error::Reference { reference: url.to_string(), reason: String::from("it names no object") });
+            return Err(Error::Reference {
+                reference: url.to_string(),
+                reason: String::from("it names no object"),
+            });
         };
         let (format, dims, element) = (first.format, first.dims, first.element);
         let (metric, first_url) = (first.metric.clone(), first.object.url.clone());
@@ -421,7 +426,12 @@ impl DatasetView {
             if (part.dims, part.element) != (dims, element) {
                 let (found, expected) =
                     (format!("{} dimensions of {}", part.dims, part.element), format!("{dims} of {element}"));
-                return Err(Error::Shards { url: part.object.url.clone(), found, first: first_url, expected });
+                return Err(Error::Shards {
+                    url: part.object.url.clone(),
+                    found,
+                    first: first_url,
+                    expected,
+                });
             }
             part.first_row = rows;
             rows = rows.saturating_add(part.object.rows);
@@ -433,7 +443,8 @@ impl DatasetView {
             _ => None,
         };
         let url = location::shown(url);
-        let manifest = DatasetManifest { url, format, rows, dims, element, size_bytes, etag, metric, objects };
+        let manifest =
+            DatasetManifest { url, format, rows, dims, element, size_bytes, etag, metric, objects };
         Ok(Self { manifest: Arc::new(manifest), parts: parts.into(), faults })
     }
 

@@ -9,3 +9,4 @@ pub mod command;
 pub mod etcd;
 pub mod layers;
 pub mod run;
+pub mod stores;

@@ -10,5 +10,6 @@ mod real {
     mod registry;
     mod signals;
     mod stall;
+    mod stores;
     mod target;
 }

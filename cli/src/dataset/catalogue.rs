@@ -1,6 +1,6 @@
 //! Public data sets that vector search is measured with, and where their publishers keep them.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 use serde::Serialize;
 use vst_common::count;
 use vst_common::exit::Exit;
@@ -86,7 +86,10 @@ pub(super) const ENTRIES: &[Entry] = &[
         metric: "l2",
         gigabytes: 0.2,
         licence: "MIT",
-        files: &[File { role: ALL_IN_ONE, url: "http://ann-benchmarks.com/fashion-mnist-784-euclidean.hdf5" }],
+        files: &[File {
+            role: ALL_IN_ONE,
+            url: "http://ann-benchmarks.com/fashion-mnist-784-euclidean.hdf5",
+        }],
     },
     Entry {
         name: "cohere-1m",
@@ -126,8 +129,14 @@ pub(super) const ENTRIES: &[Entry] = &[
         licence: "CC0 1.0",
         files: &[
             file!("base", "https://dl.fbaipublicfiles.com/billion-scale-ann-benchmarks/bigann/base.1B.u8bin"),
-            file!("queries", "https://dl.fbaipublicfiles.com/billion-scale-ann-benchmarks/bigann/query.public.10K.u8bin"),
-            file!("truth", "https://dl.fbaipublicfiles.com/billion-scale-ann-benchmarks/bigann/GT.public.1B.ibin"),
+            file!(
+                "queries",
+                "https://dl.fbaipublicfiles.com/billion-scale-ann-benchmarks/bigann/query.public.10K.u8bin"
+            ),
+            file!(
+                "truth",
+                "https://dl.fbaipublicfiles.com/billion-scale-ann-benchmarks/bigann/GT.public.1B.ibin"
+            ),
         ],
     },
     Entry {
@@ -140,8 +149,14 @@ pub(super) const ENTRIES: &[Entry] = &[
         licence: "CC BY 4.0",
         files: &[
             file!("base", "https://storage.yandexcloud.net/yandex-research/ann-datasets/DEEP/base.1B.fbin"),
-            file!("queries", "https://storage.yandexcloud.net/yandex-research/ann-datasets/DEEP/query.public.10K.fbin"),
-            file!("truth", "https://storage.yandexcloud.net/yandex-research/ann-datasets/deep_new_groundtruth.public.10K.bin"),
+            file!(
+                "queries",
+                "https://storage.yandexcloud.net/yandex-research/ann-datasets/DEEP/query.public.10K.fbin"
+            ),
+            file!(
+                "truth",
+                "https://storage.yandexcloud.net/yandex-research/ann-datasets/deep_new_groundtruth.public.10K.bin"
+            ),
         ],
     },
     Entry {
@@ -153,9 +168,15 @@ pub(super) const ENTRIES: &[Entry] = &[
         gigabytes: 140.2,
         licence: "O-UDA 1.0",
         files: &[
-            file!("base", "https://comp21storage.z5.web.core.windows.net/comp21/spacev1b/spacev1b_base.i8bin"),
+            file!(
+                "base",
+                "https://comp21storage.z5.web.core.windows.net/comp21/spacev1b/spacev1b_base.i8bin"
+            ),
             file!("queries", "https://comp21storage.z5.web.core.windows.net/comp21/spacev1b/query.i8bin"),
-            file!("truth", "https://comp21storage.z5.web.core.windows.net/comp21/spacev1b/public_query_gt100.bin"),
+            file!(
+                "truth",
+                "https://comp21storage.z5.web.core.windows.net/comp21/spacev1b/public_query_gt100.bin"
+            ),
         ],
     },
 ];
@@ -171,7 +192,7 @@ pub(super) fn list(json: bool) -> Result<Exit, Failure> {
         return Ok(Exit::Valid);
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(["name", "rows", "dims", "type", "metric", "GB", "licence", "where"]);
     for entry in ENTRIES {
         let place = entry.files.first().map_or("", |file| file.url);
@@ -186,8 +207,9 @@ pub(super) fn list(json: bool) -> Result<Exit, Failure> {
             place.to_owned(),
         ]);
     }
-    for column in [1, 2, 5] {
-        if let Some(column) = table.column_mut(column) {
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if matches!(i, 1 | 2 | 5) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

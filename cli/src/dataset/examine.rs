@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use serde_json::{Value, json};
 use vst_common::count;
-use vst_common::dataset::{DatasetManifest, DatasetView, Element, Rows, Survey, open_truth};
+use vst_common::dataset::{DatasetManifest, DatasetView, Rows, Survey, open_truth};
 use vst_common::exit::Exit;
 use vst_common::ground_truth::{GroundTruth, distance};
 use vst_common::ranges::{Cut, RowRange};
@@ -172,7 +172,8 @@ pub(super) async fn validate(asked: &Validate) -> Result<Exit, Failure> {
 fn judge(what: &str, survey: &Survey, metric: Metric, findings: &mut Vec<String>) {
     if survey.not_finite > 0 {
         let rows = named(&survey.not_finite_rows);
-        findings.push(format!("{what}: {} rows hold NaN or infinity, the first are {rows}", survey.not_finite));
+        findings
+            .push(format!("{what}: {} rows hold NaN or infinity, the first are {rows}", survey.not_finite));
     }
     if survey.zero > 0 && metric == Metric::Cosine {
         let rows = named(&survey.zero_rows);
@@ -218,7 +219,8 @@ impl Sampled {
         {
             *listed = distance;
         }
-        if self.nearest.len() == self.ids.len() && self.nearest.last().is_some_and(|last| last.0 <= distance) {
+        if self.nearest.len() == self.ids.len() && self.nearest.last().is_some_and(|last| last.0 <= distance)
+        {
             return;
         }
         let at = self.nearest.partition_point(|found| found.0 <= distance);
@@ -261,6 +263,8 @@ async fn sampled(truth: &GroundTruth, queries: &DatasetView, wanted: u32) -> Res
 
 #[cfg(test)]
 mod tests {
+    use vst_common::dataset::Element;
+
     use super::*;
 
     #[test]

@@ -61,14 +61,18 @@ pub(super) async fn download(asked: &Download) -> Result<Exit, Failure> {
         let faults = faults.map_err(|e| refuse(&e))?;
         let sum = sum_of(&part).await?;
         if let Some(wanted) = asked.sha256.as_deref().filter(|wanted| !wanted.eq_ignore_ascii_case(&sum)) {
-            let message = format!("{} has the SHA-256 {sum}, not {wanted}: it was left aside", part.display());
+            let message =
+                format!("{} has the SHA-256 {sum}, not {wanted}: it was left aside", part.display());
             return Err(Failure::new(Exit::Scenario, message));
         }
         std::fs::rename(&part, &path)?;
         let bytes = std::fs::metadata(&path)?.len();
         let (path, repeated) = (path.display().to_string(), faults.total());
         if !asked.json {
-            output::result(&format!("{path}  {} bytes  sha256 {sum}  {repeated} requests repeated", grouped(bytes)))?;
+            output::result(&format!(
+                "{path}  {} bytes  sha256 {sum}  {repeated} requests repeated",
+                grouped(bytes)
+            ))?;
         }
         done.push(json!({"path": path, "bytes": bytes, "sha256": sum, "repeated_requests": repeated}));
     }
@@ -111,7 +115,10 @@ pub(super) async fn convert(asked: &Convert) -> Result<Exit, Failure> {
     let view = DatasetView::open_url(&from).await.map_err(|e| refuse(&e))?;
     let has = view.manifest().rows;
     if let Some(wanted) = asked.rows.filter(|wanted| *wanted == 0 || *wanted > has) {
-        return Err(Failure::new(Exit::Usage, format!("--rows {wanted}: {} has {has} rows", view.manifest().url)));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("--rows {wanted}: {} has {has} rows", view.manifest().url),
+        ));
     }
     write(&view, asked.rows.unwrap_or(has), &to, asked.json).await
 }

@@ -38,17 +38,8 @@ pub enum Element {
 
 impl Element {
     /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::F32,
-        Self::F16,
-        Self::F64,
-        Self::U8,
-        Self::I8,
-        Self::I32,
-        Self::U32,
-        Self::I64,
-        Self::U64,
-    ];
+    pub const ALL: [Self; 9] =
+        [Self::F32, Self::F16, Self::F64, Self::U8, Self::I8, Self::I32, Self::U32, Self::I64, Self::U64];
 
     /// Bytes of one coordinate.
     #[must_use]
@@ -168,12 +159,18 @@ pub(super) fn put_f32(number: f64, out: &mut Vec<u8>) {
     out.extend_from_slice(&narrow(number).to_le_bytes());
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "rounds to the nearest 32-bit float, which is what the index holds")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounds to the nearest 32-bit float, which is what the index holds"
+)]
 fn narrow(number: f64) -> f32 {
     number as f32
 }
 
-#[expect(clippy::cast_precision_loss, reason = "an integer past 2^53 as a coordinate has no exact float either way")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "an integer past 2^53 as a coordinate has no exact float either way"
+)]
 fn whole(number: i64) -> f32 {
     narrow(number as f64)
 }

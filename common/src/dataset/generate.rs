@@ -14,7 +14,8 @@ use crate::ranges::RowRange;
 use crate::seed::Draw;
 
 pub(super) const SCHEME: &str = "generate";
-const EXAMPLE: &str = "generate:clustered?rows=1000000&dims=128&seed=1&element=f32&clusters=1000&spread=0.1&queries=1000";
+const EXAMPLE: &str =
+    "generate:clustered?rows=1000000&dims=128&seed=1&element=f32&clusters=1000&spread=0.1&queries=1000";
 /// Streams of [`Draw`]: rows, queries, the cluster of each, and the centres.
 const ROWS: u32 = 0;
 const QUERIES: u32 = 1;
@@ -181,11 +182,15 @@ fn parse(url: &Url) -> Result<Generator, String> {
         asks_queries,
     };
     for (key, value) in url.query_pairs() {
-        let whole = || value.replace('_', "").parse::<u64>().map_err(|_| format!("`{key}={value}` is no whole number"));
+        let whole = || {
+            value.replace('_', "").parse::<u64>().map_err(|_| format!("`{key}={value}` is no whole number"))
+        };
         match key.as_ref() {
             "rows" => made.rows = whole()?,
             "queries" => made.queries = whole()?,
-            "dims" => made.dims = u32::try_from(whole()?).map_err(|_| format!("`dims={value}` is too much"))?,
+            "dims" => {
+                made.dims = u32::try_from(whole()?).map_err(|_| format!("`dims={value}` is too much"))?
+            }
             "seed" => made.seed = whole()?,
             "clusters" => made.clusters = whole()?.max(1),
             "spread" => {
@@ -200,7 +205,11 @@ fn parse(url: &Url) -> Result<Generator, String> {
                     _ => return Err(format!("`element={value}` is not f32, u8 or i8")),
                 }
             }
-            _ => return Err(format!("`{key}` is not one of rows, dims, seed, element, clusters, spread, queries")),
+            _ => {
+                return Err(format!(
+                    "`{key}` is not one of rows, dims, seed, element, clusters, spread, queries"
+                ));
+            }
         }
     }
     if made.rows == 0 || made.dims == 0 || made.count() == 0 {

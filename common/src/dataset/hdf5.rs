@@ -53,7 +53,11 @@ impl Hdf5Rows {
         let (rows, dims) = match dataset.shape() {
             [rows, dims] => (*rows, u32::try_from(*dims).unwrap_or(u32::MAX)),
             shape => {
-                return Err(refused(format!("`{}` has {} dimensions of storage, two are wanted", dataset.name(), shape.len())));
+                return Err(refused(format!(
+                    "`{}` has {} dimensions of storage, two are wanted",
+                    dataset.name(),
+                    shape.len()
+                )));
             }
         };
         let element = element(dataset.dtype())

@@ -95,7 +95,8 @@ impl Part {
                 let data = beside(store, &path, url, options, faults).await?;
                 let yaml = blob.head(blob.size()).await?;
                 let described = valkey_bench::describe(&String::from_utf8_lossy(&yaml), section);
-                let header = described.map_err(|reason| Error::Layout { url: object.url.clone(), format, reason })?;
+                let header =
+                    described.map_err(|reason| Error::Layout { url: object.url.clone(), format, reason })?;
                 object.size_bytes = object.size_bytes.saturating_add(data.size());
                 let shape = (header.rows, header.dims, header.element);
                 within(&data, format, &header)?;

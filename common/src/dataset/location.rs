@@ -61,8 +61,7 @@ fn split_section(reference: &str) -> (&str, Option<&str>) {
 }
 
 fn check_scheme(url: &Url) -> Result<(), Error> {
-    let refused =
-        |reason: &str| Error::Reference { reference: shown(url), reason: reason.to_owned() };
+    let refused = |reason: &str| Error::Reference { reference: shown(url), reason: reason.to_owned() };
     match url.scheme() {
         "file" => local_path(url).map(|_| ()),
         generate::SCHEME => Ok(()),
@@ -107,7 +106,8 @@ fn store_of(url: &Url) -> Result<Arc<dyn ObjectStore>, Error> {
     check_scheme(url)?;
     let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let failed = |source| failed(&shown(url), source);
-    let plain = |variables: &[&str]| variables.iter().any(|name| env(name).is_some_and(|v| v.starts_with("http://")));
+    let plain =
+        |variables: &[&str]| variables.iter().any(|name| env(name).is_some_and(|v| v.starts_with("http://")));
     Ok(match url.scheme() {
         "file" => Arc::new(LocalFileSystem::new()),
         "s3" | "s3a" => {
@@ -179,7 +179,9 @@ pub(super) fn failed(url: &str, source: object_store::Error) -> Error {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket"
             }
             "gs" => "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public bucket",
-            "http" | "https" => "the server wants a login, which vst does not send: use a store or a signed URL",
+            "http" | "https" => {
+                "the server wants a login, which vst does not send: use a store or a signed URL"
+            }
             _ => "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
         };
         return Error::Credentials { url, fix, source };

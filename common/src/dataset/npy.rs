@@ -59,7 +59,8 @@ fn parse(text: &str) -> Result<(u64, u32, Element), String> {
     if value(text, "fortran_order").is_none_or(|v| !v.starts_with("False")) {
         return Err(String::from("it is in Fortran order: save it with numpy.ascontiguousarray"));
     }
-    let shape = value(text, "shape").and_then(|v| v.strip_prefix('(')?.split_once(')')).map(|(inner, _)| inner);
+    let shape =
+        value(text, "shape").and_then(|v| v.strip_prefix('(')?.split_once(')')).map(|(inner, _)| inner);
     let shape = shape.ok_or("its header has no `shape`")?;
     let lengths: Option<Vec<u64>> =
         shape.split(',').map(str::trim).filter(|n| !n.is_empty()).map(|n| n.parse().ok()).collect();

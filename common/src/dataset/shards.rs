@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use object_store::path::Path;
 use object_store::ObjectStore;
+use object_store::path::Path;
 
 use super::Error;
 

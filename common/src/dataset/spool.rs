@@ -14,9 +14,9 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::Error;
 use super::blob::Blob;
 use super::format::Packing;
-use super::Error;
 use crate::count;
 use crate::ranges::{Cut, RowRange};
 
@@ -55,7 +55,8 @@ pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Where the copies of an object lie.
 fn place(folder: &Path, blob: &Blob, kind: &str) -> PathBuf {
-    let name: String = blob.url().rsplit('/').next().unwrap_or_default().chars().filter(|c| *c != '#').take(80).collect();
+    let name: String =
+        blob.url().rsplit('/').next().unwrap_or_default().chars().filter(|c| *c != '#').take(80).collect();
     // Equal sums of different URLs are told apart by the origin that lies beside the copy.
     let sum = crc32fast::hash(blob.url().as_bytes());
     folder.join(format!("{sum:08x}-{kind}-{name}"))
@@ -131,13 +132,19 @@ fn local(path: &Path, source: std::io::Error) -> Error {
 
 /// Copies an object to a file, several ranges at once; goes on where an earlier call ended, if the object is still
 /// the same.
-pub(super) async fn download(blob: &Blob, path: &Path, connections: usize, progress: &Progress) -> Result<(), Error> {
+pub(super) async fn download(
+    blob: &Blob,
+    path: &Path,
+    connections: usize,
+    progress: &Progress,
+) -> Result<(), Error> {
     let failed = |source| local(path, source);
     let state = beside(path, ".parts");
     let origin = Origin::of(blob);
     let cut = Cut::new(RowRange { start: 0, end: blob.size() }, PART_BYTES);
     let earlier = std::fs::read(&state).ok().and_then(|text| serde_json::from_slice::<Done>(&text).ok());
-    let earlier = earlier.filter(|done| path.is_file() && done.origin == origin && done.part_bytes == PART_BYTES);
+    let earlier =
+        earlier.filter(|done| path.is_file() && done.origin == origin && done.part_bytes == PART_BYTES);
     let mut done = earlier.unwrap_or(Done { origin, part_bytes: PART_BYTES, parts: Vec::new() });
     let options = OpenOptions::new().create(true).write(true).truncate(done.parts.is_empty()).open(path);
     let file = Arc::new(options.map_err(failed)?);

@@ -79,7 +79,11 @@ pub(super) async fn big_ann(blob: &Blob, element: Element) -> Result<Header, Err
     let head = blob.head(HEADER_BYTES).await?;
     let (words, _) = head.as_chunks::<4>();
     let [rows, dims, ..] = words else {
-        return Err(Error::NoHeader { url: blob.url().to_owned(), expected: HEADER_BYTES, found: blob.size() });
+        return Err(Error::NoHeader {
+            url: blob.url().to_owned(),
+            expected: HEADER_BYTES,
+            found: blob.size(),
+        });
     };
     let (rows, dims) = (u64::from(u32::from_le_bytes(*rows)), u32::from_le_bytes(*dims));
     Ok(Header { rows, dims, element, strided: Strided::packed(HEADER_BYTES, dims, element) })

@@ -67,9 +67,31 @@ impl Stored {
 }
 
 const KINDS: [&str; 25] = [
-    "fbin", "u8bin", "i8bin", "ibin", "fvecs", "bvecs", "ivecs", "truth", "npy1 f64", "npy2 f16", "npy1 u8",
-    "decdb f32", "decdb f16", "decdb queries", "decdb truth", "yaml", "yaml queries", "yaml truth", "vkv 0",
-    "vkv 1", "vkv 2", "parquet list", "parquet fixed", "fvecs.gz", "u8bin.zst",
+    "fbin",
+    "u8bin",
+    "i8bin",
+    "ibin",
+    "fvecs",
+    "bvecs",
+    "ivecs",
+    "truth",
+    "npy1 f64",
+    "npy2 f16",
+    "npy1 u8",
+    "decdb f32",
+    "decdb f16",
+    "decdb queries",
+    "decdb truth",
+    "yaml",
+    "yaml queries",
+    "yaml truth",
+    "vkv 0",
+    "vkv 1",
+    "vkv 2",
+    "parquet list",
+    "parquet fixed",
+    "fvecs.gz",
+    "u8bin.zst",
 ];
 
 fn element_of(kind: &str) -> Element {
@@ -100,13 +122,15 @@ fn write(kind: &str, rows: u64, dims: u32, element: Element, body: &[u8]) -> Sto
         "truth" => one("t.bin", [big_ann(), vec![1; body.len()]].concat()),
         "npy1 f64" | "npy1 u8" => {
             let descr = if element == Element::U8 { "|u1" } else { "<f8" };
-            let text = format!("{{\"descr\": \"{descr}\", \"fortran_order\": False, \"shape\": ({rows},{dims})}}\n");
+            let text =
+                format!("{{\"descr\": \"{descr}\", \"fortran_order\": False, \"shape\": ({rows},{dims})}}\n");
             let length = u16::try_from(text.len()).unwrap();
             let head = [b"\x93NUMPY\x01\x00", &length.to_le_bytes()[..], text.as_bytes()].concat();
             one("v.npy", [&head[..], body].concat())
         }
         "npy2 f16" => {
-            let text = format!("{{'shape': ({rows}, {dims}), 'fortran_order': False, 'descr': '<f2', }}   \n");
+            let text =
+                format!("{{'shape': ({rows}, {dims}), 'fortran_order': False, 'descr': '<f2', }}   \n");
             let length = u32::try_from(text.len()).unwrap();
             let head = [b"\x93NUMPY\x02\x00", &length.to_le_bytes()[..], text.as_bytes()].concat();
             one("v.npy", [&head[..], body].concat())
@@ -126,9 +150,8 @@ fn write(kind: &str, rows: u64, dims: u32, element: Element, body: &[u8]) -> Sto
             for (i, offset) in [(0, 296), (1, 304), (2, 312)] {
                 head[offset..offset + 8].copy_from_slice(&at(i).to_le_bytes());
             }
-            let packed: Vec<u8> = (0..rows)
-                .flat_map(|i| [row(i), &vec![0xEE; padded - row_bytes][..]].concat())
-                .collect();
+            let packed: Vec<u8> =
+                (0..rows).flat_map(|i| [row(i), &vec![0xEE; padded - row_bytes][..]].concat()).collect();
             let noise = vec![0x55; packed.len()];
             let section = kind.split(' ').next_back().unwrap();
             let (name, content) = match section {
@@ -180,7 +203,14 @@ fn write(kind: &str, rows: u64, dims: u32, element: Element, body: &[u8]) -> Sto
                 Element::I8 => 2,
                 _ => 3,
             };
-            let mut file = [b"VKV\x01", &rows.to_le_bytes()[..], &dims.to_le_bytes(), &[code, number], &7_u32.to_le_bytes()].concat();
+            let mut file = [
+                b"VKV\x01",
+                &rows.to_le_bytes()[..],
+                &dims.to_le_bytes(),
+                &[code, number],
+                &7_u32.to_le_bytes(),
+            ]
+            .concat();
             file.resize(64, 0);
             for (index, start) in (0..rows).step_by(7).enumerate() {
                 let end = rows.min(start + 7);
@@ -196,14 +226,21 @@ fn write(kind: &str, rows: u64, dims: u32, element: Element, body: &[u8]) -> Sto
                     1 => zstd::bulk::compress(&block, 1).unwrap(),
                     _ => lz4_flex::block::compress(&block),
                 };
-                for word in [u32::try_from(index).unwrap(), u32::try_from(end - start).unwrap(), u32::try_from(packed.len()).unwrap(), u32::try_from(block.len()).unwrap()] {
+                for word in [
+                    u32::try_from(index).unwrap(),
+                    u32::try_from(end - start).unwrap(),
+                    u32::try_from(packed.len()).unwrap(),
+                    u32::try_from(block.len()).unwrap(),
+                ] {
                     file.extend(word.to_le_bytes());
                 }
                 file.extend(packed);
             }
             one("v.vkv", file)
         }
-        "parquet list" | "parquet fixed" => one("v.parquet", parquet_file(rows, dims, body, kind == "parquet fixed")),
+        "parquet list" | "parquet fixed" => {
+            one("v.parquet", parquet_file(rows, dims, body, kind == "parquet fixed"))
+        }
         "fvecs.gz" => {
             // Two members, as a parallel packer writes them.
             let plain = vecs();
@@ -247,7 +284,8 @@ fn parquet_file(rows: u64, dims: u32, body: &[u8], fixed: bool) -> Vec<u8> {
         .set_write_batch_size(2)
         .build();
     let mut file = Vec::new();
-    let mut writer = ::parquet::arrow::ArrowWriter::try_new(&mut file, batch.schema(), Some(properties)).unwrap();
+    let mut writer =
+        ::parquet::arrow::ArrowWriter::try_new(&mut file, batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
     file
@@ -260,7 +298,8 @@ fn contents() -> impl Strategy<Value = (Stored, u64, u64)> {
         let size = count::index(u64::from(rows * dims) * element.bytes());
         let rows = u64::from(rows);
         let body = prop::collection::vec(any::<u8>(), size);
-        (body, 0..=rows, 0..=rows).prop_map(move |(body, a, b)| (write(kind, rows, dims, element, &body), a, b))
+        (body, 0..=rows, 0..=rows)
+            .prop_map(move |(body, a, b)| (write(kind, rows, dims, element, &body), a, b))
     })
 }
 
@@ -532,7 +571,8 @@ fn a_copy_is_made_anew_when_the_object_changes() {
         for value in [1, 2] {
             store.put(&path, file(1, 2, &[value; 2]).into()).await.unwrap();
             for _ in 0..2 {
-                let view = DatasetView::open_object(Arc::clone(&store), path.clone(), &url, &options).await.unwrap();
+                let view =
+                    DatasetView::open_object(Arc::clone(&store), path.clone(), &url, &options).await.unwrap();
                 let row = view.read(RowRange { start: 0, end: 1 }).await.unwrap();
                 assert_eq!(row.bytes.as_ref(), [value; 2]);
                 assert_eq!(view.manifest().url, "s3://bucket/v.u8bin");
@@ -633,8 +673,9 @@ fn references_become_absolute_urls() {
     assert_eq!(resolved("file:///abs/a.u8bin").unwrap(), "file:///abs/a.u8bin");
     assert_eq!(resolved("glove.hdf5#test").unwrap(), "file:///data/scenarios/glove.hdf5#test");
     assert_eq!(resolved("s3://bucket/a.u8bin").unwrap(), "s3://bucket/a.u8bin");
-    let messages = ["ftp://host/a.u8bin", "s3://user:secret@bucket/a.u8bin", "file://host/a.u8bin", "://", ""]
-        .map(|bad| resolved(bad).unwrap_err().to_string());
+    let messages =
+        ["ftp://host/a.u8bin", "s3://user:secret@bucket/a.u8bin", "file://host/a.u8bin", "://", ""]
+            .map(|bad| resolved(bad).unwrap_err().to_string());
     insta::assert_snapshot!(messages.join("\n"), @"
     `ftp://host/a.u8bin` has the scheme `ftp`: known are a plain path and file://, s3://, gs://, az://, http://, https:// and generate:
     `s3://bucket/a.u8bin` is neither a path nor a URL that names a file: credentials do not belong in a URL: give them in the environment
@@ -653,4 +694,28 @@ fn resolved_urls_open_whatever_the_name() {
     }
     let missing = block_on(open(resolve("missing.u8bin", folder.path()).unwrap()));
     assert!(matches!(missing, Err(Error::NotFound { .. })));
+}
+
+/// A billion rows cost as little to open as ten, and a range of them as much as it has bytes.
+#[test]
+fn a_billion_rows_are_opened_and_read_at_random() {
+    const ROWS: u32 = 1_000_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("base.u8bin")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[ROWS.to_le_bytes(), 128_u32.to_le_bytes()].concat(), 0)
+        .unwrap();
+    file.set_len(8 + 128 * u64::from(ROWS)).unwrap();
+    let marked: Vec<u64> = (0..50).map(|n| crate::seed::Draw::new(7, 0, n).below(u64::from(ROWS))).collect();
+    for row in &marked {
+        std::os::unix::fs::FileExt::write_all_at(&file, &row.to_le_bytes(), 8 + row * 128).unwrap();
+    }
+    let begun = crate::clock::mono_ns();
+    let view = block_on(open_all("base.u8bin", folder.path())).unwrap();
+    assert!(crate::clock::mono_ns() - begun < crate::clock::SECOND_NS, "opening reads the header only");
+    assert_eq!((view.manifest().rows, view.manifest().dims), (u64::from(ROWS), 128));
+    for row in marked {
+        let start = row.saturating_sub(3);
+        let rows = block_on(view.read(RowRange { start, end: row + 1 })).unwrap();
+        assert_eq!(rows.stored(count::index(row - start))[..8], row.to_le_bytes());
+    }
 }

@@ -41,7 +41,8 @@ async fn lists(view: &DatasetView) -> Result<GroundTruth, Error> {
     if !manifest.element.is_integer() {
         return Err(wrong(format!("it holds {}, neighbours are row numbers", manifest.element)));
     }
-    let queries = u32::try_from(manifest.rows).map_err(|_| wrong(format!("{} lists are too many", manifest.rows)))?;
+    let queries =
+        u32::try_from(manifest.rows).map_err(|_| wrong(format!("{} lists are too many", manifest.rows)))?;
     let mut ids = Vec::with_capacity(count::index(manifest.rows.saturating_mul(u64::from(manifest.dims))));
     for start in (0..manifest.rows).step_by(count::index(LISTS)) {
         let end = start.saturating_add(LISTS).min(manifest.rows);

@@ -43,13 +43,21 @@ pub(super) async fn open(blob: &Blob, section: Option<&str>) -> Result<Option<He
         return Ok(None);
     }
     if head.len() < 320 {
-        return Err(Error::NoHeader { url: blob.url().to_owned(), expected: HEADER_BYTES, found: blob.size() });
+        return Err(Error::NoHeader {
+            url: blob.url().to_owned(),
+            expected: HEADER_BYTES,
+            found: blob.size(),
+        });
     }
-    let refused = |reason: String| Error::Layout { url: blob.url().to_owned(), format: Format::ValkeyBench, reason };
+    let refused =
+        |reason: String| Error::Layout { url: blob.url().to_owned(), format: Format::ValkeyBench, reason };
     let header = parse(&head, section).map_err(&refused)?;
     if header.strided.end(header.rows) > blob.size() {
         let end = header.strided.end(header.rows);
-        return Err(refused(format!("its section ends at byte {end}, the file has {}: it is truncated", blob.size())));
+        return Err(refused(format!(
+            "its section ends at byte {end}, the file has {}: it is truncated",
+            blob.size()
+        )));
     }
     Ok(Some(header))
 }
@@ -210,11 +218,22 @@ pub(super) fn describe(yaml: &str, section: Option<&str>) -> Result<Header, Stri
     }
     let (vector, lead) = vector.ok_or("none of its fields is a vector")?;
     let (dims, element) = (vector.dimensions.unwrap_or(0), vector.element()?);
-    let strided = |offset, stride, lead| Strided { offset, stride, lead, payload: vector_bytes(dims, element), says_dims: None };
+    let strided = |offset, stride, lead| Strided {
+        offset,
+        stride,
+        lead,
+        payload: vector_bytes(dims, element),
+        says_dims: None,
+    };
     let mut offset = 0;
     let wanted = Section::of(section)?;
     if wanted == Section::Vectors {
-        return Ok(Header { rows: records.count, dims, element, strided: strided(offset, record_bytes, lead) });
+        return Ok(Header {
+            rows: records.count,
+            dims,
+            element,
+            strided: strided(offset, record_bytes, lead),
+        });
     }
     offset = records.count.saturating_mul(record_bytes);
     if keys.present {

@@ -105,9 +105,12 @@ impl VkvRows {
         loop {
             let (offset, first_row) = match known.blocks.last() {
                 Some(last) if row < last.first_row + last.rows => {
-                    let number = known.blocks.partition_point(|block| block.first_row <= row).saturating_sub(1);
+                    let number =
+                        known.blocks.partition_point(|block| block.first_row <= row).saturating_sub(1);
                     let block = known.blocks.get(number).copied();
-                    return block.map(|b| (number, b)).ok_or_else(|| refused(&self.blob, String::from("it has no blocks")));
+                    return block
+                        .map(|b| (number, b))
+                        .ok_or_else(|| refused(&self.blob, String::from("it has no blocks")));
                 }
                 Some(last) => (last.offset.saturating_add(last.packed_bytes), last.first_row + last.rows),
                 None => (HEADER_BYTES, 0),
@@ -145,7 +148,8 @@ impl VkvRows {
         }
         let stored = self.blob.read(block.offset..block.offset + block.packed_bytes).await?;
         let (packed, vector_bytes) = (self.packed, count::index(u64::from(self.dims) * self.element.bytes()));
-        let unpacked = tokio::task::spawn_blocking(move || unpack(packed, &stored, block, vector_bytes)).await;
+        let unpacked =
+            tokio::task::spawn_blocking(move || unpack(packed, &stored, block, vector_bytes)).await;
         let vectors = match unpacked {
             Ok(Ok(vectors)) => vectors,
             Ok(Err(reason)) => return Err(refused(&self.blob, format!("block {number} {reason}"))),

@@ -40,7 +40,10 @@ enum Out {
 
 impl std::fmt::Debug for DatasetWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DatasetWriter").field("url", &self.url).field("written", &self.written).finish_non_exhaustive()
+        f.debug_struct("DatasetWriter")
+            .field("url", &self.url)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,15 +54,20 @@ impl DatasetWriter {
     /// When the name tells no format that can be written, or the store refuses.
     pub async fn create(url: &Url, rows: u64, dims: u32, element: Element) -> Result<Self, Error> {
         let shown = location::shown(url);
-        let format = Format::of_name(url.path()).ok_or_else(|| Error::UnknownFormat { url: shown.clone() })?;
+        let format =
+            Format::of_name(url.path()).ok_or_else(|| Error::UnknownFormat { url: shown.clone() })?;
         let cannot = |reason: &str| Error::Layout { url: shown.clone(), format, reason: reason.to_owned() };
         if url.path().ends_with(".gz") || url.path().ends_with(".zst") {
             return Err(cannot("compressed files are read, not written: leave out the last extension"));
         }
         let element = match format {
-            Format::Fbin | Format::U8bin | Format::I8bin | Format::Ibin | Format::Fvecs | Format::Bvecs | Format::Ivecs => {
-                format.element().unwrap_or(element)
-            }
+            Format::Fbin
+            | Format::U8bin
+            | Format::I8bin
+            | Format::Ibin
+            | Format::Fvecs
+            | Format::Bvecs
+            | Format::Ivecs => format.element().unwrap_or(element),
             Format::Npy => element,
             Format::Parquet => Element::F32,
             _ => {
@@ -70,11 +78,19 @@ impl DatasetWriter {
         };
         let (store, path) = super::open_store(url)?;
         let out = BufWriter::with_capacity(store, path, BUFFER_BYTES);
-        let mut writer =
-            Self { url: shown.clone(), format, element, dims, expected: rows, written: 0, out: Out::Plain(out) };
+        let mut writer = Self {
+            url: shown.clone(),
+            format,
+            element,
+            dims,
+            expected: rows,
+            written: 0,
+            out: Out::Plain(out),
+        };
         let head = match format {
             Format::Fbin | Format::U8bin | Format::I8bin | Format::Ibin => {
-                let rows = u32::try_from(rows).map_err(|_| cannot("its header counts to 4,294,967,295 rows"))?;
+                let rows =
+                    u32::try_from(rows).map_err(|_| cannot("its header counts to 4,294,967,295 rows"))?;
                 [rows.to_le_bytes(), dims.to_le_bytes()].concat()
             }
             Format::Npy => npy::header(rows, dims, element),
@@ -138,7 +154,8 @@ impl DatasetWriter {
                     let number = *number;
                     if !push(self.element, number, &mut packed) {
                         let at = first + count::len(i);
-                        let reason = format!("row {at} holds {number}, which is no {}: write .fbin", self.element);
+                        let reason =
+                            format!("row {at} holds {number}, which is no {}: write .fbin", self.element);
                         return Err(Error::Layout { url: self.url.clone(), format: self.format, reason });
                     }
                 }
@@ -158,7 +175,8 @@ impl DatasetWriter {
 
     async fn write_parquet(&mut self, first: u64, rows: &Rows) -> Result<(), Error> {
         let Out::Parquet(writer, schema) = &mut self.out else { return Ok(()) };
-        let failed = |reason: String| Error::Layout { url: self.url.clone(), format: Format::Parquet, reason };
+        let failed =
+            |reason: String| Error::Layout { url: self.url.clone(), format: Format::Parquet, reason };
         let numbers: Float32Array = rows.iter().flatten().collect::<Vec<f32>>().into();
         let length = i32::try_from(self.dims).unwrap_or(i32::MAX);
         let item = Arc::new(Field::new("item", DataType::Float32, false));
@@ -166,7 +184,8 @@ impl DatasetWriter {
         let lists: ArrayRef = Arc::new(lists.map_err(|e| failed(e.to_string()))?);
         let ids = (first..first.saturating_add(count::len(rows.len()))).map(count::to_i64);
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
-        let batch = RecordBatch::try_new(Arc::clone(schema), vec![ids, lists]).map_err(|e| failed(e.to_string()))?;
+        let batch =
+            RecordBatch::try_new(Arc::clone(schema), vec![ids, lists]).map_err(|e| failed(e.to_string()))?;
         writer.write(&batch).await.map_err(|e| failed(e.to_string()))
     }
 
