@@ -9,4 +9,3 @@ pub mod command;
 pub mod etcd;
 pub mod layers;
 pub mod run;
-pub mod stores;

@@ -10,6 +10,5 @@ mod real {
     mod registry;
     mod signals;
     mod stall;
-    mod stores;
     mod target;
 }
