@@ -4,6 +4,7 @@
 
 mod analyze;
 mod builtin;
+mod dataset;
 mod error;
 mod fleet;
 mod leash;
@@ -49,6 +50,9 @@ enum Command {
     /// Draw a run directory as a page of charts
     #[command(subcommand)]
     Visualize(visualize::VisualizeCommand),
+    /// Data sets: list, look into, check, download, convert, generate
+    #[command(subcommand)]
+    Dataset(dataset::DatasetCommand),
     /// The coordinator of a fleet, started by hand
     #[command(subcommand)]
     Coordinator(fleet::CoordinatorCommand),
@@ -103,6 +107,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Validate(command) => validate::run(&command).await,
         Command::Analyze(command) => analyze::run(command).await,
         Command::Visualize(command) => visualize::run(command).await,
+        Command::Dataset(command) => dataset::run(command).await,
         Command::Coordinator(command) => fleet::coordinator(command).await,
         Command::Worker(command) => fleet::worker(command).await,
         Command::Version { json } => {

@@ -81,6 +81,46 @@ impl Display {
     }
 }
 
+/// The display of one transfer, on stderr: a bar on a terminal, nothing elsewhere.
+pub(crate) struct Transfer {
+    bar: Option<ProgressBar>,
+}
+
+impl Transfer {
+    /// Begins; `unit` is `bytes` or a word for what is counted.
+    pub(crate) fn new(name: &str, unit: &str) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            let template = if unit == "bytes" {
+                String::from("{msg} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            } else {
+                format!("{{msg}} [{{bar:24}}] {{human_pos}}/{{human_len}} {unit} {{per_sec}} {{eta}}")
+            };
+            if let Ok(style) = ProgressStyle::with_template(&template) {
+                bar.set_style(style);
+            }
+            bar.set_message(name.to_owned());
+            bar
+        });
+        Self { bar }
+    }
+
+    /// So much of so much is done.
+    pub(crate) fn at(&self, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+
+    /// Takes the display away.
+    pub(crate) fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn spinner() -> ProgressStyle {
     ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

@@ -1,25 +1,57 @@
 //! Vectors in storage: what a data set is, and any range of its rows.
 //!
 //! Opened by the coordinator, which plans and refuses with the manifest, and by workers, which fetch the rows they
-//! lease. Nothing is read but the header and the asked ranges, so a billion rows cost as little to open as ten. Law:
-//! any range read equals the same rows of the whole, whatever the format, store or range.
+//! lease. Nothing is read but headers and the asked ranges, so a billion rows cost as little to open as ten. Law: any
+//! range read equals the same rows of the whole, whatever the format, store, number of objects or range.
+//!
+//! A reference becomes a URL ([`resolve`]), a URL one or many objects, an object a layout; the layouts read through one
+//! reader of byte ranges, which repeats what failed and says so ([`ReadFaults`]).
 
+mod blob;
+mod element;
+mod fault;
 mod format;
+mod generate;
+mod hdf5;
+mod layout;
 mod location;
+mod npy;
+mod parquet;
 mod rows;
+mod shards;
+mod spool;
+mod strided;
+mod survey;
+mod truth;
+mod valkey_bench;
+mod vkv;
+mod write;
 
-pub use format::{Element, Format};
+pub use blob::ReadPolicy;
+pub use element::Element;
+pub use fault::{ReadFault, ReadFaults};
+pub use format::Format;
+pub use generate::{Distribution, Generator};
 pub use location::{open_store, resolve};
 pub use rows::Rows;
+pub use spool::Progress;
+pub use survey::Survey;
+pub use truth::open_truth;
+pub use write::DatasetWriter;
 
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use self::blob::Blob;
+use self::layout::Part;
 use crate::ranges::RowRange;
 
 /// Why vectors cannot be used.
@@ -34,7 +66,7 @@ pub enum Error {
         reason: String,
     },
     /// No store for this kind of URL.
-    #[error("`{url}` has the scheme `{scheme}`: supported are a plain path and {}", location::SCHEMES)]
+    #[error("`{url}` has the scheme `{scheme}`: known are a plain path and {}", location::SCHEMES)]
     UnsupportedScheme {
         /// As written.
         url: String,
@@ -54,6 +86,92 @@ pub enum Error {
         url: String,
         /// The store's reason.
         source: object_store::Error,
+    },
+    /// There is no such object.
+    #[error("{url} does not exist")]
+    NotFound {
+        /// What was to be read.
+        url: String,
+        /// The store's reason.
+        source: object_store::Error,
+    },
+    /// The store wants credentials, or others.
+    #[error("no access to {url}: {fix}")]
+    Credentials {
+        /// What was to be read.
+        url: String,
+        /// What to set.
+        fix: &'static str,
+        /// The store's reason.
+        source: object_store::Error,
+    },
+    /// The store did not answer.
+    #[error(
+        "{url} gave nothing within {limit:?}, {attempts} times: check the store, or raise VST_READ_LIMIT"
+    )]
+    Stalled {
+        /// What was to be read.
+        url: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// How long each attempt was given.
+        limit: Duration,
+    },
+    /// A file of this machine cannot be written or read.
+    #[error("cannot keep a local copy at {path}")]
+    Local {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The store took no more bytes.
+    #[error("cannot write {url}")]
+    Write {
+        /// What was written.
+        url: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The object does not unpack.
+    #[error("{url} does not unpack: {reason}")]
+    Unpack {
+        /// What was read.
+        url: String,
+        /// What the library says.
+        reason: String,
+    },
+    /// The content is not what its format asks for.
+    #[error("{url} cannot be read as {format}: {reason}")]
+    Layout {
+        /// What was read.
+        url: String,
+        /// How it was to be read.
+        format: Format,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something in the object points past its end.
+    #[error("{url} has {found} bytes, its content goes on to byte {end}: the file is truncated")]
+    Truncated {
+        /// What was read.
+        url: String,
+        /// One past the last byte asked for.
+        end: u64,
+        /// Bytes that the file has.
+        found: u64,
+    },
+    /// Objects that do not make one data set.
+    #[error("{url} has {found}, {first} has {expected}: these objects are not of one data set")]
+    Shards {
+        /// The object that differs.
+        url: String,
+        /// What it has.
+        found: String,
+        /// The first object.
+        first: String,
+        /// What that has.
+        expected: String,
     },
     /// The file is too short for its header.
     #[error("{url} has {found} bytes, its header alone has {expected}: the file is truncated")]
@@ -139,62 +257,195 @@ pub struct DatasetManifest {
     pub dims: u32,
     /// What a coordinate is stored as.
     pub element: Element,
-    /// Size of the object, bytes.
+    /// Size of all objects, bytes.
     pub size_bytes: u64,
-    /// The store's entity tag when opened: the identity of the content.
+    /// The store's entity tag when opened, where there is one object: the identity of the content.
+    pub etag: Option<String>,
+    /// What the file says its distance is, in its own words.
+    #[serde(default)]
+    pub metric: Option<String>,
+    /// The objects, in the order of their rows; none for generated vectors.
+    #[serde(default)]
+    pub objects: Vec<DatasetObject>,
+}
+
+/// One object of a data set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetObject {
+    /// Where it is; holds no credentials.
+    pub url: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Its size, bytes.
+    pub size_bytes: u64,
+    /// The store's entity tag when opened.
     pub etag: Option<String>,
 }
 
 impl DatasetManifest {
-    /// Bytes of one stored row.
+    /// Bytes of one row as it is given.
     #[must_use]
     pub fn row_bytes(&self) -> u64 {
         u64::from(self.dims).saturating_mul(self.element.bytes())
     }
 }
 
-/// An open data set.
-#[derive(Clone, Debug)]
-pub struct DatasetView {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
-    manifest: DatasetManifest,
+/// How data sets are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Requests to stores over a network.
+    pub policy: ReadPolicy,
+    /// Whole copies of remote objects are kept here and used while size and tag agree.
+    pub cache: Option<PathBuf>,
 }
 
+impl ReadOptions {
+    /// From the environment: `VST_DATA_CACHE` (a folder), `VST_READ_ATTEMPTS`, `VST_READ_LIMIT` (seconds that one
+    /// attempt may take).
+    #[must_use]
+    pub fn from_env() -> Self {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let mut policy = ReadPolicy::default();
+        if let Some(attempts) = variable("VST_READ_ATTEMPTS").and_then(|v| v.parse().ok()) {
+            policy.attempts = attempts;
+        }
+        let limit = variable("VST_READ_LIMIT").and_then(|v| v.parse().ok());
+        if let Some(limit) = limit.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok()) {
+            policy.attempt_limit = limit;
+        }
+        Self { policy, cache: variable("VST_DATA_CACHE").map(PathBuf::from) }
+    }
+
+    /// Where compressed objects are unpacked: the cache, or the user's folder for such things.
+    fn unpack_folder(&self) -> PathBuf {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        self.cache.clone().unwrap_or_else(|| {
+            let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
+            let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
+            cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("vst/data")
+        })
+    }
+}
+
+/// An open data set; clones share it.
+#[derive(Clone, Debug)]
+pub struct DatasetView {
+    manifest: Arc<DatasetManifest>,
+    parts: Arc<[Part]>,
+    faults: ReadFaults,
+}
+
+/// Objects that are opened at once.
+const OPENED_AT_ONCE: usize = 16;
+
 impl DatasetView {
-    /// Reads the header and checks it against the size of the object.
+    /// Opens what a URL names, with the options that the environment sets.
+    ///
+    /// # Errors
+    /// As [`DatasetView::open_with`].
+    pub async fn open_url(url: &Url) -> Result<Self, Error> {
+        Self::open_with(url, &ReadOptions::from_env()).await
+    }
+
+    /// Opens what a URL names: generated vectors, one object, or many.
+    ///
+    /// # Errors
+    /// When the name does not tell a known format, a store refuses, header and size disagree, or the objects are not
+    /// of one data set.
+    pub async fn open_with(url: &Url, options: &ReadOptions) -> Result<Self, Error> {
+        if url.scheme() == generate::SCHEME {
+            return Ok(Self::generated(Generator::from_url(url)?, url));
+        }
+        let (store, path) = open_store(url)?;
+        let paths = shards::expand(&store, &path, &location::shown(url)).await?;
+        if let [only] = paths.as_slice()
+            && *only == path
+        {
+            return Self::open_object(store, path, url, options).await;
+        }
+        let faults = ReadFaults::default();
+        let urls = paths.into_iter().map(|path| (url_of_shard(url, &path), path));
+        let opened = futures::stream::iter(urls.map(|(url, path)| {
+            let (store, faults) = (Arc::clone(&store), faults.clone());
+            async move { Part::open(store, path, &url, options, faults).await }
+        }))
+        .buffered(OPENED_AT_ONCE);
+        Self::of_parts(url, opened.try_collect().await?, faults)
+    }
+
+    /// Opens one object of a store that is open.
     ///
     /// # Errors
     /// When the name does not tell a known format, the store refuses, or header and size disagree.
     pub async fn open(store: Arc<dyn ObjectStore>, path: Path, url: Url) -> Result<Self, Error> {
-        let format =
-            Format::of_name(url.path()).ok_or_else(|| Error::UnknownFormat { url: url.to_string() })?;
-        let failed = |source| Error::Store { url: url.to_string(), source };
-        // Asked first, because a ranged read of an empty object is an error of its own kind in every store.
-        let found = store.head(&path).await.map_err(failed)?.size;
-        let expected = Format::HEADER_BYTES;
-        let no_header = || Error::NoHeader { url: url.to_string(), expected, found };
-        if found < expected {
-            return Err(no_header());
-        }
-        let (header, meta) = get(store.as_ref(), &path, 0..expected).await.map_err(failed)?;
-        let (words, _) = header.as_chunks::<4>();
-        let [rows, dims, ..] = words else {
-            return Err(no_header());
+        Self::open_object(store, path, &url, &ReadOptions::default()).await
+    }
+
+    /// Opens one object of a store that is open.
+    ///
+    /// # Errors
+    /// As [`DatasetView::open`].
+    pub async fn open_object(
+        store: Arc<dyn ObjectStore>,
+        path: Path,
+        url: &Url,
+        options: &ReadOptions,
+    ) -> Result<Self, Error> {
+        let faults = ReadFaults::default();
+        let part = Part::open(store, path, url, options, faults.clone()).await?;
+        Self::of_parts(url, vec![part], faults)
+    }
+
+    fn generated(generator: Generator, url: &Url) -> Self {
+        let part = Part::generated(generator, url);
+        let manifest = DatasetManifest {
+            url: url.to_string(),
+            format: Format::Generated,
+            rows: generator.count(),
+            dims: generator.dims,
+            element: generator.element,
+            size_bytes: 0,
+            etag: None,
+            metric: None,
+            objects: Vec::new(),
         };
-        let (rows, dims) = (u64::from(u32::from_le_bytes(*rows)), u32::from_le_bytes(*dims));
-        if rows == 0 || dims == 0 {
-            return Err(Error::Empty { url: url.into(), rows, dims });
+        Self { manifest: Arc::new(manifest), parts: Arc::from([part]), faults: ReadFaults::default() }
+    }
+
+    fn of_parts(url: &Url, mut parts: Vec<Part>, faults: ReadFaults) -> Result<Self, Error> {
+        let Some(first) = parts.first() else {
+            return Err(Error::Reference {
+                reference: url.to_string(),
+                reason: String::from("it names no object"),
+            });
+        };
+        let (format, dims, element) = (first.format, first.dims, first.element);
+        let (metric, first_url) = (first.metric.clone(), first.object.url.clone());
+        let mut rows = 0_u64;
+        for part in &mut parts {
+            if (part.dims, part.element) != (dims, element) {
+                let (found, expected) =
+                    (format!("{} dimensions of {}", part.dims, part.element), format!("{dims} of {element}"));
+                return Err(Error::Shards {
+                    url: part.object.url.clone(),
+                    found,
+                    first: first_url,
+                    expected,
+                });
+            }
+            part.first_row = rows;
+            rows = rows.saturating_add(part.object.rows);
         }
-        let element = format.element();
-        let (size_bytes, etag) = (meta.size, meta.e_tag);
+        let objects: Vec<DatasetObject> = parts.iter().map(|part| part.object.clone()).collect();
+        let size_bytes = objects.iter().map(|object| object.size_bytes).sum();
+        let etag = match objects.as_slice() {
+            [only] => only.etag.clone(),
+            _ => None,
+        };
+        let url = location::shown(url);
         let manifest =
-            DatasetManifest { url: url.to_string(), format, rows, dims, element, size_bytes, etag };
-        let expected = manifest.row_bytes().saturating_mul(rows).saturating_add(Format::HEADER_BYTES);
-        if size_bytes != expected {
-            return Err(Error::Size { url: url.into(), rows, dims, element, expected, found: size_bytes });
-        }
-        Ok(Self { store, path, manifest })
+            DatasetManifest { url, format, rows, dims, element, size_bytes, etag, metric, objects };
+        Ok(Self { manifest: Arc::new(manifest), parts: parts.into(), faults })
     }
 
     /// What was opened.
@@ -203,48 +454,66 @@ impl DatasetView {
         &self.manifest
     }
 
-    /// Reads some rows with one ranged request (none for an empty range).
+    /// What went wrong on the way to the store and was overcome.
+    #[must_use]
+    pub fn faults(&self) -> &ReadFaults {
+        &self.faults
+    }
+
+    /// Reads some rows: one ranged request for most formats and ranges, none for an empty range.
     ///
     /// # Errors
-    /// When the range is not in the data, the store refuses, or the object is no longer the one that was opened.
+    /// When the range is not in the data, the store refuses, the content is damaged, or an object is no longer the one
+    /// that was opened.
     pub async fn read(&self, range: RowRange) -> Result<Rows, Error> {
-        let DatasetManifest { rows, dims, element, .. } = self.manifest;
+        let DatasetManifest { rows, dims, element, .. } = *self.manifest;
         let RowRange { start, end } = range;
         if start > end || end > rows {
             return Err(Error::OutOfRange { url: self.manifest.url.clone(), start, end, rows });
         }
-        if range.is_empty() {
-            return Ok(Rows { dims, element, bytes: Bytes::new() });
+        let first = self.parts.partition_point(|part| part.end_row() <= start);
+        let mut bytes = Bytes::new();
+        let mut joined = BytesMut::new();
+        for part in self.parts.iter().skip(first).take_while(|part| part.first_row < end) {
+            let inner = RowRange { start: start.max(part.first_row), end: end.min(part.end_row()) };
+            let read = part.read(inner).await?;
+            if inner == range {
+                bytes = read;
+            } else {
+                joined.extend_from_slice(&read);
+            }
         }
-        // Within the size of the object, which was checked against the header: no overflow.
-        let offset = |row: u64| Format::HEADER_BYTES + row * self.manifest.row_bytes();
-        let (bytes, meta) = get(self.store.as_ref(), &self.path, offset(start)..offset(end))
-            .await
-            .map_err(|source| Error::Store { url: self.manifest.url.clone(), source })?;
-        // Compared here and not asked of the store, since not every store honours conditions on a read.
-        if (meta.size, &meta.e_tag) != (self.manifest.size_bytes, &self.manifest.etag) {
-            let say = |size: u64, etag: &Option<String>| {
-                format!("{size} bytes, tag {}", etag.as_deref().unwrap_or("-"))
-            };
-            return Err(Error::Changed {
-                url: self.manifest.url.clone(),
-                opened: say(self.manifest.size_bytes, &self.manifest.etag),
-                now: say(meta.size, &meta.e_tag),
-            });
+        if !joined.is_empty() {
+            bytes = joined.freeze();
         }
         Ok(Rows { dims, element, bytes })
     }
 }
 
-async fn get(
-    store: &dyn ObjectStore,
-    path: &Path,
-    bytes: std::ops::Range<u64>,
-) -> object_store::Result<(Bytes, ObjectMeta)> {
-    let options = GetOptions { range: Some(GetRange::Bounded(bytes)), ..GetOptions::default() };
-    let found = store.get_opts(path, options).await?;
-    let meta = found.meta.clone();
-    Ok((found.bytes().await?, meta))
+fn url_of_shard(url: &Url, path: &Path) -> Url {
+    let mut url = url.clone();
+    // A container's or bucket's name is the host in all schemes that stores give lists for.
+    url.set_path(&format!("/{path}"));
+    url
+}
+
+/// Copies an object to a file of this machine, `connections` ranges at once; goes on where an earlier call ended if
+/// the object is still the same. `progress` is told the bytes that are there and the bytes in all.
+///
+/// # Errors
+/// When the store refuses or the file cannot be written.
+pub async fn download(
+    url: &Url,
+    file: &FilePath,
+    connections: usize,
+    options: &ReadOptions,
+    progress: &Progress,
+) -> Result<ReadFaults, Error> {
+    let (store, path) = open_store(url)?;
+    let faults = ReadFaults::default();
+    let blob = Blob::open(store, path, url, options.policy, faults.clone()).await?;
+    spool::download(&blob, file, connections, progress).await?;
+    Ok(faults)
 }
 
 #[cfg(test)]

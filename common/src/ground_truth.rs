@@ -24,6 +24,9 @@ const ENTRY_BYTES: u64 = 8;
 /// Why a ground truth cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Lists of another format cannot be read.
+    #[error(transparent)]
+    Lists(crate::dataset::Error),
     /// The store refused.
     #[error("cannot read the ground truth {url}")]
     Store {

@@ -7,7 +7,7 @@
 use tokio::sync::Semaphore;
 use url::Url;
 use vst_common::count;
-use vst_common::dataset::{DatasetView, Rows, open_store};
+use vst_common::dataset::{DatasetView, ReadFault, Rows};
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{VectorWork, Work};
 use vst_common::ranges::RowRange;
@@ -100,6 +100,15 @@ impl Source {
         Ok(Some(Self { kind, reads: Semaphore::new(READS) }))
     }
 
+    /// Failed requests to the store that were repeated, since the last call.
+    #[must_use]
+    pub fn faults(&self) -> Vec<ReadFault> {
+        match &self.kind {
+            Kind::Vectors(view) => view.faults().take(),
+            Kind::Cells(_) => Vec::new(),
+        }
+    }
+
     /// The cells of a range, in blocks whose ids are still to be given.
     ///
     /// # Errors
@@ -120,8 +129,7 @@ impl Source {
 /// Opens vectors that an order names and checks their dimensions against it.
 pub(crate) async fn open_vectors(reference: &str, work: &VectorWork) -> Result<DatasetView, Error> {
     let url = parse(reference)?;
-    let (store, path) = open_store(&url)?;
-    let view = DatasetView::open(store, path, url).await?;
+    let view = DatasetView::open_url(&url).await?;
     let manifest = view.manifest();
     if manifest.dims != work.dims {
         return Err(Error::Dims { url: manifest.url.clone(), found: manifest.dims, expected: work.dims });

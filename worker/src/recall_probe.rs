@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt};
 use vst_common::count;
-use vst_common::dataset::{DatasetView, open_store};
+use vst_common::dataset::{DatasetView, open_truth};
 use vst_common::ground_truth::{GroundTruth, measure};
 use vst_common::phase::VectorWork;
 use vst_common::ranges::RowRange;
@@ -60,8 +60,7 @@ pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
     let queries = fetch::open_vectors(&work.dataset.queries, work).await?;
     let base = fetch::open_vectors(&work.dataset.base, work).await?;
     let url = fetch::parse(&work.dataset.ground_truth)?;
-    let (store, path) = open_store(&url)?;
-    let truth = GroundTruth::open(store, path, url).await?;
+    let truth = open_truth(&url).await?;
     truth.check_against(base.manifest().rows)?;
     let n = queries.manifest().rows;
     if n > u64::from(truth.queries) {

@@ -369,7 +369,14 @@ impl Worker {
         let (source, noted) = (self.source.of(ticket), self.noted.clone());
         tokio::spawn(async move {
             let outcome = match source {
-                Some(source) => source.blocks(range).await.map_err(|e| with_sources(&e)),
+                Some(source) => {
+                    let outcome = source.blocks(range).await.map_err(|e| with_sources(&e));
+                    for fault in source.faults() {
+                        let detail = fault.to_string();
+                        let _ = noted.send(Note::Session(Event::ReadFault { detail }));
+                    }
+                    outcome
+                }
                 None => Err(String::from("the phase has no rows")),
             };
             let _ = noted.send(Note::Session(Event::Fetched { ticket, range, outcome }));

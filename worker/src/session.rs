@@ -85,6 +85,11 @@ pub enum Event {
         /// Its rows in blocks, or why they could not be read. Block ids are assigned by the session.
         outcome: Result<Vec<RowBlock>, String>,
     },
+    /// A request to the store of the vectors failed and was repeated.
+    ReadFault {
+        /// The request, and why.
+        detail: String,
+    },
     /// [`Action::Flush`] has ended.
     Flushed {
         /// The ticket of the action.
@@ -360,6 +365,12 @@ impl SessionCore {
                 }
                 self.blocks = next_block;
             }
+            Event::ReadFault { detail } => out.push(Action::RecordEvent {
+                phase: self.phase.as_ref().map(Phase::title),
+                kind: "read_fault",
+                node: None,
+                detail,
+            }),
             Event::Flushed { ticket, last_sequence, dropped } => {
                 if let Some(phase) = self.phase_of(ticket)
                     && phase.flushed(last_sequence, dropped, &mut out)

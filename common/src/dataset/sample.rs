@@ -7,7 +7,7 @@ use crate::ground_truth::GroundTruth;
 use crate::ranges::RowRange;
 
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 pub(crate) fn url(name: &str) -> url::Url {

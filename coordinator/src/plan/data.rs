@@ -84,16 +84,23 @@ async fn vectors(
 ) -> Result<(Url, DatasetManifest), Faults> {
     let fault = |e: dataset::Error| unusable(checked, key, &e);
     let url = dataset::resolve(reference, base_dir).map_err(fault)?;
-    let (store, path) = dataset::open_store(&url).map_err(fault)?;
-    let view = DatasetView::open(store, path, url.clone()).await.map_err(fault)?;
-    Ok((url, view.manifest().clone()))
+    let view = DatasetView::open_url(&url).await.map_err(fault)?;
+    let manifest = view.manifest().clone();
+    if manifest.element.is_integer() {
+        return Err(checked.source.fault(
+            key,
+            format!("{} holds {} row numbers, not vectors", manifest.url, manifest.element),
+            "a list of neighbours",
+            "name the file that holds the vectors",
+        ));
+    }
+    Ok((url, manifest))
 }
 
 async fn truth(checked: &Checked, base_dir: &Path, reference: &str) -> Result<(Url, GroundTruth), Faults> {
     const KEY: &str = "dataset.ground_truth";
     let url = dataset::resolve(reference, base_dir).map_err(|e| unusable(checked, KEY, &e))?;
-    let (store, path) = dataset::open_store(&url).map_err(|e| unusable(checked, KEY, &e))?;
-    let truth = GroundTruth::open(store, path, url.clone()).await.map_err(|e| unusable(checked, KEY, &e))?;
+    let truth = dataset::open_truth(&url).await.map_err(|e| unusable(checked, KEY, &e))?;
     Ok((url, truth))
 }
 

@@ -15,6 +15,8 @@ const INTERVAL_NS: u64 = SECOND_NS;
 const RANGE_ROWS_LEAST: u64 = 500;
 /// Longest range: what a lost worker leaves to be done again, rows.
 const RANGE_ROWS_MOST: u64 = 10_000;
+/// FLOAT32 bytes of a range at most, unless that is less than [`RANGE_ROWS_LEAST`]: a worker holds some ranges per lane.
+const RANGE_BYTES_MOST: u64 = 8 << 20;
 /// Ranges that each lane gets at least, where there are rows enough, so that lanes end at about the same time.
 const RANGES_PER_LANE: u64 = 8;
 const MS: u64 = 1_000_000;
@@ -132,7 +134,9 @@ impl Maker<'_> {
         let lanes =
             u64::from(self.scenario.fleet.workers).saturating_mul(u64::from(self.scenario.fleet.lanes));
         let shares = lanes.saturating_mul(RANGES_PER_LANE).max(1);
-        Cut::new(rows, rows.len().div_ceil(shares).clamp(RANGE_ROWS_LEAST, RANGE_ROWS_MOST))
+        let row_bytes = u64::from(self.data.base.dims).saturating_mul(4).max(1);
+        let most = (RANGE_BYTES_MOST / row_bytes).clamp(RANGE_ROWS_LEAST, RANGE_ROWS_MOST);
+        Cut::new(rows, rows.len().div_ceil(shares).clamp(RANGE_ROWS_LEAST, most))
     }
 }
 

@@ -34,6 +34,8 @@ fn vectors(rows: u64, dims: u32) -> DatasetManifest {
         element: Element::U8,
         size_bytes: 0,
         etag: None,
+        metric: None,
+        objects: Vec::new(),
     }
 }
 
