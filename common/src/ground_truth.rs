@@ -5,7 +5,9 @@
 //! in what they call a distance. Law: a truth that opens has exactly `queries x k` entries.
 
 mod distance;
+pub mod exact;
 
+pub use exact::ExactSearch;
 pub use distance::{Measured, distance, measure, nearest};
 
 use std::sync::Arc;
