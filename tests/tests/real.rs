@@ -7,6 +7,7 @@ mod real {
     mod bad_input;
     mod durability;
     mod quick;
+    mod registry;
     mod stall;
     mod target;
 }
