@@ -27,7 +27,9 @@ const PAIRS_MOST: u64 = 65_536;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// The rule of the field is broken.
-    #[error("copies are moved by |V| = {moved}, which is not more than the longest base vector (NormMax = {norm_max})")]
+    #[error(
+        "copies are moved by |V| = {moved}, which is not more than the longest base vector (NormMax = {norm_max})"
+    )]
     Norm {
         /// Length of the shortest translation.
         moved: f64,

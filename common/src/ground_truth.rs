@@ -7,8 +7,8 @@
 mod distance;
 pub mod exact;
 
-pub use exact::ExactSearch;
 pub use distance::{Measured, distance, measure, nearest};
+pub use exact::ExactSearch;
 
 use std::sync::Arc;
 

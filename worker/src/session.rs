@@ -24,7 +24,7 @@ use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as FromCoordinator;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
-use crate::work::{ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, RowBlock};
+use crate::work::{ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, Pair, RowBlock};
 use clock::Exchanges;
 use phase::Phase;
 
@@ -173,7 +173,7 @@ pub enum Action {
         /// The phase.
         phase: PhaseIndex,
         /// (query, verdicts summed).
-        per_query: Vec<(u32, RecallCell)>,
+        per_query: Vec<(Pair, RecallCell)>,
     },
     /// Take in an event for people.
     RecordEvent {

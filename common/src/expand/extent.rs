@@ -51,6 +51,14 @@ impl Extent {
         })
     }
 
+    /// Of some vectors.
+    #[must_use]
+    pub fn of(dims: u32, vectors: &[Vec<f32>]) -> Self {
+        let mut extent = Self::empty(dims);
+        vectors.iter().for_each(|vector| extent.add(vector));
+        extent
+    }
+
     /// Takes a vector in.
     pub fn add(&mut self, vector: &[f32]) {
         let mut square = 0_f64;

@@ -119,8 +119,19 @@ impl Lift {
 /// lowest coefficients are the linear ones and the constant, so the first 32 words are the code of order 1.
 fn bit(word: u32, point: u32) -> bool {
     let x = |i: u32| (point >> i) & 1;
-    let terms =
-        [x(0), x(1), x(2), x(3), 1, x(0) & x(1), x(0) & x(2), x(0) & x(3), x(1) & x(2), x(1) & x(3), x(2) & x(3)];
+    let terms = [
+        x(0),
+        x(1),
+        x(2),
+        x(3),
+        1,
+        x(0) & x(1),
+        x(0) & x(2),
+        x(0) & x(3),
+        x(1) & x(2),
+        x(1) & x(3),
+        x(2) & x(3),
+    ];
     let chosen = (0_u32..).zip(terms).filter(|(i, _)| (word >> i) & 1 == 1);
     count::len(chosen.filter(|(_, term)| *term == 1).count()) % 2 == 1
 }

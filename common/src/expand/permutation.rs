@@ -57,7 +57,12 @@ impl Permutation {
     ///
     /// # Errors
     /// [`Refusal::Isotropic`] when they come about as often as the own ones.
-    pub fn estimate(self, metric: Metric, rows: &[Vec<f32>], queries: &[Vec<f32>]) -> Result<Estimate, Refusal> {
+    pub fn estimate(
+        self,
+        metric: Metric,
+        rows: &[Vec<f32>],
+        queries: &[Vec<f32>],
+    ) -> Result<Estimate, Refusal> {
         let dims = rows.first().map_or(0, Vec::len);
         let orders = self.orders(u32::try_from(dims).unwrap_or(0));
         let Some((_, others)) = orders.split_first() else {

@@ -60,8 +60,11 @@ impl Translation {
         let mut order: Vec<(f64, u32)> = widths.iter().copied().zip(0..).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let dims = count::len(widths.len());
-        let (radix, digits) = digits(copies, dims)
-            .ok_or(Refusal::TooMany { copies, method: "translation", most: u64::from(dims > 0) })?;
+        let (radix, digits) = digits(copies, dims).ok_or(Refusal::TooMany {
+            copies,
+            method: "translation",
+            most: u64::from(dims > 0),
+        })?;
         order.truncate(count::index(digits));
         let places: Vec<u32> = order.iter().map(|(_, place)| *place).collect();
         let width = order.iter().map(|(w, _)| *w).fold(0.0, f64::max);
@@ -93,8 +96,7 @@ impl Translation {
     }
 
     fn on_grid(base: &Extent, queries: &Extent, places: Vec<u32>, radix: u32, exponent: i32) -> Self {
-        let mut plan =
-            Self { places, radix, delta_exponent: exponent, grid_exponent: 0, rounds: false };
+        let mut plan = Self { places, radix, delta_exponent: exponent, grid_exponent: 0, rounds: false };
         plan.grid_exponent = exponent_above(plan.largest(base, queries)) - SIGNIFICAND;
         let finest = |extent: &Extent| {
             plan.chosen().filter_map(|place| extent.grain.get(place)).copied().min().unwrap_or(i32::MAX)

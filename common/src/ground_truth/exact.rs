@@ -73,13 +73,7 @@ impl ExactSearch {
 
     /// Takes rows in: `rows` holds them one after another, the first is row `first_row` of the base. Rows that `takes_part`
     /// refuses are passed over. Uses up to `threads` threads.
-    pub fn add(
-        &mut self,
-        first_row: u64,
-        rows: &[f32],
-        takes_part: impl Fn(u64) -> bool,
-        threads: usize,
-    ) {
+    pub fn add(&mut self, first_row: u64, rows: &[f32], takes_part: impl Fn(u64) -> bool, threads: usize) {
         let block = Block::new(self.metric, self.dims, first_row, rows, takes_part);
         let (metric, dims) = (self.metric, self.dims);
         let each = self.states.len().div_ceil(threads.max(1)).max(1);
@@ -283,7 +277,10 @@ fn norm(vector: &[f32]) -> f64 {
     vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "rounds to the nearest; what is out of range becomes infinite")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounds to the nearest; what is out of range becomes infinite"
+)]
 fn narrow(x: f64) -> f32 {
     x as f32
 }
@@ -294,7 +291,10 @@ fn above(x: f64) -> f32 {
 }
 
 /// products[query * TILE + row] = row . query, for at most TILE rows.
-#[expect(unsafe_code, reason = "the matrix product takes pointers; the asserted lengths are what it reads and writes")]
+#[expect(
+    unsafe_code,
+    reason = "the matrix product takes pointers; the asserted lengths are what it reads and writes"
+)]
 fn multiply(rows: &[f32], queries: &[f32], dims: usize, products: &mut [f32]) {
     let (m, n) = (rows.len() / dims, queries.len() / dims);
     assert!(m <= TILE && products.len() >= n * TILE, "the result has no room");

@@ -6,14 +6,25 @@ use crate::ground_truth::nearest;
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::Cosine, Metric::InnerProduct];
 
-fn brute(metric: Metric, base: &[Vec<f32>], query: &[f32], k: usize, alive: impl Fn(u64) -> bool) -> Vec<Neighbour> {
+fn brute(
+    metric: Metric,
+    base: &[Vec<f32>],
+    query: &[f32],
+    k: usize,
+    alive: impl Fn(u64) -> bool,
+) -> Vec<Neighbour> {
     nearest(metric, (0..).zip(base).filter(|(row, _)| alive(*row)), query, k)
 }
 
 /// Searches a base that comes in the given pieces.
 fn search(
-    metric: Metric, base: &[Vec<f32>], queries: &[Vec<f32>], k: usize, pieces: &[(usize, usize)],
-    alive: impl Fn(u64) -> bool, threads: usize,
+    metric: Metric,
+    base: &[Vec<f32>],
+    queries: &[Vec<f32>],
+    k: usize,
+    pieces: &[(usize, usize)],
+    alive: impl Fn(u64) -> bool,
+    threads: usize,
 ) -> Vec<Vec<Neighbour>> {
     let dims = queries[0].len();
     let mut search = ExactSearch::new(metric, dims, queries.concat(), k);
