@@ -9,7 +9,11 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test lint servers python cargo clean-local
+bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlatL2 on the same cores
+	@cargo build --quiet --locked -p vst
+	@scripts/bench-ground-truth.sh
+
+.PHONY: bench-truth help quickstart test lint servers python cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -4,6 +4,7 @@
 
 mod analyze;
 mod builtin;
+mod dataset;
 mod error;
 mod fleet;
 mod leash;
@@ -42,6 +43,9 @@ enum Command {
     /// Read a run directory: its summary, or SQL over its tables
     #[command(subcommand)]
     Analyze(analyze::AnalyzeCommand),
+    /// Work on vectors: exact neighbours, copies
+    #[command(subcommand)]
+    Dataset(dataset::DatasetCommand),
     /// The coordinator of a fleet, started by hand
     #[command(subcommand)]
     Coordinator(fleet::CoordinatorCommand),
@@ -94,6 +98,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Run(command) => run::run(command).await,
         Command::Validate(command) => validate::run(&command).await,
         Command::Analyze(command) => analyze::run(command).await,
+        Command::Dataset(command) => dataset::run(command).await,
         Command::Coordinator(command) => fleet::coordinator(command).await,
         Command::Worker(command) => fleet::worker(command).await,
         Command::Version { json } => {

@@ -123,6 +123,23 @@ pub struct GroundTruth {
     pub distances: Vec<f32>,
 }
 
+/// Lists of (row, distance), nearest first, in the big-ann layout, each cut to `depth` entries. Rows past 32 bits do not
+/// fit into it and become its largest number.
+#[must_use]
+pub fn write_bytes(lists: &[Vec<(u64, f64)>], depth: usize) -> Vec<u8> {
+    let header = [lists.len(), depth].map(|n| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
+    let entries = || lists.iter().flat_map(|list| list.iter().take(depth));
+    let mut bytes = header.concat();
+    bytes.extend(entries().flat_map(|(row, _)| u32::try_from(*row).unwrap_or(u32::MAX).to_le_bytes()));
+    bytes.extend(entries().flat_map(|(_, distance)| narrow(*distance).to_le_bytes()));
+    bytes
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the layout has 32-bit distances, and they are hints")]
+fn narrow(distance: f64) -> f32 {
+    distance as f32
+}
+
 impl GroundTruth {
     /// Reads a truth in the big-ann layout: u32 queries, u32 k, all ids (u32), all distances (f32), little endian.
     ///

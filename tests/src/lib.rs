@@ -8,4 +8,5 @@ pub mod cluster;
 pub mod command;
 pub mod etcd;
 pub mod layers;
+pub mod liar;
 pub mod run;

@@ -5,7 +5,9 @@
 mod real {
     mod architecture;
     mod bad_input;
+    mod copies;
     mod durability;
+    mod liar;
     mod quick;
     mod registry;
     mod stall;

@@ -32,8 +32,8 @@ use self::node::{Again, FreeSlot, Item, Link, NodeState, Owed, Waiting};
 use crate::pacer::Pacer;
 use crate::recorder::{Operation, Place, Recorder};
 use crate::requests::{Error, Hit, Requests};
-use vst_common::recall::RecallCell;
 use crate::work::{ArmedPhase, LaneEvent, Pair, RowBlock, Totals};
+use vst_common::recall::RecallCell;
 
 /// A phase drains for at most this long, or its timeout if that is longer.
 const DRAIN_NS: u64 = 10 * SECOND_NS;
