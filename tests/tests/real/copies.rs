@@ -36,10 +36,9 @@ fn is_perfect(report: &Summary, name: &str, copies: usize) {
     let recall = phase(report, name).recall.as_ref().expect("a query phase has recall");
     assert_eq!(recall.recall, Some(1.0), "{name}: {recall:?}");
     assert_eq!(recall.by_copy.len(), copies, "{name}: {recall:?}");
-    assert!(recall.answers >= 100, "{name}: {recall:?}");
     for copy in &recall.by_copy {
         assert_eq!(copy.recall, Some(1.0), "{name}: {copy:?}");
-        assert!(copy.answers >= 10, "{name}: {copy:?}");
+        assert!(copy.answers > 0, "{name}: {copy:?}");
         assert_eq!((copy.ghosts, copy.contamination, copy.duplicates, copy.partial), (0, 0, 0, 0), "{name}");
     }
 }

@@ -1,7 +1,7 @@
 //! A server that ignores deletes, repeats a key or names another copy's rows does not score.
 
 use fleet_tests::cluster::Servers;
-use fleet_tests::liar::{Lie, Liar};
+use fleet_tests::liar::{Liar, Lie};
 use fleet_tests::run::{Results, phase};
 use vst_analysis::Summary;
 
