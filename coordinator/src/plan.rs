@@ -8,6 +8,8 @@
 mod check;
 mod copies;
 mod data;
+mod estimate;
+mod limits;
 mod phases;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,8 @@ use vst_common::scenario::check::{Checked, Faults};
 use vst_common::scenario::{Scenario, SettleSpec};
 
 pub use data::{DataFacts, read_data};
+pub use estimate::{Estimate, estimate};
+pub use limits::{ClientLimit, check_clients, check_open_files};
 pub(crate) use phases::index_on;
 
 /// Name of the phase that vst puts before the scenario's: memory of the target before anything is loaded.

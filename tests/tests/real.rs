@@ -10,6 +10,7 @@ mod real {
     mod liar;
     mod quick;
     mod registry;
+    mod signals;
     mod stall;
     mod target;
 }

@@ -180,7 +180,8 @@ async fn on_hnsw_five_interleaved_copies_have_the_recall_of_one() {
         let set = format!("population.copies={copies}");
         let args = ["quick", "--target", &url, "--set", &set, "--set", "phases.query_half.query.duration=1s"];
         let (output, report) = results.run(&args).await;
-        assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
+        // Recall does not depend on whether this machine sent in time.
+        assert!([0, 7].contains(&output.code), "{}\n{}", output.stdout, output.stderr);
         phase(&report, "query_full").recall.clone().expect("recall")
     };
     let (one, five) = (recalls("1").await, recalls("5").await);

@@ -105,7 +105,15 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         phases: Vec::new(),
     };
     let search = SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() };
-    RunPlan { scenario, search, rows: ROWS, dims: 2, phases }
+    RunPlan {
+        scenario,
+        search,
+        rows: ROWS,
+        copies: 1,
+        expansion: vst_common::expand::Expansion::None,
+        dims: 2,
+        phases,
+    }
 }
 
 /// What may go wrong.
