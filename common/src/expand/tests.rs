@@ -56,7 +56,7 @@ fn check_derived_truth(
 ) -> Result<(), TestCaseError> {
     let copier = expansion.copier(u32::try_from(base[0].len()).unwrap());
     let all = union(&copier, base, copies);
-    let rows = count::len(base.len());
+    let (rows, depth) = (count::len(base.len()), depth.min(base.len()));
     let own: Vec<(u64, Vec<f32>)> = all[..base.len()].to_vec();
     for query in queries {
         let list = nearest(metric, own.iter().map(|(n, v)| (*n, v)), &asked(&copier, 0, query), depth);
