@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test lint servers python bench fuzz cargo clean-local
+.PHONY: help quickstart test lint servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ lint: cargo ## Formatting and clippy, warnings are errors
 	@cargo fmt --all --check
 	$(call say,'clippy')
 	@cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+
+bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlatL2 on the same cores
+	@cargo build --quiet --locked -p vst
+	@scripts/bench-ground-truth.sh
 
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh

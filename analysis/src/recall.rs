@@ -37,6 +37,30 @@ pub struct RecallSummary {
     pub partial: u64,
     /// Answers whose truth is not known, because fewer than k of the listed neighbours live.
     pub masked: u64,
+    /// The same for each copy of the base, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_copy: Vec<CopyRecall>,
+}
+
+/// Recall within one copy of the base.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CopyRecall {
+    /// Number of the copy, 0 for the base itself.
+    pub copy: u64,
+    /// Answers judged or masked.
+    pub answers: u64,
+    /// Hits over possible hits, 0..=1; absent when every answer was masked.
+    pub recall: Option<f64>,
+    /// Returned rows that were dead.
+    pub ghosts: u64,
+    /// Returned rows that were not of this copy.
+    pub contamination: u64,
+    /// Returned rows that had been returned before in the same answer.
+    pub duplicates: u64,
+    /// Answers of fewer than k rows though k were alive.
+    pub partial: u64,
+    /// Answers whose truth is not known.
+    pub masked: u64,
 }
 
 /// Recall of all query phases, by position in the run.
@@ -62,7 +86,34 @@ pub(crate) async fn by_phase(engine: &Engine) -> Result<BTreeMap<u64, RecallSumm
             phase.interval = Some((low, high));
         }
     }
+    for row in rows(&engine.sql(BY_COPY).await?) {
+        let possible = row.total("possible");
+        let copy = CopyRecall {
+            copy: row.total("copy"),
+            answers: row.total("answers"),
+            recall: ratio(row.total("hits"), possible),
+            ghosts: row.total("ghosts"),
+            contamination: row.total("contamination"),
+            duplicates: row.total("duplicates"),
+            partial: row.total("partial"),
+            masked: row.total("masked"),
+        };
+        if let Some(phase) = phases.get_mut(&row.total("phase_index")) {
+            phase.by_copy.push(copy);
+        }
+    }
+    // Of one copy the whole says it all.
+    phases.values_mut().filter(|phase| phase.by_copy.len() < 2).for_each(|phase| phase.by_copy.clear());
     Ok(phases)
+}
+
+const BY_COPY: &str = "select phase_index, copy, sum(queries) as answers, sum(hits) as hits, \
+    sum(possible) as possible, sum(ghosts) as ghosts, sum(contamination) as contamination, \
+    sum(duplicates) as duplicates, sum(partial) as partial, sum(masked) as masked from recall_queries \
+    group by phase_index, copy order by phase_index, copy";
+
+fn ratio(hits: u64, possible: u64) -> Option<f64> {
+    (possible > 0).then(|| count::to_f64(hits) / count::to_f64(possible))
 }
 
 fn totals(table: &str, filter: &str) -> String {
@@ -81,12 +132,13 @@ fn summary(row: Row<'_>, by_query: bool) -> RecallSummary {
         k: row.total("k"),
         answers: row.total("answers"),
         queries: if by_query { row.count("distinct_queries") } else { None },
-        recall: (possible > 0).then(|| count::to_f64(row.total("hits")) / count::to_f64(possible)),
+        recall: ratio(row.total("hits"), possible),
         interval: None,
         ghosts: row.total("ghosts"),
         contamination: row.total("contamination"),
         duplicates: row.total("duplicates"),
         partial: row.total("partial"),
         masked: row.total("masked"),
+        by_copy: Vec::new(),
     }
 }

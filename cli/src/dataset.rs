@@ -4,13 +4,15 @@
 
 mod catalogue;
 mod examine;
+mod expand;
+mod ground_truth;
 mod transfer;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use url::Url;
-use vst_common::dataset::{self, Element};
+use vst_common::dataset::{self, DatasetView, Element};
 use vst_common::exit::Exit;
 use vst_common::scenario::Metric;
 
@@ -45,6 +47,10 @@ pub(crate) enum DatasetCommand {
     Convert(Convert),
     /// Write vectors that are computed from a seed; as `generate:...` they need no file
     Generate(Generate),
+    /// The exact nearest rows of each query
+    GroundTruth(ground_truth::GroundTruthOptions),
+    /// Plan copies of a base: prove that they are separate, or refuse with the numbers
+    Expand(expand::ExpandOptions),
 }
 
 /// `vst dataset download`
@@ -179,7 +185,17 @@ pub(crate) async fn run(command: DatasetCommand) -> Result<Exit, Failure> {
         DatasetCommand::Validate(validate) => examine::validate(&validate).await,
         DatasetCommand::Convert(convert) => transfer::convert(&convert).await,
         DatasetCommand::Generate(generate) => transfer::generate(&generate).await,
+        DatasetCommand::GroundTruth(options) => ground_truth::run(options).await,
+        DatasetCommand::Expand(options) => expand::run(&options).await,
     }
+}
+
+async fn open(reference: &str) -> Result<DatasetView, Failure> {
+    DatasetView::open_url(&resolve(reference)?).await.map_err(|e| refuse(&e))
+}
+
+fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(Exit::Usage, message)
 }
 
 fn resolve(reference: &str) -> Result<Url, Failure> {

@@ -66,10 +66,14 @@ pub(crate) async fn check_data(loaded: &Loaded) -> Result<plan::DataFacts, Failu
 
 /// The data in a line.
 pub(crate) fn describe(facts: &plan::DataFacts) -> String {
-    format!(
+    let data = format!(
         "{} vectors of {} dimensions, {} queries, truth to depth {}",
         facts.base.rows, facts.base.dims, facts.queries.rows, facts.truth.k
-    )
+    );
+    match &facts.separation {
+        Some(separation) => format!("{data}; {separation}"),
+        None => data,
+    }
 }
 
 /// A coordinator that was asked to abort has this long before it is killed.

@@ -5,8 +5,10 @@
 //! in what they call a distance. Law: a truth that opens has exactly `queries x k` entries.
 
 mod distance;
+pub mod exact;
 
 pub use distance::{Measured, distance, measure, nearest};
+pub use exact::ExactSearch;
 
 use std::sync::Arc;
 
@@ -122,6 +124,23 @@ pub struct GroundTruth {
     pub ids: Vec<u32>,
     /// `queries x k` distances as the file has them.
     pub distances: Vec<f32>,
+}
+
+/// Lists of (row, distance), nearest first, in the big-ann layout, each cut to `depth` entries. Rows past 32 bits do not
+/// fit into it and become its largest number.
+#[must_use]
+pub fn write_bytes(lists: &[Vec<(u64, f64)>], depth: usize) -> Vec<u8> {
+    let header = [lists.len(), depth].map(|n| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes());
+    let entries = || lists.iter().flat_map(|list| list.iter().take(depth));
+    let mut bytes = header.concat();
+    bytes.extend(entries().flat_map(|(row, _)| u32::try_from(*row).unwrap_or(u32::MAX).to_le_bytes()));
+    bytes.extend(entries().flat_map(|(_, distance)| narrow(*distance).to_le_bytes()));
+    bytes
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the layout has 32-bit distances, and they are hints")]
+fn narrow(distance: f64) -> f32 {
+    distance as f32
 }
 
 impl GroundTruth {

@@ -10,6 +10,7 @@ pub mod count;
 pub mod dataset;
 pub mod entry;
 pub mod exit;
+pub mod expand;
 pub mod ground_truth;
 pub mod ids;
 pub mod keys;

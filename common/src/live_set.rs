@@ -17,7 +17,7 @@ const ROUNDS: u64 = 6;
 const ROUND_STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 const SPREAD: u64 = 0xD6E8_FEB8_6659_FD93;
 
-/// The population at one step of the plan. Cell number = row x copies + copy.
+/// The population at one step of the plan. Cells are numbered with the copy innermost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveSet {
     /// Key of the permutation.
@@ -26,6 +26,9 @@ pub struct LiveSet {
     pub rows: u64,
     /// Copies of the base, at least 1.
     pub copies: u32,
+    /// Rows at the end of the base that the last copy lacks: a population of 1.5 copies has half of the second.
+    #[serde(default)]
+    pub missing: u64,
     /// Cells at positions below this are alive.
     pub cut: u64,
 }
@@ -34,7 +37,54 @@ impl LiveSet {
     /// Nothing is alive.
     #[must_use]
     pub fn empty(seed: u64, rows: u64, copies: u32) -> Self {
-        Self { seed, rows, copies, cut: 0 }
+        Self { seed, rows, copies, missing: 0, cut: 0 }
+    }
+
+    /// The same plan where the last copy lacks this many rows at the end (at most all of them); nothing is alive.
+    #[must_use]
+    pub fn lacking(self, missing: u64) -> Self {
+        Self { missing: missing.min(self.rows), cut: 0, ..self }
+    }
+
+    /// Rows that a copy has, alive or not.
+    #[must_use]
+    pub fn rows_of(self, copy: u32) -> u64 {
+        match copy.checked_add(1) {
+            Some(number) if number < self.copies => self.rows,
+            Some(number) if number == self.copies => self.rows.saturating_sub(self.missing),
+            _ => 0,
+        }
+    }
+
+    /// The (copy, row) of a cell by its number, the copy innermost: row r of every copy, then row r + 1.
+    #[must_use]
+    pub fn cell(self, number: u64) -> Option<(u32, u64)> {
+        if number >= self.cells() {
+            return None;
+        }
+        let copies = u64::from(self.copies);
+        // Rows that every copy has come first.
+        let shared = self.rows.saturating_sub(self.missing);
+        let (row, copy) = match number.checked_sub(shared.saturating_mul(copies)) {
+            None => (number / copies, number % copies),
+            Some(rest) => (shared + rest.checked_div(copies - 1)?, rest % (copies - 1)),
+        };
+        Some((u32::try_from(copy).ok()?, row))
+    }
+
+    /// The number of a cell; `None` for what is not in the plan.
+    #[must_use]
+    pub fn number(self, copy: u32, row: u64) -> Option<u64> {
+        if row >= self.rows_of(copy) {
+            return None;
+        }
+        let copies = u64::from(self.copies);
+        let shared = self.rows.saturating_sub(self.missing);
+        let before = match row.checked_sub(shared) {
+            None => row.checked_mul(copies)?,
+            Some(rest) => shared.checked_mul(copies)?.checked_add(rest.checked_mul(copies - 1)?)?,
+        };
+        before.checked_add(u64::from(copy))
     }
 
     /// The same plan with every cell alive.
@@ -46,7 +96,11 @@ impl LiveSet {
     /// Cells of the plan, alive or not.
     #[must_use]
     pub fn cells(self) -> u64 {
-        self.rows.saturating_mul(u64::from(self.copies))
+        self.rows.saturating_mul(u64::from(self.copies)).saturating_sub(if self.copies == 0 {
+            0
+        } else {
+            self.missing
+        })
     }
 
     /// The same plan with the first `cut` positions alive, at most all.
@@ -79,18 +133,13 @@ impl LiveSet {
     #[must_use]
     pub fn cell_at(self, position: u64) -> Option<(u32, u64)> {
         let order = Order::new(self.seed, self.cells(), position)?;
-        let cell = order.cell(position);
-        let copies = u64::from(self.copies);
-        Some((u32::try_from(cell % copies).ok()?, cell / copies))
+        self.cell(order.cell(position))
     }
 
     /// Position of a cell in the order; `None` for what is not in the plan.
     #[must_use]
     pub fn position(self, copy: u32, row: u64) -> Option<u64> {
-        if copy >= self.copies || row >= self.rows {
-            return None;
-        }
-        let cell = row.checked_mul(u64::from(self.copies))?.checked_add(u64::from(copy))?;
+        let cell = self.number(copy, row)?;
         Some(Order::new(self.seed, self.cells(), cell)?.position(cell))
     }
 }
@@ -193,6 +242,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_last_copy_in_part_has_the_first_rows_and_every_law_holds_for_it(
+            seed: u64, rows in 1_u64..200, copies in 1_u32..5, lack in 0.0_f64..=1.0, share in 0.0_f64..=1.0,
+        ) {
+            let missing = count::from_f64(lack * count::to_f64(rows));
+            let live = LiveSet::empty(seed, rows, copies).lacking(missing);
+            prop_assert_eq!(live.cells(), rows * u64::from(copies) - missing);
+            let cells: HashSet<_> = (0..live.cells()).map(|n| live.cell(n).unwrap()).collect();
+            prop_assert_eq!(count::len(cells.len()), live.cells());
+            prop_assert!(cells.iter().all(|(c, r)| *r < live.rows_of(*c) && live.number(*c, *r).is_some()));
+            prop_assert!((0..live.cells()).all(|n| live.cell(n).and_then(|(c, r)| live.number(c, r)) == Some(n)));
+            prop_assert_eq!(live.cell(live.cells()), None);
+            prop_assert_eq!(live.number(copies - 1, rows - missing), None);
+            let half = live.full().keep(share);
+            prop_assert_eq!(count::len(alive(half).len()), half.count());
+            prop_assert!(alive(half).is_subset(&cells));
+            prop_assert_eq!((0..half.cut).map(|p| half.cell_at(p).unwrap()).collect::<HashSet<_>>(), alive(half));
+        }
+
         #[test]
         fn order_is_a_bijection(seed: u64, rows in 0_u64..400, copies in 1_u32..6) {
             let live = LiveSet::empty(seed, rows, copies);

@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::expand::Expansion;
 use crate::ids::{NodeId, PhaseIndex};
 use crate::live_set::LiveSet;
-use crate::scenario::{DatasetSpec, Load, Metric};
+use crate::scenario::{CopyOrder, DatasetSpec, Load, Metric};
 
 /// One phase of load, as a worker needs it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,8 +61,17 @@ pub struct VectorWork {
     pub dataset: DatasetSpec,
     /// Rows of the base that take part.
     pub rows: u64,
-    /// Dimensions of a vector.
+    /// Dimensions of a vector of the base; the index may have more, see [`Expansion::index_dims`].
     pub dims: u32,
+    /// How copies of the base are made.
+    #[serde(default)]
+    pub expansion: Expansion,
+    /// In which order their rows are loaded.
+    #[serde(default)]
+    pub order: CopyOrder,
+    /// Where the neighbours of queries are known from.
+    #[serde(default)]
+    pub truth: TruthSource,
     /// Metric of the index.
     pub metric: Metric,
     /// Prefix of all keys.
@@ -72,6 +82,17 @@ pub struct VectorWork {
     pub live: LiveSet,
     /// How the index is asked.
     pub search: SearchPlan,
+}
+
+/// Where the neighbours of queries are known from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TruthSource {
+    /// The data set's list, filtered by life.
+    #[default]
+    Listed,
+    /// Computed by the worker over what is alive: too few of the listed neighbours live, or vectors were rounded.
+    Computed,
 }
 
 /// How a KNN query reaches all vectors; decided once from what the module says of itself.

@@ -8,6 +8,6 @@ pub mod check;
 pub mod model;
 
 pub use model::{
-    Arrival, DatasetSpec, FleetSpec, IndexSpec, Load, Metric, PhaseSpec, PopulationSpec, QuerySpec,
-    SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    Algorithm, Arrival, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Load, Metric,
+    PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
 };

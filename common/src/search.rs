@@ -18,7 +18,7 @@ pub use knn::{Hit, SCORE_ALIAS, knn_args, knn_command, merge_knn, parse_knn};
 use std::fmt;
 
 use crate::phase::SearchModule;
-use crate::scenario::Metric;
+use crate::scenario::{Algorithm, Metric};
 
 /// Why a reply of a search module cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,13 +56,15 @@ impl fmt::Display for SearchModule {
     }
 }
 
-/// An HNSW index over FLOAT32 vectors in one field of hashes.
+/// An index over FLOAT32 vectors in one field of hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexShape<'a> {
     /// Keys that begin with it are indexed.
     pub prefix: &'a str,
     /// Hash field of the vector, also the attribute's name in queries.
     pub field: &'a str,
+    /// How it finds neighbours.
+    pub algorithm: Algorithm,
     /// Dimensions of a vector.
     pub dims: u32,
     /// Distance metric.
@@ -76,13 +78,19 @@ pub struct IndexShape<'a> {
 /// `FT.CREATE` for an index; both modules take the same words.
 #[must_use]
 pub fn create_args(index: &str, shape: &IndexShape<'_>) -> Vec<Vec<u8>> {
-    let hnsw = [
+    let mut attributes = vec![
         ("TYPE", "FLOAT32".to_owned()),
         ("DIM", shape.dims.to_string()),
         ("DISTANCE_METRIC", metric_word(shape.metric).to_owned()),
-        ("M", shape.m.to_string()),
-        ("EF_CONSTRUCTION", shape.ef_construction.to_string()),
     ];
+    let algorithm = match shape.algorithm {
+        Algorithm::Flat => "FLAT",
+        Algorithm::Hnsw => {
+            attributes.push(("M", shape.m.to_string()));
+            attributes.push(("EF_CONSTRUCTION", shape.ef_construction.to_string()));
+            "HNSW"
+        }
+    };
     let mut args: Vec<Vec<u8>> = [
         "FT.CREATE",
         index,
@@ -94,13 +102,13 @@ pub fn create_args(index: &str, shape: &IndexShape<'_>) -> Vec<Vec<u8>> {
         "SCHEMA",
         shape.field,
         "VECTOR",
-        "HNSW",
+        algorithm,
     ]
     .iter()
     .map(|word| word.as_bytes().to_vec())
     .collect();
-    args.push((hnsw.len() * 2).to_string().into_bytes());
-    for (name, value) in hnsw {
+    args.push((attributes.len() * 2).to_string().into_bytes());
+    for (name, value) in attributes {
         args.push(name.as_bytes().to_vec());
         args.push(value.into_bytes());
     }

@@ -6,6 +6,7 @@
 //! cover its work.
 
 mod check;
+mod copies;
 mod data;
 mod estimate;
 mod limits;
@@ -15,6 +16,7 @@ mod tests;
 
 use std::path::Path;
 
+use vst_common::expand::Expansion;
 use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchPlan};
@@ -32,9 +34,6 @@ pub const BASELINE: &str = "baseline";
 
 /// Hash field that holds the vector.
 pub const FIELD: &str = "vector";
-
-/// Copies of the base that a run loads.
-pub const COPIES: u32 = 1;
 
 /// Why a scenario cannot be planned.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +89,11 @@ pub struct RunPlan {
     pub search: SearchPlan,
     /// Rows of the base that take part.
     pub rows: u64,
-    /// Dimensions of a vector.
+    /// Copies of the base, the last one perhaps in part.
+    pub copies: u32,
+    /// How the copies are made.
+    pub expansion: Expansion,
+    /// Dimensions of a vector of the base.
     pub dims: u32,
     /// The phases in order; the first is the [`BASELINE`].
     pub phases: Vec<PlannedPhase>,

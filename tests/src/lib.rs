@@ -9,4 +9,5 @@ pub mod command;
 pub mod etcd;
 pub mod fleet;
 pub mod layers;
+pub mod liar;
 pub mod run;

@@ -5,8 +5,10 @@
 mod real {
     mod architecture;
     mod bad_input;
+    mod copies;
     mod durability;
     mod fleet;
+    mod liar;
     mod quick;
     mod registry;
     mod signals;

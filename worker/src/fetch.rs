@@ -4,13 +4,17 @@
 //! the session leases ahead; how many reads are in flight at once is bounded here. Law: a range gives each of its
 //! cells exactly once, in blocks of at most [`BLOCK_ROWS`].
 
+use std::sync::Arc;
+
 use tokio::sync::Semaphore;
 use url::Url;
 use vst_common::count;
 use vst_common::dataset::{DatasetView, ReadFault, Rows};
+use vst_common::expand::Copier;
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{VectorWork, Work};
 use vst_common::ranges::RowRange;
+use vst_common::scenario::CopyOrder;
 
 use crate::work::RowBlock;
 
@@ -45,12 +49,6 @@ pub enum Error {
         /// Dimensions of the order.
         expected: u32,
     },
-    /// Copies need an expanded data set.
-    #[error("{copies} copies of the base were ordered, this worker writes one")]
-    Copies {
-        /// As ordered.
-        copies: u32,
-    },
     /// A position that is not in the order of the live set.
     #[error("positions {start}..{end} are not in a population of {cells} cells")]
     Position {
@@ -75,8 +73,8 @@ pub struct Source {
 
 #[derive(Debug)]
 enum Kind {
-    /// Vectors of the base.
-    Vectors(DatasetView),
+    /// Vectors of the base and of its copies, by the number of the cell.
+    Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier> },
     /// Cells by their position in the live set's order; no vectors.
     Cells(LiveSet),
 }
@@ -91,10 +89,9 @@ impl Source {
             Work::Query { .. } => return Ok(None),
             Work::Delete(vectors) => Kind::Cells(vectors.live),
             Work::Ingest(vectors) => {
-                if vectors.live.copies > 1 {
-                    return Err(Error::Copies { copies: vectors.live.copies });
-                }
-                Kind::Vectors(open_vectors(&vectors.dataset.base, vectors).await?)
+                let view = open_vectors(&vectors.dataset.base, vectors).await?;
+                let copier = Arc::new(vectors.expansion.copier(vectors.dims));
+                Kind::Vectors { view, live: vectors.live, order: vectors.order, copier }
             }
         };
         Ok(Some(Self { kind, reads: Semaphore::new(READS) }))
@@ -114,15 +111,21 @@ impl Source {
     /// # Errors
     /// When the range is not in the data or cannot be read.
     pub async fn blocks(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
-        let view = match &self.kind {
+        let (view, live, order, copier) = match &self.kind {
             Kind::Cells(live) => return cells(*live, range),
-            Kind::Vectors(view) => view,
+            Kind::Vectors { view, live, order, copier } => (view, *live, *order, copier),
         };
-        let permit = self.reads.acquire().await.map_err(|_| Error::Ending)?;
-        let rows = view.read(range).await?;
-        drop(permit);
-        // Widening a large range takes milliseconds, which heartbeats must not wait for.
-        tokio::task::spawn_blocking(move || blocks_of(range.start, &rows)).await.map_err(|_| Error::Ending)
+        let mut blocks = Vec::new();
+        for part in parts(live, order, range)? {
+            let permit = self.reads.acquire().await.map_err(|_| Error::Ending)?;
+            let rows = view.read(part.rows).await?;
+            drop(permit);
+            let copier = Arc::clone(copier);
+            // Widening a large range takes milliseconds, which heartbeats must not wait for.
+            let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier));
+            blocks.extend(made.await.map_err(|_| Error::Ending)?);
+        }
+        Ok(blocks)
     }
 }
 
@@ -151,20 +154,76 @@ fn cells(live: LiveSet, range: RowRange) -> Result<Vec<RowBlock>, Error> {
         .collect())
 }
 
-fn blocks_of(first: u64, rows: &Rows) -> Vec<RowBlock> {
-    let n = rows.len();
-    let row_bytes = rows.bytes.len().checked_div(n).unwrap_or(0);
-    (0..n)
-        .step_by(BLOCK_ROWS)
-        .map(|start| {
-            let end = start.saturating_add(BLOCK_ROWS).min(n);
-            let part = Rows { bytes: rows.bytes.slice(start * row_bytes..end * row_bytes), ..*rows };
+/// Cells of a range whose rows are read with one request.
+#[derive(Clone, Debug, PartialEq)]
+struct Part {
+    /// Rows of the base that they need.
+    rows: RowRange,
+    cells: CellRange,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum CellRange {
+    /// Numbers of the live set, the copy innermost.
+    Numbers(RowRange),
+    /// The rows of the part, of one copy.
+    Copy(u32),
+}
+
+/// What a range of an ingest consists of: of cell numbers where copies interleave, else of places in a list that has
+/// one copy after another.
+fn parts(live: LiveSet, order: CopyOrder, range: RowRange) -> Result<Vec<Part>, Error> {
+    let RowRange { start, end } = range;
+    if start > end || end > live.cells() {
+        return Err(Error::Position { start, end, cells: live.cells() });
+    }
+    if range.is_empty() {
+        return Ok(Vec::new());
+    }
+    if order == CopyOrder::Interleaved {
+        let row = |number: u64| live.cell(number).map(|(_, row)| row);
+        let (Some(first), Some(last)) = (row(start), row(end - 1)) else { return Ok(Vec::new()) };
+        let rows = RowRange { start: first, end: last.saturating_add(1) };
+        return Ok(vec![Part { rows, cells: CellRange::Numbers(range) }]);
+    }
+    let (mut parts, mut before) = (Vec::new(), 0_u64);
+    for copy in 0..live.copies {
+        let after = before.saturating_add(live.rows_of(copy));
+        let (from, to) = (start.max(before), end.min(after));
+        if from < to {
+            let rows = RowRange { start: from - before, end: to - before };
+            parts.push(Part { rows, cells: CellRange::Copy(copy) });
+        }
+        before = after;
+    }
+    Ok(parts)
+}
+
+impl Part {
+    fn blocks(self, live: LiveSet, read: &Rows, copier: &Copier) -> Vec<RowBlock> {
+        let RowRange { start, end } = self.rows;
+        let cells: Vec<(u32, u64)> = match self.cells {
+            CellRange::Numbers(numbers) => {
+                (numbers.start..numbers.end).filter_map(|number| live.cell(number)).collect()
+            }
+            CellRange::Copy(copy) => (start..end).map(|row| (copy, row)).collect(),
+        };
+        let (mut at, mut row_of_base, mut made) = (None, Vec::new(), Vec::new());
+        let block = |rows: &[(u32, u64)]| {
             let mut vectors = Vec::new();
-            part.to_f32_le(&mut vectors);
-            let numbers = (start..end).map(|i| (0, first.saturating_add(count::len(i)))).collect();
-            RowBlock { id: 0, rows: numbers, vectors }
-        })
-        .collect()
+            for (copy, row) in rows {
+                // Copies of a row follow each other: it is widened once.
+                if at != Some(*row) {
+                    read.row_f32(count::index(row.saturating_sub(start)), &mut row_of_base);
+                    at = Some(*row);
+                }
+                copier.row(*copy, &row_of_base, &mut made);
+                vectors.extend(made.iter().flat_map(|x| x.to_le_bytes()));
+            }
+            RowBlock { id: 0, rows: rows.to_vec(), vectors }
+        };
+        cells.chunks(BLOCK_ROWS).map(block).collect()
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +249,9 @@ mod tests {
             dataset: DatasetSpec { base: base.into(), queries: none.clone(), ground_truth: none, rows: None },
             rows: live.rows,
             dims,
+            expansion: vst_common::expand::Expansion::None,
+            order: vst_common::scenario::CopyOrder::Interleaved,
+            truth: vst_common::phase::TruthSource::Listed,
             metric: Metric::L2,
             prefix: "t:".into(),
             field: "v".into(),
@@ -229,6 +291,41 @@ mod tests {
                 .collect();
             let stored = (start * u64::from(dims)..end * u64::from(dims)).map(|i| f32::from(u8::try_from(i % 251).unwrap()));
             prop_assert_eq!(numbers, stored.collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn the_ranges_of_an_ingest_together_write_every_cell_once_with_its_own_vector(
+            rows in 1u32..300, copies in 1u32..6, lack in 0.0f64..=1.0, length in 1u64..400, clustered: bool,
+        ) {
+            let (_folder, url) = base(rows, 3);
+            let missing = count::from_f64(lack * f64::from(rows));
+            let live = LiveSet::empty(1, u64::from(rows), copies).lacking(missing);
+            let mut order = work(&url, 3, live);
+            order.order = if clustered { CopyOrder::Clustered } else { CopyOrder::Interleaved };
+            let permutation = vst_common::expand::Permutation { seed: 5, copies };
+            order.expansion = vst_common::expand::Expansion::Permutation(permutation);
+            let copier = order.expansion.copier(3);
+            let cut = vst_common::ranges::Cut::new(RowRange { start: 0, end: live.cells() }, length);
+            let mut written = Vec::new();
+            let source = block_on(Source::open(&Work::Ingest(order))).unwrap().unwrap();
+            for range in (0..cut.count()).filter_map(|i| cut.get(i)) {
+                for block in block_on(source.blocks(range)).unwrap() {
+                    prop_assert_eq!(block.vectors.len(), block.rows.len() * 12);
+                    written.extend(block.rows.into_iter().zip(block.vectors.chunks(12).map(<[u8]>::to_vec)));
+                }
+            }
+            let in_order: Vec<(u32, u64)> = written.iter().map(|(cell, _)| *cell).collect();
+            let key = |(copy, row): &(u32, u64)| if clustered { (u64::from(*copy), *row) } else { (*row, u64::from(*copy)) };
+            prop_assert!(in_order.is_sorted_by_key(key));
+            written.sort_unstable();
+            written.dedup();
+            prop_assert_eq!(count::len(written.len()), live.cells());
+            for ((copy, row), vector) in written {
+                let number = |i: u64| f32::from(u8::try_from((row * 3 + i) % 251).unwrap());
+                let mut own = Vec::new();
+                copier.row(copy, &[number(0), number(1), number(2)], &mut own);
+                prop_assert_eq!(vector, own.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+            }
         }
 
         #[test]

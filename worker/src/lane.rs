@@ -521,11 +521,7 @@ impl Drive {
             in_flight,
             backlog,
         };
-        let done = done.then(|| LaneEvent::Done {
-            phase,
-            totals,
-            per_query: self.pipeline.recorder().take_per_query(),
-        });
+        let done = done.then(|| LaneEvent::Done { phase, totals, per_query: self.pipeline.take_per_query() });
         (Some(measured), done)
     }
 

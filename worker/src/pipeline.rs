@@ -32,7 +32,8 @@ use self::node::{Again, FreeSlot, Item, Link, NodeState, Owed, Parts, Waiting};
 use crate::pacer::Pacer;
 use crate::recorder::{Operation, Place, Recorder};
 use crate::requests::{Error, Hit, Requests};
-use crate::work::{ArmedPhase, LaneEvent, RowBlock, Totals};
+use crate::work::{ArmedPhase, LaneEvent, Pair, RowBlock, Totals};
+use vst_common::recall::RecallCell;
 
 /// A phase drains for at most this long, or its timeout if that is longer.
 const DRAIN_NS: u64 = 10 * SECOND_NS;
@@ -575,6 +576,12 @@ impl Pipeline {
     /// The recorder, to hand over intervals.
     pub(crate) fn recorder(&mut self) -> &mut Recorder {
         &mut self.recorder
+    }
+
+    /// Verdicts by query and copy over the measured window.
+    pub(crate) fn take_per_query(&mut self) -> Vec<(Pair, RecallCell)> {
+        let asked = self.recorder.take_per_query();
+        asked.into_iter().map(|(asked, cell)| (self.requests.pair(asked), cell)).collect()
     }
 
     /// What happened that someone should know.

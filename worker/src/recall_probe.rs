@@ -1,26 +1,33 @@
 //! The queries of a phase and what decides about the answers to each.
 //!
 //! Built when a phase is armed, before any load: reads queries, published neighbours and the few rows of the base
-//! whose own distance decides a tie. Lanes send the blobs and judge with the judges. Law: query i of the file is
-//! blob i and judge i, and no distance of a file decides whether an answer counts.
+//! whose own distance decides a tie; computes the neighbours where too few of the published ones live. Lanes send the
+//! blobs and judge with the judges. Law: pair i is blob i and judge i, each copy has its turn, and no distance of a
+//! file decides whether an answer counts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use vst_common::count;
-use vst_common::dataset::{DatasetView, open_truth};
-use vst_common::ground_truth::{GroundTruth, measure};
-use vst_common::phase::VectorWork;
+use vst_common::dataset::{DatasetView, Rows, open_truth};
+use vst_common::expand::{self, Copier};
+use vst_common::ground_truth::{ExactSearch, GroundTruth, TruthList, measure};
+use vst_common::live_set::LiveSet;
+use vst_common::phase::{TruthSource, VectorWork};
 use vst_common::ranges::RowRange;
 use vst_common::recall::QueryJudge;
+use vst_common::scenario::Metric;
 
 use crate::fetch;
-use crate::work::QuerySet;
+use crate::work::{Pair, QuerySet};
 
 /// Wanted rows that are no further apart than this are read with one request, bytes.
 const GAP_BYTES: u64 = 64 << 10;
 /// Reads in flight at once.
 const READS: usize = 4;
+/// Rows that are searched at a time where neighbours are computed.
+const CHUNK_ROWS: u64 = 16_384;
 
 /// Why queries cannot be asked or judged.
 #[derive(Debug, thiserror::Error)]
@@ -59,44 +66,184 @@ impl From<vst_common::dataset::Error> for Error {
 pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
     let queries = fetch::open_vectors(&work.dataset.queries, work).await?;
     let base = fetch::open_vectors(&work.dataset.base, work).await?;
-    let url = fetch::parse(&work.dataset.ground_truth)?;
-    let truth = open_truth(&url).await?;
-    truth.check_against(base.manifest().rows)?;
     let n = queries.manifest().rows;
-    if n > u64::from(truth.queries) {
-        return Err(Error::Queries { queries: n, truths: truth.queries });
-    }
     let asked = queries.read(RowRange { start: 0, end: n }).await?;
-    let live = work.live;
-    let (truth, wanted) = blocking(move || {
-        let mut rows: Vec<u64> =
-            lists(&truth, n).flat_map(|list| QueryJudge::wanted(list, 0, k, &live)).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        (truth, rows)
-    })
-    .await?;
-    let known = read_rows(&base, &wanted).await?;
-    let metric = work.metric;
-    blocking(move || {
-        let judges = lists(&truth, n)
-            .zip(asked.iter())
-            .map(|(list, query)| {
-                let own = |row| known.get(&row).map(|vector| measure(metric, &query, vector));
-                QueryJudge::build(list, 0, k, &live, own)
-            })
-            .collect();
-        let mut bytes = Vec::new();
-        asked.to_f32_le(&mut bytes);
-        let blob_bytes = bytes.len().checked_div(asked.len()).unwrap_or(0).max(1);
-        let blobs = bytes.chunks_exact(blob_bytes).map(<[u8]>::to_vec).collect();
-        QuerySet { blobs, judges }
-    })
-    .await
+    let pairs: Vec<Pair> = (0..expand::pairs(n, work.live.copies))
+        .map(|number| expand::pair(number, n, work.live.copies))
+        .filter_map(|(query, copy)| Some((u32::try_from(query).ok()?, copy)))
+        .collect();
+    let probe = Arc::new(Probe {
+        live: work.live,
+        metric: work.metric,
+        copier: work.expansion.copier(work.dims),
+        queries: asked.iter().collect(),
+        pairs,
+        k,
+    });
+    let lists = match work.truth {
+        TruthSource::Listed => Lists::Listed(listed(work, n, base.manifest().rows).await?),
+        TruthSource::Computed => Lists::Computed(computed(&probe, &base, work.rows).await?),
+    };
+    let lists = Arc::new(lists);
+    let rows = {
+        let (probe, lists) = (Arc::clone(&probe), Arc::clone(&lists));
+        blocking(move || probe.wanted(&lists)).await?
+    };
+    let known = read_rows(&base, &rows).await?;
+    blocking(move || probe.judged(&lists, &known)).await
 }
 
-fn lists(truth: &GroundTruth, n: u64) -> impl Iterator<Item = vst_common::ground_truth::TruthList<'_>> {
-    (0..truth.queries).take(count::index(n)).map(|query| truth.list(query))
+/// The data set's neighbours.
+async fn listed(work: &VectorWork, queries: u64, rows: u64) -> Result<GroundTruth, Error> {
+    let url = fetch::parse(&work.dataset.ground_truth)?;
+    let truth = open_truth(&url).await?;
+    truth.check_against(rows)?;
+    if queries > u64::from(truth.queries) {
+        return Err(Error::Queries { queries, truths: truth.queries });
+    }
+    Ok(truth)
+}
+
+/// Neighbours among what is alive, over the vectors as they were loaded: for each copy those that its queries have.
+async fn computed(probe: &Arc<Probe>, base: &DatasetView, rows: u64) -> Result<Vec<List>, Error> {
+    let mut searches = probe.searches();
+    let mut start = 0;
+    while start < rows {
+        let range = RowRange { start, end: start.saturating_add(CHUNK_ROWS).min(rows) };
+        let read = base.read(range).await?;
+        let probe = Arc::clone(probe);
+        searches = blocking(move || {
+            probe.search(&mut searches, start, &read);
+            searches
+        })
+        .await?;
+        start = range.end;
+    }
+    Ok(probe.lists(searches))
+}
+
+/// What all pairs of a phase have in common.
+struct Probe {
+    live: LiveSet,
+    metric: Metric,
+    copier: Copier,
+    queries: Vec<Vec<f32>>,
+    pairs: Vec<Pair>,
+    k: u32,
+}
+
+/// The neighbours of one pair, nearest first.
+#[derive(Default)]
+struct List {
+    ids: Vec<u32>,
+    distances: Vec<f32>,
+}
+
+enum Lists {
+    /// By query.
+    Listed(GroundTruth),
+    /// By pair.
+    Computed(Vec<List>),
+}
+
+impl Lists {
+    fn of(&self, number: usize, pair: Pair) -> TruthList<'_> {
+        match self {
+            Self::Listed(truth) => truth.list(pair.0),
+            Self::Computed(lists) => match lists.get(number) {
+                Some(list) => TruthList { ids: &list.ids, distances: &list.distances },
+                None => TruthList { ids: &[], distances: &[] },
+            },
+        }
+    }
+}
+
+impl Probe {
+    /// A pair's query as it is asked.
+    fn asked(&self, (query, copy): Pair) -> Vec<f32> {
+        let (mut asked, query) = (Vec::new(), self.queries.get(count::index(u64::from(query))));
+        self.copier.query(copy, query.map_or(&[][..], Vec::as_slice), &mut asked);
+        asked
+    }
+
+    /// Pairs of one copy, with their numbers.
+    fn of_copy(&self, copy: u32) -> impl Iterator<Item = (usize, Pair)> + '_ {
+        self.pairs.iter().copied().enumerate().filter(move |(_, pair)| pair.1 == copy)
+    }
+
+    /// One search for each copy. Within a copy all distances are those of copy 0.
+    fn searches(&self) -> Vec<ExactSearch> {
+        // Rows tied with the k-th are hits too, so the list goes on beyond it.
+        let depth = count::index(u64::from(self.k)).saturating_mul(2).saturating_add(16);
+        (0..self.live.copies)
+            .map(|copy| {
+                let queries: Vec<Vec<f32>> =
+                    self.of_copy(copy).map(|(_, (query, _))| self.asked((query, 0))).collect();
+                let dims = queries.first().map_or(1, Vec::len);
+                ExactSearch::new(self.metric, dims, queries.concat(), depth)
+            })
+            .collect()
+    }
+
+    fn search(&self, searches: &mut [ExactSearch], first: u64, read: &Rows) {
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (mut rows, mut made) = (Vec::new(), Vec::new());
+        for row in read.iter() {
+            self.copier.row(0, &row, &mut made);
+            rows.extend_from_slice(&made);
+        }
+        for (copy, search) in (0..).zip(searches) {
+            search.add(first, &rows, |row| self.live.is_live(copy, row), threads);
+        }
+    }
+
+    fn lists(&self, searches: Vec<ExactSearch>) -> Vec<List> {
+        let mut lists: Vec<List> = self.pairs.iter().map(|_| List::default()).collect();
+        for (copy, search) in (0..).zip(searches) {
+            for ((number, _), found) in self.of_copy(copy).zip(search.finish()) {
+                let Some(list) = lists.get_mut(number) else { continue };
+                for (row, distance) in found {
+                    list.ids.push(u32::try_from(row).unwrap_or(u32::MAX));
+                    list.distances.push(narrow(distance));
+                }
+            }
+        }
+        lists
+    }
+
+    /// Rows whose own distance decides a tie, ascending.
+    fn wanted(&self, lists: &Lists) -> Vec<u64> {
+        let pairs = self.pairs.iter().enumerate();
+        let mut rows: Vec<u64> = pairs
+            .flat_map(|(number, pair)| {
+                QueryJudge::wanted(lists.of(number, *pair), pair.1, self.k, &self.live)
+            })
+            .collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows
+    }
+
+    fn judged(&self, lists: &Lists, known: &BTreeMap<u64, Vec<f32>>) -> QuerySet {
+        let (mut blobs, mut judges, mut made) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, pair) in self.pairs.iter().enumerate() {
+            let asked = self.asked(*pair);
+            // Measured on what the server holds, so that its rounding is the one that is allowed for.
+            let own = |row| {
+                self.copier.row(pair.1, known.get(&row)?, &mut made);
+                Some(measure(self.metric, &asked, &made))
+            };
+            judges.push(QueryJudge::build(lists.of(number, *pair), pair.1, self.k, &self.live, own));
+            blobs.push(asked.iter().flat_map(|x| x.to_le_bytes()).collect());
+        }
+        QuerySet { blobs, judges, pairs: self.pairs.clone() }
+    }
+}
+
+/// A hint of how near, as files hold it.
+#[expect(clippy::cast_possible_truncation, reason = "rounds to the nearest 32-bit float")]
+fn narrow(distance: f64) -> f32 {
+    distance as f32
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
@@ -192,6 +339,9 @@ mod tests {
             dataset,
             rows: live.rows,
             dims: DIMS,
+            expansion: vst_common::expand::Expansion::None,
+            order: vst_common::scenario::CopyOrder::Interleaved,
+            truth: vst_common::phase::TruthSource::Listed,
             metric: Metric::L2,
             prefix: "t:".into(),
             field: "v".into(),

@@ -14,7 +14,7 @@ use vst_common::seed::Draw;
 
 use crate::recorder::Operation;
 use crate::topology::Topology;
-use crate::work::QuerySet;
+use crate::work::{Pair, QuerySet};
 
 /// Why a phase cannot be armed.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +66,8 @@ impl Requests {
         let (vectors, work) = match &order.work {
             Work::Ingest(vectors) => {
                 let command = Command::new(&[Some(b"HSET"), None, Some(vectors.field.as_bytes()), None]);
-                let vector_bytes = usize::try_from(vectors.dims).unwrap_or(0) * size_of::<f32>();
+                let dims = vectors.expansion.index_dims(vectors.dims);
+                let vector_bytes = usize::try_from(dims).unwrap_or(0) * size_of::<f32>();
                 (vectors, Kind::Write { command, vector_bytes })
             }
             Work::Delete(vectors) => (vectors, Kind::Delete { command: Command::new(&[Some(b"DEL"), None]) }),
@@ -115,7 +116,7 @@ impl Requests {
         matches!(&self.work, Kind::Query(query) if query.fan_out)
     }
 
-    /// Which query request `n` asks.
+    /// Which (query, copy) pair request `n` asks, by its number in the set.
     pub(crate) fn query(&self, n: u64) -> u32 {
         match &self.work {
             Kind::Query(query) => {
@@ -125,6 +126,13 @@ impl Requests {
             }
             _ => 0,
         }
+    }
+
+    /// The query and copy that a drawn number stands for.
+    pub(crate) fn pair(&self, asked: u32) -> Pair {
+        let Kind::Query(kind) = &self.work else { return (asked, 0) };
+        let known = usize::try_from(asked).ok().and_then(|asked| kind.set.pairs.get(asked));
+        known.copied().unwrap_or((asked, 0))
     }
 
     /// Writes the key of a row into `out`, which is emptied first.

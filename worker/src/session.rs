@@ -25,7 +25,9 @@ use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as FromCoordinator;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
-use crate::work::{ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, LoadLease, RowBlock};
+use crate::work::{
+    ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, LoadLease, Pair, RowBlock,
+};
 use clock::Exchanges;
 use phase::Phase;
 
@@ -190,7 +192,7 @@ pub enum Action {
         /// The phase.
         phase: PhaseIndex,
         /// (query, verdicts summed).
-        per_query: Vec<(u32, RecallCell)>,
+        per_query: Vec<(Pair, RecallCell)>,
     },
     /// Take in an event for people.
     RecordEvent {

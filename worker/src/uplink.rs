@@ -25,7 +25,7 @@ use vst_common::ids::{Generation, NodeId, PhaseIndex, RunId, Sequence, WorkerId}
 use vst_common::latency::{Cell, Window};
 use vst_common::recall::RecallCell;
 
-use crate::work::{CellKey, LaneHealth};
+use crate::work::{CellKey, LaneHealth, Pair};
 use core::{Bounds, UplinkCore};
 pub use rows::PhaseLabel;
 use rows::{Events, Intervals, TableRows};
@@ -73,7 +73,7 @@ pub enum Order {
         /// The phase.
         phase: PhaseIndex,
         /// (query, verdicts summed).
-        per_query: Vec<(u32, RecallCell)>,
+        per_query: Vec<(Pair, RecallCell)>,
     },
     /// Something for people.
     Event {

@@ -26,6 +26,9 @@ pub struct ArmedPhase {
     pub queries: Option<Arc<QuerySet>>,
 }
 
+/// Row of a query in the data set, and the copy of the base that it is asked of.
+pub type Pair = (u32, u32);
+
 /// The queries of a phase, ready to send and to judge.
 #[derive(Debug)]
 pub struct QuerySet {
@@ -33,6 +36,8 @@ pub struct QuerySet {
     pub blobs: Vec<Vec<u8>>,
     /// How to judge the answer to each.
     pub judges: Vec<QueryJudge>,
+    /// Which query of the data set each is, and the copy that it is asked of.
+    pub pairs: Vec<Pair>,
 }
 
 /// Rows of one leased range (or a part of it) for a lane to write or delete.
@@ -186,8 +191,8 @@ pub enum LaneEvent {
         phase: PhaseIndex,
         /// Final totals.
         totals: Totals,
-        /// Per query, over the measured window: (query, verdicts summed). Query work only.
-        per_query: Vec<(u32, RecallCell)>,
+        /// Per query and copy, over the measured window: verdicts summed. Query work only.
+        per_query: Vec<(Pair, RecallCell)>,
     },
     /// The lane cannot go on.
     Failed {

@@ -236,6 +236,7 @@ impl Made {
                 phase_index: phase.started.index,
                 k: 10,
                 query,
+                copy: 0,
                 cell,
             });
         }

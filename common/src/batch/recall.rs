@@ -44,6 +44,8 @@ pub struct RecallQueryRow {
     pub k: u32,
     /// Row of the query in the data set.
     pub query: u64,
+    /// Copy of the base that it was asked of.
+    pub copy: u32,
     /// The verdicts on all its answers in the measured window, summed.
     pub cell: RecallCell,
 }
@@ -74,7 +76,8 @@ fn queries_columns<'a>(stamp: &'a Stamp, rows: &'a [RecallQueryRow]) -> Columns<
         .text("phase", |r: &RecallQueryRow| &r.phase)
         .int("phase_index", |r| r.phase_index.0.into())
         .int("k", |r| r.k.into())
-        .int("query", |r| r.query);
+        .int("query", |r| r.query)
+        .int("copy", |r| r.copy.into());
     verdicts(columns, |r| &r.cell)
 }
 
@@ -145,6 +148,7 @@ pub fn from_queries_batch(batch: &RecordBatch) -> Result<Vec<(Stamp, RecallQuery
     let phase_index = reader.int("phase_index")?;
     let k = reader.int("k")?;
     let query = reader.int("query")?;
+    let copy = reader.int("copy")?;
     let stamps = reader.stamps()?.into_iter().zip(cells(&reader)?).enumerate();
     stamps
         .map(|(i, (stamp, cell))| {
@@ -153,6 +157,7 @@ pub fn from_queries_batch(batch: &RecordBatch) -> Result<Vec<(Stamp, RecallQuery
                 phase_index: phase_index.phase(i)?,
                 k: k.small(i)?,
                 query: query.at(i),
+                copy: copy.small(i)?,
                 cell,
             };
             Ok((stamp, row))

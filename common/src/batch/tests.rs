@@ -145,7 +145,14 @@ fn recall_row() -> impl Strategy<Value = RecallRow> {
 
 fn query_row() -> impl Strategy<Value = RecallQueryRow> {
     (text(), phase(), any::<u32>(), count(), recall_cell()).prop_map(
-        |(phase, phase_index, k, query, cell)| RecallQueryRow { phase, phase_index, k, query, cell },
+        |(phase, phase_index, k, query, cell)| RecallQueryRow {
+            phase,
+            phase_index,
+            k,
+            query,
+            copy: k / 2,
+            cell,
+        },
     )
 }
 

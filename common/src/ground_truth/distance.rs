@@ -4,7 +4,7 @@ use crate::count;
 use crate::scenario::Metric;
 
 /// Unit round-off of a 32-bit float: half the distance from 1 to the next.
-const UNIT_F32: f64 = f32::EPSILON as f64 / 2.0;
+pub(super) const UNIT_F32: f64 = f32::EPSILON as f64 / 2.0;
 
 /// Distance in 64-bit arithmetic: L2 squared; 1 - cosine; 1 - inner product. Dimensions that only one vector has are
 /// ignored. The cosine with a zero vector counts as 0.
@@ -64,7 +64,7 @@ pub fn measure(metric: Metric, a: &[f32], b: &[f32]) -> Measured {
     Measured { distance, f32_error }
 }
 
-fn gamma(operations: f64) -> f64 {
+pub(super) fn gamma(operations: f64) -> f64 {
     operations * UNIT_F32 / (1.0 - operations * UNIT_F32)
 }
 

@@ -50,9 +50,23 @@ pub enum Metric {
     InnerProduct,
 }
 
-/// An HNSW index over FLOAT32.
+/// How an index finds neighbours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// A graph; approximate.
+    #[default]
+    Hnsw,
+    /// Every vector is looked at; exact.
+    Flat,
+}
+
+/// An index over FLOAT32.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexSpec {
+    /// How it finds neighbours; M and EF mean nothing to an exact one.
+    #[serde(default)]
+    pub algorithm: Algorithm,
     /// Distance metric.
     pub metric: Metric,
     /// Dimensions; when given they must be those of the data.
@@ -63,11 +77,46 @@ pub struct IndexSpec {
     pub ef_construction: u32,
 }
 
-/// Which keys vst owns on the target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Which keys vst owns on the target, and how many times the base is loaded under them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PopulationSpec {
     /// Prefix of all keys, for example `vst:`.
     pub prefix: String,
+    /// Copies of the base; 1.5 is the base and half of a second copy.
+    #[serde(default = "one")]
+    pub copies: f64,
+    /// How copies are made.
+    #[serde(default)]
+    pub expansion: ExpansionMethod,
+    /// In which order copies are loaded.
+    #[serde(default)]
+    pub order: CopyOrder,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// How copies of the base are made, so that each keeps the base's truth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpansionMethod {
+    /// Translation under L2, lift under cosine and inner product.
+    #[default]
+    Auto,
+    /// Signed permutations of the coordinates: any metric, no more dimensions, estimated and not proved.
+    Permutation,
+}
+
+/// In which order the rows of several copies are loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyOrder {
+    /// Row r of every copy, then row r + 1: all copies grow together.
+    #[default]
+    Interleaved,
+    /// One copy after another, as clusters of data would come; graphs built so can have lower recall.
+    Clustered,
 }
 
 /// The load generators.

@@ -287,8 +287,15 @@ fn commands_say_what_each_module_needs() {
     let line = |args: &[Vec<u8>]| {
         args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect::<Vec<_>>().join(" ")
     };
-    let shape =
-        IndexShape { prefix: "vst:", field: "v", dims: 128, metric: Metric::L2, m: 16, ef_construction: 200 };
+    let shape = IndexShape {
+        prefix: "vst:",
+        field: "v",
+        algorithm: crate::scenario::Algorithm::Hnsw,
+        dims: 128,
+        metric: Metric::L2,
+        m: 16,
+        ef_construction: 200,
+    };
     assert_eq!(
         line(&create_args("vst_index{3}", &shape)),
         "FT.CREATE vst_index{3} ON HASH PREFIX 1 vst: SCHEMA v VECTOR HNSW 10 TYPE FLOAT32 DIM 128 \

@@ -1,6 +1,5 @@
 //! Whether the data can give what the scenario asks; nothing is started when it cannot.
 
-use vst_common::count;
 use vst_common::live_set::LiveSet;
 use vst_common::scenario::check::{Checked, Faults};
 use vst_common::scenario::{Load, QuerySpec, Step};
@@ -132,18 +131,17 @@ fn asked(checked: &Checked, data: &DataFacts, query: &QuerySpec, live: LiveSet, 
             "put an ingest before this phase, or ask for fewer neighbours",
         )];
     }
-    let alive = |ids: &[u32]| count::len(ids.iter().filter(|id| live.is_live(0, u64::from(**id))).count());
-    let masked = (0..data.truth.queries).filter(|q| alive(data.truth.ids(*q)) < u64::from(k)).count();
-    if count::len(masked).saturating_mul(2) > u64::from(data.truth.queries) {
+    let of_each = live.count() / u64::from(live.copies.max(1));
+    if of_each < u64::from(k) {
         return vec![checked.source.fault(
             key,
             format!(
-                "recall@{k} is known for less than half of the {} queries: of the others fewer than {k} of their \
-                 {depth} known neighbours are alive in this phase",
-                data.truth.queries
+                "k is {k}, of {} rows alive in this phase each of {} copies has {of_each}",
+                live.count(),
+                live.copies
             ),
-            "the truth is too shallow for what is left",
-            "ask for fewer neighbours, keep more rows, or compute a deeper truth",
+            "more than a copy has",
+            "keep more rows, load fewer copies, or ask for fewer neighbours",
         )];
     }
     Vec::new()

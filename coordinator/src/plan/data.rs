@@ -5,9 +5,12 @@ use std::path::Path;
 
 use url::Url;
 use vst_common::dataset::{self, DatasetManifest, DatasetView};
+use vst_common::expand::Expansion;
 use vst_common::ground_truth::GroundTruth;
 use vst_common::scenario::DatasetSpec;
 use vst_common::scenario::check::{Checked, Faults};
+
+use super::copies;
 
 /// What planning needs to know of the data.
 #[derive(Clone, Debug)]
@@ -20,6 +23,10 @@ pub struct DataFacts {
     pub queries: DatasetManifest,
     /// The neighbours of each query, checked against the whole base.
     pub truth: GroundTruth,
+    /// How copies of the base are made.
+    pub expansion: Expansion,
+    /// The numbers on which the separation of copies rests, for people; absent for one copy.
+    pub separation: Option<String>,
 }
 
 impl fmt::Display for DataFacts {
@@ -27,7 +34,8 @@ impl fmt::Display for DataFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (base, truth) = (&self.base, &self.truth);
         write!(f, "{} rows x {} {}, {} queries, ", base.rows, base.dims, base.element, self.queries.rows)?;
-        write!(f, "{} neighbours each", truth.k)
+        write!(f, "{} neighbours each", truth.k)?;
+        self.separation.as_ref().map_or(Ok(()), |separation| write!(f, "; {separation}"))
     }
 }
 
@@ -64,7 +72,8 @@ pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts, 
         ground_truth: truth_url.to_string(),
         rows: spec.rows,
     };
-    Ok(DataFacts { urls, base, queries, truth })
+    let facts = DataFacts { urls, base, queries, truth, expansion: Expansion::None, separation: None };
+    copies::expanded(checked, facts).await
 }
 
 /// Faults one after another; `None` for none.
@@ -104,7 +113,7 @@ async fn truth(checked: &Checked, base_dir: &Path, reference: &str) -> Result<(U
     Ok((url, truth))
 }
 
-fn unusable(checked: &Checked, key: &str, error: &dyn std::error::Error) -> Faults {
+pub(super) fn unusable(checked: &Checked, key: &str, error: &dyn std::error::Error) -> Faults {
     // The store's own reason (no such file, no permission) is what a person needs to see.
     let mut message = error.to_string();
     let mut source = error.source();

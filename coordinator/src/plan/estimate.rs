@@ -6,8 +6,9 @@
 use vst_common::scenario::Step;
 use vst_common::scenario::check::Checked;
 
+use super::DataFacts;
+use super::copies::population;
 use super::phases::rows;
-use super::{COPIES, DataFacts};
 
 /// A component of a vector is stored as a 32-bit float.
 const COMPONENT_BYTES: u64 = 4;
@@ -41,7 +42,7 @@ pub struct Estimate {
 #[must_use]
 pub fn estimate(checked: &Checked, data: &DataFacts, nodes: u64) -> Estimate {
     let scenario = &checked.scenario;
-    let rows = rows(scenario, data).saturating_mul(u64::from(COPIES));
+    let rows = population(scenario, rows(scenario, data)).cells();
     let (mut timed_ms, mut settle_ms, mut rows_moved) = (0_u64, 0_u64, 0_u64);
     for phase in &scenario.phases {
         match &phase.step {
@@ -52,7 +53,7 @@ pub fn estimate(checked: &Checked, data: &DataFacts, nodes: u64) -> Estimate {
         }
     }
     // The row's own copy and the index's, and the graph around it.
-    let vector = u64::from(data.base.dims).saturating_mul(COMPONENT_BYTES);
+    let vector = u64::from(data.expansion.index_dims(data.base.dims)).saturating_mul(COMPONENT_BYTES);
     let links = u64::from(scenario.index.m).saturating_mul(2 * LINK_BYTES);
     let server_bytes = rows.saturating_mul(2 * vector + links + ROW_BYTES);
     let lanes = u64::from(scenario.fleet.workers).saturating_mul(u64::from(scenario.fleet.lanes));

@@ -3,11 +3,12 @@
 use vst_common::clock::SECOND_NS;
 use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
-use vst_common::phase::{PhaseOrder, SearchPlan, VectorWork, Work};
+use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::{Load, Scenario, Step};
 
-use super::{BASELINE, COPIES, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan};
+use super::copies::{population, truth_source};
+use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan};
 
 /// Length of a recorded interval.
 const INTERVAL_NS: u64 = SECOND_NS;
@@ -28,7 +29,7 @@ pub(super) fn rows(scenario: &Scenario, data: &DataFacts) -> u64 {
 
 /// What is alive before and after each of the scenario's phases.
 pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet)> {
-    let mut live = LiveSet::empty(scenario.seed, rows, COPIES);
+    let mut live = population(scenario, rows);
     let step = |phase: &vst_common::scenario::PhaseSpec| {
         let before = live;
         live = match &phase.step {
@@ -44,7 +45,7 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
 /// The whole run; the scenario has been checked against the data.
 pub(super) fn plan(scenario: &Scenario, data: &DataFacts, search: SearchPlan) -> RunPlan {
     let rows = rows(scenario, data);
-    let empty = LiveSet::empty(scenario.seed, rows, COPIES);
+    let empty = population(scenario, rows);
     let baseline = PlannedPhase {
         index: PhaseIndex(0),
         name: BASELINE.to_owned(),
@@ -60,7 +61,15 @@ pub(super) fn plan(scenario: &Scenario, data: &DataFacts, search: SearchPlan) ->
         PlannedPhase { index, name: phase.name.clone(), step, before, after }
     });
     let phases = std::iter::once(baseline).chain(phases).collect();
-    RunPlan { scenario: scenario.clone(), search, rows, dims: data.base.dims, phases }
+    RunPlan {
+        scenario: scenario.clone(),
+        search,
+        rows,
+        copies: empty.copies,
+        expansion: data.expansion.clone(),
+        dims: data.base.dims,
+        phases,
+    }
 }
 
 struct Maker<'a> {
@@ -101,7 +110,7 @@ impl Maker<'_> {
             Step::Settle(spec) => PlannedStep::Settle(spec.clone()),
             Step::Checkpoint => PlannedStep::Checkpoint,
             Step::Ingest { load: how, timeout_ms } => {
-                let cut = self.cut(RowRange { start: 0, end: self.rows });
+                let cut = self.cut(RowRange { start: 0, end: before.cells() });
                 load(step.word(), Work::Ingest(vectors), how, 0, 0, *timeout_ms, Some(cut), vec!["hset"])
             }
             Step::Shrink(shrink) => {
@@ -110,6 +119,8 @@ impl Maker<'_> {
                 load(step.word(), work, &shrink.load, 0, 0, shrink.timeout_ms, Some(cut), vec!["del"])
             }
             Step::Query(query) => {
+                let truth = truth_source(self.data, before, query.k);
+                let vectors = VectorWork { truth, ..vectors };
                 let work = Work::Query { vectors, k: query.k, ef_runtime: query.ef_runtime };
                 let (warm_up, duration, timeout) = (query.warm_up_ms, query.duration_ms, query.timeout_ms);
                 load(step.word(), work, &query.load, warm_up, duration, timeout, None, vec!["FT.SEARCH"])
@@ -122,6 +133,9 @@ impl Maker<'_> {
             dataset: self.data.urls.clone(),
             rows: self.rows,
             dims: self.data.base.dims,
+            expansion: self.data.expansion.clone(),
+            order: self.scenario.population.order,
+            truth: TruthSource::Listed,
             metric: self.scenario.index.metric,
             prefix: self.scenario.population.prefix.clone(),
             field: FIELD.to_owned(),

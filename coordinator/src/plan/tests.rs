@@ -49,6 +49,8 @@ fn data(rows: u64, queries: u32, depth: u32) -> DataFacts {
         base: vectors(rows, 128),
         queries: vectors(u64::from(queries), 128),
         truth: GroundTruth { queries, k: depth, ids, distances },
+        expansion: Expansion::None,
+        separation: None,
     }
 }
 
@@ -109,7 +111,8 @@ fn what_the_data_cannot_give_is_a_fault_with_its_place() {
             .contains("there are 11")
     );
     assert!(refused(&quick(&[("dataset.rows", "10001")]), &good).contains("10001 rows are asked for"));
-    assert!(refused(&quick(&[]), &data(10_000, 10, 10)).contains("known for less than half"));
+    let crowd = quick(&[("population.copies", "3"), ("phases.delete_half.shrink.keep", "0.05%")]);
+    assert!(refused(&crowd, &good).contains("each of 3 copies has 5"));
 }
 
 #[test]
@@ -156,6 +159,44 @@ fn connections_that_cannot_be_had_are_a_fault_with_the_numbers_and_the_most_that
 fn several_faults_are_told_at_once() {
     let checked = quick(&[("dataset.rows", "10001"), ("phases.query_half.query.k", "101")]);
     assert_eq!(check(&checked, &data(10_000, 10, 100)).unwrap_err().len(), 2);
+}
+
+/// Past half masked, what the list still knows says little: the neighbours are computed over what is alive.
+#[test]
+fn the_truth_is_computed_where_most_queries_would_be_masked() {
+    let sources = |keep: &str| {
+        let checked = quick(&[("phases.delete_half.shrink.keep", keep)]);
+        let plan = plan(&checked, &data(10_000, 10, 20), search()).unwrap();
+        let of = |p: &PlannedPhase| match &p.step {
+            PlannedStep::Load(load) => match &load.order.work {
+                Work::Query { vectors, .. } => Some(vectors.truth),
+                _ => None,
+            },
+            _ => None,
+        };
+        plan.phases.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    use vst_common::phase::TruthSource::{Computed, Listed};
+    assert_eq!(sources("90%"), [Listed, Listed]);
+    assert_eq!(sources("10%"), [Listed, Computed]);
+}
+
+#[tokio::test]
+async fn copies_are_planned_with_their_proof_and_loaded_in_parts() {
+    let checked = quick(&[("population.copies", "2.5")]);
+    let data = check_data(&checked, &scenarios()).await.unwrap();
+    assert!(matches!(&data.expansion, Expansion::Translation(t) if t.places.len() == 2 && !t.rounds));
+    let said = data.to_string();
+    for word in ["2.5 copies", "NormMax", "margin"] {
+        assert!(said.contains(word), "{said}");
+    }
+    let plan = plan(&checked, &data, search()).unwrap();
+    let live: Vec<u64> = plan.phases.iter().map(|p| p.after.count()).collect();
+    assert_eq!(live[3..7], [25_000, 25_000, 25_000, 25_000][..]);
+    assert_eq!((plan.copies, live[7]), (3, 12_500));
+    let PlannedStep::Load(load) = &plan.phases[3].step else { panic!("phase 3 loads") };
+    let cut = load.cut.unwrap();
+    assert_eq!((0..cut.count()).map(|i| cut.get(i).unwrap().len()).sum::<u64>(), 25_000);
 }
 
 proptest! {

@@ -14,7 +14,8 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
     let shape = IndexShape {
         prefix,
         field: FIELD,
-        dims: plan.dims,
+        algorithm: index.algorithm,
+        dims: plan.expansion.index_dims(plan.dims),
         metric: index.metric,
         m: index.m,
         ef_construction: index.ef_construction,

@@ -8,7 +8,7 @@ use vst_common::ids::RunId;
 use vst_common::scenario::check::Checked;
 
 use super::Error;
-use crate::plan::{self, COPIES, DataFacts, RunPlan};
+use crate::plan::{self, DataFacts, RunPlan};
 use crate::target::{Cleaned, Found, Lease, OwnerMarker, Target, TargetError, TargetFacts, left_behind};
 
 /// A run that can begin.
@@ -106,7 +106,7 @@ pub(super) fn marker(prepared: &Prepared, run: &RunId) -> OwnerMarker {
         run: run.clone(),
         prefix: prepared.prefix().to_owned(),
         rows: prepared.plan.rows,
-        copies: COPIES,
+        copies: prepared.plan.copies,
         dims: prepared.plan.dims,
         vst: String::from(env!("CARGO_PKG_VERSION")),
         made_at: clock::rfc3339(clock::wall_ns()),

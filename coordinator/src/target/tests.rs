@@ -31,7 +31,15 @@ fn marker(run: &str) -> OwnerMarker {
 }
 
 fn shape() -> IndexShape<'static> {
-    IndexShape { prefix: PREFIX, field: "v", dims: DIMS, metric: Metric::L2, m: 16, ef_construction: 200 }
+    IndexShape {
+        prefix: PREFIX,
+        field: "v",
+        algorithm: vst_common::scenario::Algorithm::Hnsw,
+        dims: DIMS,
+        metric: Metric::L2,
+        m: 16,
+        ef_construction: 200,
+    }
 }
 
 fn key(copy: u32, row: u64) -> Vec<u8> {

@@ -52,10 +52,13 @@ fn vectors(nodes: u16, fan_out: bool) -> VectorWork {
         },
         rows: 1000,
         dims: 1,
+        expansion: vst_common::expand::Expansion::None,
+        order: vst_common::scenario::CopyOrder::Interleaved,
+        truth: vst_common::phase::TruthSource::Listed,
         metric: Metric::L2,
         prefix: String::from("p:"),
         field: String::from("v"),
-        live: LiveSet { seed: 1, rows: 1000, copies: 1, cut: 1000 },
+        live: LiveSet { seed: 1, rows: 1000, copies: 1, missing: 0, cut: 1000 },
         search,
     }
 }
@@ -75,7 +78,7 @@ fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase>
             lanes_total: 1,
         },
         topology: Arc::new(topology(nodes)),
-        queries: Some(Arc::new(QuerySet { blobs: vec![vec![0; 4]], judges: Vec::new() })),
+        queries: Some(Arc::new(QuerySet { blobs: vec![vec![0; 4]], judges: Vec::new(), pairs: Vec::new() })),
     })
 }
 

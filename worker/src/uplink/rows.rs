@@ -18,7 +18,7 @@ use vst_common::ids::{NodeId, PhaseIndex};
 use vst_common::latency::{Cell, Window};
 use vst_common::recall::RecallCell;
 
-use crate::work::{CellKey, LaneHealth};
+use crate::work::{CellKey, LaneHealth, Pair};
 
 /// An interval this much older than the newest one becomes rows even if a lane has not passed it.
 const PATIENCE_INTERVALS: u64 = 5;
@@ -150,7 +150,7 @@ pub(super) struct Intervals {
     lanes: Vec<Option<u64>>,
     cells: BTreeMap<CellKey, Cell>,
     recall: BTreeMap<(u64, Window), RecallCell>,
-    per_query: BTreeMap<u32, RecallCell>,
+    per_query: BTreeMap<Pair, RecallCell>,
     health: Vec<HealthRow>,
 }
 
@@ -206,9 +206,9 @@ impl Intervals {
     }
 
     /// Takes in recall by query.
-    pub(super) fn record_queries(&mut self, per_query: Vec<(u32, RecallCell)>) {
-        for (query, cell) in per_query {
-            self.per_query.entry(query).or_default().merge(&cell);
+    pub(super) fn record_queries(&mut self, per_query: Vec<(Pair, RecallCell)>) {
+        for (pair, cell) in per_query {
+            self.per_query.entry(pair).or_default().merge(&cell);
         }
     }
 
@@ -227,11 +227,12 @@ impl Intervals {
     pub(super) fn take_all(&mut self) -> Vec<TableRows> {
         let mut rows = self.take(u64::MAX);
         let (label, per_query) = (&self.label, std::mem::take(&mut self.per_query));
-        let queries = per_query.into_iter().map(|(query, cell)| RecallQueryRow {
+        let queries = per_query.into_iter().map(|((query, copy), cell)| RecallQueryRow {
             phase: label.name.clone(),
             phase_index: label.phase,
             k: label.k,
             query: u64::from(query),
+            copy,
             cell,
         });
         rows.push(TableRows::RecallQueries(queries.collect()));

@@ -5,7 +5,10 @@
 
 use crate::keys;
 
-use super::super::{DatasetSpec, FleetSpec, IndexSpec, Metric, PopulationSpec, SamplingSpec, Scenario};
+use super::super::{
+    Algorithm, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Metric, PopulationSpec,
+    SamplingSpec, Scenario,
+};
 use super::fault::{Complaint, Place};
 use super::phases;
 use super::reader::{Reader, Section};
@@ -25,12 +28,21 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
 ];
 const DATASET: &[&str] = &["base", "queries", "ground_truth", "rows"];
 const INDEX: &[&str] = &["algorithm", "metric", "dims", "m", "ef_construction"];
-const POPULATION: &[&str] = &["prefix"];
+const POPULATION: &[&str] = &["prefix", "copies", "expansion", "order"];
 const FLEET: &[&str] = &["workers", "lanes"];
 const SAMPLING: &[&str] = &["interval"];
 
 const METRICS: &[(&str, Metric)] =
     &[("l2", Metric::L2), ("cosine", Metric::Cosine), ("inner_product", Metric::InnerProduct)];
+
+const ALGORITHMS: &[(&str, Algorithm)] = &[("hnsw", Algorithm::Hnsw), ("flat", Algorithm::Flat)];
+const EXPANSIONS: &[(&str, ExpansionMethod)] =
+    &[("auto", ExpansionMethod::Auto), ("permutation", ExpansionMethod::Permutation)];
+const ORDERS: &[(&str, CopyOrder)] =
+    &[("interleaved", CopyOrder::Interleaved), ("clustered", CopyOrder::Clustered)];
+
+/// More copies than any method can tell apart are refused when the data is known; this bounds arithmetic.
+const MOST_COPIES: f64 = 1_000_000.0;
 
 /// Row numbers are written with 12 digits in keys.
 const MOST_ROWS: u64 = 999_999_999_999;
@@ -82,21 +94,32 @@ fn dataset(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<DatasetSpec> {
 fn index(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<IndexSpec> {
     needed(reader, top, "index", "{algorithm: hnsw, metric: l2}")?;
     let section = reader.subsection(top, "index", INDEX)?;
-    let algorithm =
-        reader.required(&section, "algorithm", "hnsw", |k, n, _| values::word(k, n, &[("hnsw", ())]));
+    let algorithm = reader.required(&section, "algorithm", "hnsw", |k, n, _| values::word(k, n, ALGORITHMS));
     let metric = reader.required(&section, "metric", "l2", |k, n, _| values::word(k, n, METRICS));
     let dims = reader.optional(&section, "dims", "128", |k, n, e| count(k, n, 65_536, e));
     let m = reader.defaulted(&section, "m", 16, "16", |k, n, e| count(k, n, 65_536, e));
     let ef_construction =
         reader.defaulted(&section, "ef_construction", 200, "200", |k, n, e| count(k, n, 1_000_000, e));
-    algorithm?;
-    Some(IndexSpec { metric: metric?, dims: dims?, m: m?, ef_construction: ef_construction? })
+    Some(IndexSpec {
+        algorithm: algorithm?,
+        metric: metric?,
+        dims: dims?,
+        m: m?,
+        ef_construction: ef_construction?,
+    })
 }
 
 fn population(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<PopulationSpec> {
     let section = reader.subsection(top, "population", POPULATION)?;
-    let prefix = reader.defaulted(&section, "prefix", "vst:".to_owned(), "\"vst:\"", prefix)?;
-    Some(PopulationSpec { prefix })
+    let prefix = reader.defaulted(&section, "prefix", "vst:".to_owned(), "\"vst:\"", prefix);
+    let copies = reader.defaulted(&section, "copies", 1.0, "5", copies);
+    let expansion = reader.defaulted(&section, "expansion", ExpansionMethod::Auto, "auto", |k, n, _| {
+        values::word(k, n, EXPANSIONS)
+    });
+    let order = reader.defaulted(&section, "order", CopyOrder::Interleaved, "interleaved", |k, n, _| {
+        values::word(k, n, ORDERS)
+    });
+    Some(PopulationSpec { prefix: prefix?, copies: copies?, expansion: expansion?, order: order? })
 }
 
 fn fleet(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<FleetSpec> {
@@ -136,6 +159,23 @@ fn run_name(key: &str, node: &Node, example: &str) -> Result<String, Complaint> 
         format!("`{name}` cannot name a scenario"),
         "part of folder names",
         "use up to 64 small letters, digits, `-` and `_`",
+    ))
+}
+
+/// How many times the base is loaded: 1 and more, in whole copies and parts of one.
+fn copies(key: &str, node: &Node, example: &str) -> Result<f64, Complaint> {
+    let copies = match &node.value {
+        Value::Whole(n) => f64::from(u32::try_from(*n).unwrap_or(u32::MAX)),
+        Value::Number(n) => *n,
+        _ => return Err(values::wrong_type(key, node, "a number", example)),
+    };
+    if (1.0..=MOST_COPIES).contains(&copies) {
+        return Ok(copies);
+    }
+    Err(Complaint::new(
+        format!("`{key}` is {copies}"),
+        "from 1 to 1000000",
+        format!("say how many times the base is loaded, for example `{key}: {example}` or `{key}: 1.5`"),
     ))
 }
 

@@ -102,7 +102,7 @@ name: Über alles
 purpose: 12
 seed: -1
 dataset: {base: base.u8bin, queries: query.u8bin, ground_truth: truth.bin, rows: 0}
-index: {algorithm: flat, metric: euclid, m: 16.5}
+index: {algorithm: tree, metric: euclid, m: 16.5}
 population: {prefix: \"{ü}:\"}
 fleet: two
 phases:

@@ -23,6 +23,9 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         dataset: data,
         rows: ROWS,
         dims: 2,
+        expansion: vst_common::expand::Expansion::None,
+        order: vst_common::scenario::CopyOrder::Interleaved,
+        truth: vst_common::phase::TruthSource::Listed,
         metric: Metric::L2,
         prefix: "p:".into(),
         field: "v".into(),
@@ -84,14 +87,33 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
             ground_truth: String::new(),
             rows: None,
         },
-        index: IndexSpec { metric: Metric::L2, dims: None, m: 16, ef_construction: 100 },
-        population: PopulationSpec { prefix: "p:".into() },
+        index: IndexSpec {
+            algorithm: Default::default(),
+            metric: Metric::L2,
+            dims: None,
+            m: 16,
+            ef_construction: 100,
+        },
+        population: PopulationSpec {
+            prefix: "p:".into(),
+            copies: 1.0,
+            expansion: Default::default(),
+            order: Default::default(),
+        },
         fleet: FleetSpec { workers: 2, lanes: 2 },
         sampling: SamplingSpec { interval_ms: 500 },
         phases: Vec::new(),
     };
     let search = SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() };
-    RunPlan { scenario, search, rows: ROWS, dims: 2, phases }
+    RunPlan {
+        scenario,
+        search,
+        rows: ROWS,
+        copies: 1,
+        expansion: vst_common::expand::Expansion::None,
+        dims: 2,
+        phases,
+    }
 }
 
 /// What may go wrong.

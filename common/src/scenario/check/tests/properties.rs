@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::super::{
-    Arrival, DatasetSpec, FleetSpec, IndexSpec, Load, Metric, PhaseSpec, PopulationSpec, QuerySpec,
-    SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    Algorithm, Arrival, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Load, Metric,
+    PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
 };
 use super::super::fault::{Complaint, Place, Sources};
 use super::super::{builtin, parse};
@@ -109,8 +109,15 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let dataset = (words(), words(), words(), option::of(1..=999_999_999_999u64))
         .prop_map(|(base, queries, ground_truth, rows)| DatasetSpec { base, queries, ground_truth, rows });
     let metric = select(vec![Metric::L2, Metric::Cosine, Metric::InnerProduct]);
-    let index = (metric, option::of(1..=65_536u32), 1..=65_536u32, 1..=1_000_000u32)
-        .prop_map(|(metric, dims, m, ef_construction)| IndexSpec { metric, dims, m, ef_construction });
+    let index = (metric, option::of(1..=65_536u32), 1..=65_536u32, 1..=1_000_000u32).prop_map(
+        |(metric, dims, m, ef_construction)| IndexSpec {
+            algorithm: Algorithm::Hnsw,
+            metric,
+            dims,
+            m,
+            ef_construction,
+        },
+    );
     let prefix = "\\PC{1,8}".prop_filter("a prefix has rules", |prefix| {
         !prefix.contains(['{', '}']) && !prefix.starts_with('_') && !prefix.trim().is_empty()
     });
@@ -132,7 +139,12 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 seed,
                 dataset,
                 index,
-                population: PopulationSpec { prefix },
+                population: PopulationSpec {
+                    prefix,
+                    copies: 1.0,
+                    expansion: ExpansionMethod::Auto,
+                    order: CopyOrder::Interleaved,
+                },
                 fleet: FleetSpec { workers, lanes },
                 sampling: SamplingSpec { interval_ms },
                 phases: steps

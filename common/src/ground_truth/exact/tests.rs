@@ -1,0 +1,118 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::dataset::sample;
+use crate::ground_truth::nearest;
+
+const METRICS: [Metric; 3] = [Metric::L2, Metric::Cosine, Metric::InnerProduct];
+
+fn brute(
+    metric: Metric,
+    base: &[Vec<f32>],
+    query: &[f32],
+    k: usize,
+    alive: impl Fn(u64) -> bool,
+) -> Vec<Neighbour> {
+    nearest(metric, (0..).zip(base).filter(|(row, _)| alive(*row)), query, k)
+}
+
+/// Searches a base that comes in the given pieces.
+fn search(
+    metric: Metric,
+    base: &[Vec<f32>],
+    queries: &[Vec<f32>],
+    k: usize,
+    pieces: &[(usize, usize)],
+    alive: impl Fn(u64) -> bool,
+    threads: usize,
+) -> Vec<Vec<Neighbour>> {
+    let dims = queries[0].len();
+    let mut search = ExactSearch::new(metric, dims, queries.concat(), k);
+    for (start, end) in pieces {
+        search.add(count::len(*start), &base[*start..*end].concat(), &alive, threads);
+    }
+    search.finish()
+}
+
+/// Cuts 0..n at some places and puts the pieces in some order.
+fn pieces(n: usize, cuts: &[usize], turn: usize) -> Vec<(usize, usize)> {
+    let mut at: Vec<usize> = cuts.iter().map(|c| c % (n + 1)).chain([0, n]).collect();
+    at.sort_unstable();
+    let mut pieces: Vec<(usize, usize)> = at.windows(2).map(|w| (w[0], w[1])).collect();
+    let turn = turn % pieces.len();
+    pieces.rotate_left(turn);
+    pieces
+}
+
+/// Numbers that are hard on 32 bits: whole ones that tie, far from the origin, tiny, huge.
+fn numbers() -> impl Strategy<Value = (f32, f32)> {
+    prop_oneof![
+        Just((1.0, 0.0)),
+        Just((0.37, 0.0)),
+        Just((1.0, 4096.0)),
+        Just((1e-3, 1000.0)),
+        Just((1e-20, 0.0)),
+        Just((1e19, 0.0)),
+        Just((3e18, -1e19)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn the_result_is_that_of_brute_force_for_any_cut_order_filter_and_threads(
+        rows in prop::collection::vec(prop::collection::vec(-4i8..=4, 5), 1..1400),
+        queries in prop::collection::vec(prop::collection::vec(-4i8..=4, 5), 1..7),
+        (scale, shift) in numbers(),
+        cuts in prop::collection::vec(0usize..2000, 0..4), turn in 0usize..5,
+        k in 1usize..40, keep in 1u64..4, threads in 1usize..4, metric in 0usize..3,
+    ) {
+        let number = |x: &i8| f32::from(*x) * scale + shift;
+        let floats = |v: &[Vec<i8>]| v.iter().map(|r| r.iter().map(number).collect()).collect::<Vec<Vec<f32>>>();
+        let (base, queries) = (floats(&rows), floats(&queries));
+        let alive = |row: u64| crate::seed::mix(row) % keep == 0;
+        let metric = METRICS[metric];
+        let found = search(metric, &base, &queries, k, &pieces(base.len(), &cuts, turn), alive, threads);
+        for (query, found) in queries.iter().zip(&found) {
+            prop_assert_eq!(found, &brute(metric, &base, query, k, alive));
+        }
+    }
+
+    #[test]
+    fn shards_together_find_what_one_search_finds(
+        rows in prop::collection::vec(prop::collection::vec(0u8..6, 3), 2..300), cut in 0usize..300, k in 1usize..20,
+    ) {
+        let base: Vec<Vec<f32>> = rows.iter().map(|r| r.iter().map(|x| f32::from(*x)).collect()).collect();
+        let cut = cut % base.len();
+        let query = vec![2.0, 2.5, 3.0];
+        let part = |from: usize, to: usize| {
+            let mut search = ExactSearch::new(Metric::L2, 3, query.clone(), k);
+            search.add(count::len(from), &base[from..to].concat(), |_| true, 1);
+            search
+        };
+        let mut all = part(cut, base.len());
+        all.merge(part(0, cut));
+        prop_assert_eq!(&all.finish()[0], &brute(Metric::L2, &base, &query, k, |_| true));
+    }
+}
+
+#[test]
+fn real_vectors_have_their_published_neighbours() {
+    let (base, queries, truth) = (sample::base(), sample::queries(), sample::truth());
+    for metric in METRICS {
+        let found = search(metric, &base, &queries, 100, &[(0, 3000), (3000, 10_000)], |_| true, 2);
+        for ((q, query), found) in (0u32..).zip(&queries).zip(&found) {
+            assert_eq!(found, &brute(metric, &base, query, 100, |_| true), "{metric:?}, query {q}");
+            if metric == Metric::L2 {
+                let published: Vec<f64> = truth.distances(q).iter().map(|d| f64::from(*d)).collect();
+                assert_eq!(found.iter().map(|(_, d)| *d).collect::<Vec<_>>(), published);
+            }
+        }
+    }
+}
+
+#[test]
+fn more_neighbours_than_rows_gives_all_rows() {
+    let found = search(Metric::L2, &[vec![1.0], vec![0.0]], &[vec![0.2]], 5, &[(0, 2)], |_| true, 4);
+    assert_eq!(found[0].iter().map(|(row, _)| *row).collect::<Vec<_>>(), [1, 0]);
+}
