@@ -232,7 +232,9 @@ async fn damaged_files_are_named() {
     let mut scribbled = bytes.clone();
     scribbled[4..bytes.len() / 4].fill(0xff);
     std::fs::write(&part, &scribbled).unwrap();
-    let error = query(&[path.clone()], "select sum(used_memory), max(node) from memory").await.unwrap_err();
+    let error = query(std::slice::from_ref(&path), "select sum(used_memory), max(node) from memory")
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains(&name), "{error}");
     std::fs::write(&part, &bytes).unwrap();
     summary(&path).await.unwrap();

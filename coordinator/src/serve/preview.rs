@@ -40,10 +40,10 @@ pub async fn preview(
         Found::Foreign { what } => return Err(foreign(what)),
         Found::OursLeftBehind(marker) => Some(marker),
     };
-    if let Some(left) = &left {
-        if let Some(what) = prepared.target.beside(left).await? {
-            return Err(foreign(what));
-        }
+    if let Some(left) = &left
+        && let Some(what) = prepared.target.beside(left).await?
+    {
+        return Err(foreign(what));
     }
     match (&holder, &left) {
         (Some(holder), _) if !cleanup => Err(prepared.target.in_use(prefix, holder)?.into()),

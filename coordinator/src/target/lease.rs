@@ -61,7 +61,8 @@ struct Hold {
 
 /// What became of the sign of life.
 enum Renewed {
-    Renewed,
+    /// It lives on.
+    Kept,
     /// It had run out, or the server had forgotten it.
     Anew,
     HeldBy(String),
@@ -193,14 +194,14 @@ impl Hold {
         Ok(match (holder.is_empty(), was_there) {
             (false, _) => Renewed::HeldBy(holder),
             (true, 0) => Renewed::Anew,
-            (true, _) => Renewed::Renewed,
+            (true, _) => Renewed::Kept,
         })
     }
 
     /// Gives a sign of life; gives what is wrong where the prefix is no longer ours.
     async fn look(&self) -> Result<Option<String>, TargetError> {
         match self.renew().await? {
-            Renewed::Renewed => Ok(None),
+            Renewed::Kept => Ok(None),
             Renewed::HeldBy(run) => Ok(Some(format!("run {run} holds it"))),
             Renewed::Anew => self.look_at_marker().await,
         }

@@ -1,7 +1,7 @@
 //! Workers, coordinators and servers that stop, leave or die in the middle of a run.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fleet_tests::cluster::Servers;
 use fleet_tests::command::LIMIT;
@@ -171,9 +171,8 @@ async fn a_server_that_is_gone_before_a_phase_is_armed_is_the_targets_fault_and_
     fleet.address().await;
     servers.cluster.kill(&gone.id).expect("killed");
     fleet.start_workers(2, "warn").await;
-    let began = Instant::now();
-    let (output, _) = fleet.end().await;
+    let ended = tokio::time::timeout(Duration::from_secs(40), fleet.end()).await;
+    let (output, _) = ended.expect("nobody waits long for a server that is gone");
     assert_eq!(output.code, code(Exit::Target), "{}", output.stderr);
     assert!(output.stderr.contains(&gone.address), "{} is not named: {}", gone.address, output.stderr);
-    assert!(began.elapsed() < Duration::from_secs(40), "after {:?}", began.elapsed());
 }
