@@ -101,7 +101,7 @@ impl Source {
     #[must_use]
     pub fn faults(&self) -> Vec<ReadFault> {
         match &self.kind {
-            Kind::Vectors(view) => view.faults().take(),
+            Kind::Vectors { view, .. } => view.faults().take(),
             Kind::Cells(_) => Vec::new(),
         }
     }
