@@ -9,10 +9,10 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test lint servers python cargo clean-local
+.PHONY: help quickstart test lint servers fleet-servers python cargo clean-local
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: servers cargo ## Fetch the servers, build vst, run `vst run quick` against a cluster on this machine
 	$(call say,'building vst (the first time takes some minutes)')
@@ -20,7 +20,7 @@ quickstart: servers cargo ## Fetch the servers, build vst, run `vst run quick` a
 	$(call say,'vst run quick')
 	@exec ./target/debug/vst run quick
 
-test: lint servers python ## Everything that CI checks: lints, unit tests, suites against real servers
+test: lint servers fleet-servers python ## Everything that CI checks: lints, unit tests, suites against real servers
 	$(call say,'building vst and all tests')
 	@cargo build --locked --workspace
 	@cargo test --locked --workspace --no-run --quiet
@@ -39,6 +39,8 @@ lint: cargo ## Formatting and clippy, warnings are errors
 
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
+
+fleet-servers: ## Put what the suites need beside Valkey (etcd) under .local (once)
 	@scripts/fetch-debian.sh etcd-server
 
 python: ## Put the Python packages of the suites under .local (once)
@@ -48,4 +50,4 @@ cargo:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 or newer with rustup' >&2; exit 1; }
 
 clean-local: ## Remove the servers that `make servers` fetched
-	@rm -rf .local/servers .local/python .local/fetch.*
+	@rm -rf .local/servers .local/debian .local/python .local/fetch.*
