@@ -50,15 +50,16 @@ fn list(json: bool) -> Result<Exit, Failure> {
 }
 
 /// What the data are, from their headers and truth; faults point into the scenario.
-pub(crate) async fn check_data(loaded: &Loaded) -> Result<plan::DataFacts, Failure> {
+pub(crate) async fn check_data(loaded: &Loaded) -> Result<Option<plan::DataFacts>, Failure> {
     let refuse = |faults| crate::scenario_file::refuse(&faults);
     let facts = plan::read_data(&loaded.checked, &loaded.base).await.map_err(refuse)?;
-    plan::check(&loaded.checked, &facts).map_err(refuse)?;
+    plan::check(&loaded.checked, facts.as_ref()).map_err(refuse)?;
     Ok(facts)
 }
 
 /// The data in a line.
-pub(crate) fn describe(facts: &plan::DataFacts) -> String {
+pub(crate) fn describe(facts: Option<&plan::DataFacts>) -> String {
+    let Some(facts) = facts else { return String::from("none: plain commands") };
     format!(
         "{} vectors of {} dimensions, {} queries, truth to depth {}",
         facts.base.rows, facts.base.dims, facts.queries.rows, facts.truth.k
@@ -73,7 +74,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     let named = named.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     if options.dry_run {
         let target = named.map(|url| url.to_string());
-        output::result(&dry_run(&loaded, &facts, workers, target.as_deref()))?;
+        output::result(&dry_run(&loaded, facts.as_ref(), workers, target.as_deref()))?;
         return Ok(Exit::Valid);
     }
     let mut display = Display::new(options.quiet);
@@ -165,7 +166,7 @@ async fn stop_on_signal(address: String) {
     }
 }
 
-fn dry_run(loaded: &Loaded, facts: &plan::DataFacts, workers: u32, target: Option<&str>) -> String {
+fn dry_run(loaded: &Loaded, facts: Option<&plan::DataFacts>, workers: u32, target: Option<&str>) -> String {
     let scenario = &loaded.checked.scenario;
     let mut lines = vec![
         format!("scenario  {}: {}", scenario.name, scenario.purpose),

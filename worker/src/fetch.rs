@@ -88,7 +88,7 @@ impl Source {
     /// When the vectors cannot be opened or are not what the phase was planned on.
     pub async fn open(work: &Work) -> Result<Option<Self>, Error> {
         let kind = match work {
-            Work::Query { .. } => return Ok(None),
+            Work::Query { .. } | Work::Commands(_) => return Ok(None),
             Work::Delete(vectors) => Kind::Cells(vectors.live),
             Work::Ingest(vectors) => {
                 if vectors.live.copies > 1 {

@@ -416,7 +416,7 @@ async fn prepare(
         Work::Query { vectors, k, .. } => {
             Some(Arc::new(recall_probe::build(vectors, *k).await.map_err(|e| with_sources(&e))?))
         }
-        Work::Ingest(_) | Work::Delete(_) => None,
+        Work::Ingest(_) | Work::Delete(_) | Work::Commands(_) => None,
     };
     Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
 }

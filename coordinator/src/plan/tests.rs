@@ -55,7 +55,7 @@ fn messages(faults: &Faults) -> Vec<String> {
 }
 
 fn refused(checked: &Checked, data: &DataFacts) -> String {
-    messages(&check(checked, data).unwrap_err()).join("\n")
+    messages(&check(checked, Some(data)).unwrap_err()).join("\n")
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn the_quick_scenario_is_planned_on_its_own_data() {
         data.to_string(),
         format!("10000 rows x 128 u8, {queries} queries, {} neighbours each", data.truth.k)
     );
-    let plan = plan(&checked, &data, search()).unwrap();
+    let plan = plan(&checked, Some(&data), Some(search())).unwrap();
     let names: Vec<&str> = plan.phases.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names[..3], [BASELINE, "create", "load"]);
     assert!(plan.phases.iter().zip(0u32..).all(|(p, i)| p.index == PhaseIndex(i)));
@@ -91,7 +91,7 @@ async fn data_that_is_not_there_is_a_fault_at_the_key_that_names_it() {
 #[test]
 fn what_the_data_cannot_give_is_a_fault_with_its_place() {
     let good = data(10_000, 10, 100);
-    assert!(check(&quick(&[("phases.delete_half.shrink.keep", "95%")]), &good).is_ok());
+    assert!(check(&quick(&[("phases.delete_half.shrink.keep", "95%")]), Some(&good)).is_ok());
     let deep = quick(&[("phases.query_full.query.k", "101"), ("phases.query_full.query.ef_runtime", "200")]);
     assert!(refused(&deep, &good).contains("k is 101, the truth knows 100 neighbours of each query @ 101"));
     assert!(
@@ -122,7 +122,7 @@ fn a_load_that_cannot_be_dealt_to_the_lanes_is_a_fault() {
 #[test]
 fn several_faults_are_told_at_once() {
     let checked = quick(&[("dataset.rows", "10001"), ("phases.query_half.query.k", "101")]);
-    assert_eq!(check(&checked, &data(10_000, 10, 100)).unwrap_err().len(), 2);
+    assert_eq!(check(&checked, Some(&data(10_000, 10, 100))).unwrap_err().len(), 2);
 }
 
 proptest! {
@@ -135,7 +135,7 @@ proptest! {
         checked.scenario.fleet.lanes = lanes;
         checked.scenario.seed = u64::from(seed);
         // Planned without the check of the truth, which is about recall and not about work.
-        let plan = phases::plan(&checked.scenario, &data(rows, 10, 100), search());
+        let plan = phases::plan(&checked.scenario, Some(&data(rows, 10, 100)), Some(search()));
         for pair in plan.phases.windows(2) {
             prop_assert_eq!(pair[0].after, pair[1].before);
         }

@@ -228,7 +228,7 @@ impl World {
             Tell::Heard { .. } => {}
             Tell::Arm { order, .. } => {
                 self.told.insert((order.index, generation));
-                let leased = !matches!(order.work, Work::Query { .. });
+                let leased = order.work.is_leased();
                 let ends_at = order.duration_ns;
                 *worker = Worker {
                     phase: Some((order.index, leased)),

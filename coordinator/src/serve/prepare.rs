@@ -16,8 +16,8 @@ use crate::target::{Cleaned, Found, OwnerMarker, Target, TargetError, TargetFact
 pub struct Prepared {
     /// The phases.
     pub plan: Arc<RunPlan>,
-    /// What the data is.
-    pub data: DataFacts,
+    /// What the data is, where the scenario has any.
+    pub data: Option<DataFacts>,
     /// The servers.
     pub target: Arc<Target>,
     /// What they say of themselves.
@@ -40,11 +40,14 @@ impl Prepared {
 /// [`Error::Scenario`] before the target is asked anything, then [`Error::Target`].
 pub async fn prepare(checked: &Checked, base_dir: &Path, target: &str) -> Result<Prepared, Error> {
     let data = plan::read_data(checked, base_dir).await?;
-    plan::check(checked, &data)?;
+    plan::check(checked, data.as_ref())?;
     let target = Target::connect(target).await?;
-    let search = target.search_plan(&checked.scenario.population.prefix)?;
+    let search = match &data {
+        Some(_) => Some(target.search_plan(&checked.scenario.population.prefix)?),
+        None => None,
+    };
     let target_facts = target.facts().await?;
-    let plan = plan::plan(checked, &data, search)?;
+    let plan = plan::plan(checked, data.as_ref(), search)?;
     Ok(Prepared { plan: Arc::new(plan), data, target: Arc::new(target), target_facts })
 }
 
@@ -66,6 +69,8 @@ pub(super) fn marker(prepared: &Prepared, run: &RunId) -> OwnerMarker {
         rows: prepared.plan.rows,
         copies: COPIES,
         dims: prepared.plan.dims,
+        keyspace: prepared.plan.scenario.keyspace.clone(),
+        spaces: plan::spaces(&prepared.plan.scenario).into_iter().map(str::to_owned).collect(),
         vst: String::from(env!("CARGO_PKG_VERSION")),
         made_at: clock::rfc3339(clock::wall_ns()),
     }
@@ -73,8 +78,12 @@ pub(super) fn marker(prepared: &Prepared, run: &RunId) -> OwnerMarker {
 
 /// Removes what the run made: all of it, or the marker alone where the run never touched the target.
 pub(super) async fn remove(target: &Target, marker: &OwnerMarker, touched: bool) -> Result<(), TargetError> {
-    let rows = if touched { marker.rows } else { 0 };
-    told(target.cleanup(&OwnerMarker { rows, ..marker.clone() }, |_, _| ()).await?);
+    let mut made = marker.clone();
+    if !touched {
+        made.rows = 0;
+        made.spaces.clear();
+    }
+    told(target.cleanup(&made, |_, _| ()).await?);
     Ok(())
 }
 

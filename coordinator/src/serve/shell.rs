@@ -189,7 +189,7 @@ impl Shell {
             }
             Action::ReadRest => {
                 let target = Arc::clone(&self.prepared.target);
-                let search = self.indexed.then(|| self.prepared.plan.search.clone());
+                let search = self.prepared.plan.search.clone().filter(|_| self.indexed);
                 self.report(async move {
                     Done::Event(Event::RestRead(effects::rest(&target, search.as_ref()).await))
                 });

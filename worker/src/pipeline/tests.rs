@@ -64,6 +64,7 @@ fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase>
             work,
             load,
             warm_up_ns: 0,
+            operations: None,
             duration_ns: 1000 * MS,
             timeout_ns,
             interval_ns: 100 * MS,
@@ -237,10 +238,10 @@ impl Simulation {
     }
 
     /// Sums of all cells by operation.
-    fn cells(&mut self) -> BTreeMap<&'static str, Cell> {
-        let mut sums: BTreeMap<&'static str, Cell> = BTreeMap::new();
+    fn cells(&mut self) -> BTreeMap<String, Cell> {
+        let mut sums: BTreeMap<String, Cell> = BTreeMap::new();
         for (key, cell) in self.pipeline.recorder().take(u64::MAX / 2, true).cells {
-            sums.entry(key.operation).or_default().merge(&cell);
+            sums.entry(key.operation.to_string()).or_default().merge(&cell);
         }
         sums
     }
