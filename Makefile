@@ -39,6 +39,7 @@ lint: cargo ## Formatting and clippy, warnings are errors
 
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
+	@scripts/fetch-debian.sh etcd-server
 
 python: ## Put the Python packages of the suites under .local (once)
 	@scripts/fetch-python.sh

@@ -3,6 +3,7 @@
 //! `vst run` starts these very commands as its children; on Kubernetes they are the containers' commands.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use tokio::sync::mpsc;
@@ -12,9 +13,10 @@ use vst_coordinator::serve::{self, CoordinatorOptions};
 use vst_worker::serve::WorkerOptions;
 
 use crate::error::Failure;
-use crate::leash::stop_asked;
-use crate::output;
+use crate::leash::{PARENT_GONE, parent_gone};
 use crate::scenario_file::{Override, load, refuse};
+use crate::signals::Signals;
+use crate::{output, token};
 
 /// The coordinator.
 #[derive(Debug, Subcommand)]
@@ -79,25 +81,34 @@ pub(crate) struct WorkerStart {
     leashed: bool,
 }
 
+/// Time that a worker whose parent has gone leaves the coordinator, which sees the same, to end the run in order.
+const ORPHAN_STAYS: Duration = Duration::from_secs(15);
+
 pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Failure> {
     let CoordinatorCommand::Start(options) = command;
+    let signals = Signals::listen()?;
+    let token = token::from_env()?;
     let workers = options.workers.map(|n| Override::new("fleet.workers", n));
     let set: Vec<Override> = options.set.into_iter().chain(workers).collect();
     let loaded = load(&options.scenario, &set)?;
-    let leashed = options.leashed;
     let (stop, stops) = mpsc::channel(4);
+    if options.leashed {
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            parent_gone().await;
+            // A run that is over needs no stop.
+            let _ = stop.send(String::from(PARENT_GONE)).await;
+        });
+    }
+    let asked = signals.clone();
     tokio::spawn(async move {
-        // The first request drains, the second aborts; the end of the parent counts once.
-        stop_asked(leashed).await;
-        let _ = stop.send(()).await;
-        loop {
-            stop_asked(false).await;
-            if stop.send(()).await.is_err() {
-                return;
-            }
+        // The first drains, the second aborts.
+        for n in 1..=2 {
+            let signal = asked.nth(n).await;
+            let _ = stop.send(format!("asked to stop by {signal}")).await;
         }
     });
-    let end = serve::run(
+    let run = serve::run(
         CoordinatorOptions {
             checked: loaded.checked,
             base_dir: loaded.base,
@@ -106,13 +117,17 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             listen: options.listen,
             announce: options.announce,
             workers: None,
-            token: std::env::var("VST_TOKEN").ok(),
+            token,
             cleanup: options.cleanup,
         },
         stops,
-    )
-    .await
-    .map_err(of_coordinator)?;
+    );
+    let end = tokio::select! {
+        end = run => end.map_err(of_coordinator)?,
+        signal = signals.nth(3) => {
+            return Err(Failure::new(Exit::Interrupted, format!("left at once at the third signal ({signal})")));
+        }
+    };
     if let Some(reason) = &end.reason {
         output::complain(reason);
     }
@@ -129,16 +144,29 @@ pub(crate) fn of_coordinator(error: serve::Error) -> Failure {
 
 pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
     let WorkerCommand::Start(options) = command;
-    let end = vst_worker::serve::run(
-        WorkerOptions {
-            coordinator: options.coordinator,
-            target: None,
-            worker: options.name.map(WorkerId::new),
-            lanes: options.lanes,
-            token: std::env::var("VST_TOKEN").ok(),
-        },
-        stop_asked(options.leashed),
-    )
-    .await;
-    end.map_err(|e| Failure::new(e.exit(), e.to_string()))
+    let signals = Signals::listen()?;
+    let worker = WorkerOptions {
+        coordinator: options.coordinator,
+        target: None,
+        worker: options.name.map(WorkerId::new),
+        lanes: options.lanes,
+        token: token::from_env()?,
+    };
+    let asked = signals.clone();
+    let stop = async move {
+        let orphaned = async {
+            parent_gone().await;
+            tokio::time::sleep(ORPHAN_STAYS).await;
+        };
+        tokio::select! {
+            _ = asked.nth(1) => {}
+            () = orphaned, if options.leashed => {}
+        }
+    };
+    tokio::select! {
+        end = vst_worker::serve::run(worker, stop) => end.map_err(|e| Failure::new(e.exit(), e.to_string())),
+        signal = signals.nth(2) => {
+            Err(Failure::new(Exit::Interrupted, format!("left at once at the second signal ({signal})")))
+        }
+    }
 }

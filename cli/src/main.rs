@@ -7,10 +7,13 @@ mod builtin;
 mod error;
 mod fleet;
 mod leash;
+mod limits;
 mod output;
 mod progress;
 mod run;
 mod scenario_file;
+mod signals;
+mod token;
 mod validate;
 
 use std::process::ExitCode;
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         output::complain(&format!("--log `{}` is not a filter: {reason}", cli.log));
         return Exit::Usage.into();
     }
+    limits::raise();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -5,22 +5,29 @@
 //! started is stopped again, however it ends.
 
 mod children;
+mod dry_run;
 mod options;
 
+use std::time::Duration;
+
+use rustix::process::{Pid, kill_process};
+use tokio::sync::watch;
 use vst_common::exit::Exit;
 use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, ServerFiles};
-use vst_coordinator::plan;
-use vst_coordinator::target::TargetUrl;
+use vst_coordinator::plan::{self, ClientLimit};
+use vst_coordinator::serve;
+use vst_coordinator::target::{Target, TargetUrl};
 use vst_proto::fleet::fleet_client::FleetClient;
-use vst_proto::fleet::{Status, StopRequest, WatchRequest};
+use vst_proto::fleet::{Status, WatchRequest};
 
 use self::children::Children;
 pub(crate) use self::options::RunCommand;
 use self::options::{RunOptions, ScenarioAction};
 use crate::error::Failure;
-use crate::output;
 use crate::progress::Display;
 use crate::scenario_file::{Loaded, load};
+use crate::signals::Signals;
+use crate::{output, token};
 
 pub(crate) async fn run(command: RunCommand) -> Result<Exit, Failure> {
     match command.action() {
@@ -66,23 +73,46 @@ pub(crate) fn describe(facts: Option<&plan::DataFacts>) -> String {
     )
 }
 
+/// A coordinator that was asked to abort has this long before it is killed.
+const ABORTS_WITHIN: Duration = Duration::from_secs(10);
+/// A server that vst starts lets so many clients in, if it may open that many files.
+const LOCAL_CLIENTS: u64 = 10_000;
+/// Files that such a server keeps for itself.
+const LOCAL_FILES_BESIDE: u64 = 32;
+/// Primaries of a local cluster.
+const LOCAL_PRIMARIES: u64 = 3;
+
 async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
+    // First of all, so that whatever is started later is also stopped.
+    let signals = Signals::listen()?;
+    let token = token::from_env()?;
     let loaded = load(&options.scenario, &options.set)?;
-    let facts = check_data(&loaded).await?;
-    let workers = loaded.checked.scenario.fleet.workers;
+    let facts = signals.unless_asked(check_data(&loaded)).await?;
     let named = options.target.as_deref().map(TargetUrl::from_env).transpose();
-    let named = named.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    named.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    serve::check_results(&options.results).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    if options.target.is_none() {
+        check_local_limits(&loaded)?;
+    }
     if options.dry_run {
-        let target = named.map(|url| url.to_string());
-        output::result(&dry_run(&loaded, facts.as_ref(), workers, target.as_deref()))?;
+        output::result(&signals.unless_asked(dry_run::describe(options, &loaded, facts.as_ref())).await?)?;
         return Ok(Exit::Valid);
+    }
+    if let Some(target) = &options.target {
+        signals.unless_asked(check_limits_of(target, &loaded)).await?;
     }
     let mut display = Display::new(options.quiet);
     let cluster = match &options.target {
         Some(_) => None,
         None => {
             display.note("starting a local cluster of 3 primaries");
-            Some(start_cluster().await?)
+            match signals.unless_asked(start_cluster()).await {
+                Ok(cluster) => Some(cluster),
+                Err(failure) => {
+                    display.end();
+                    return Err(failure);
+                }
+            }
         }
     };
     let target = match (&options.target, &cluster) {
@@ -90,7 +120,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
         (None, Some(cluster)) => cluster.url(),
         (None, None) => String::new(),
     };
-    let outcome = drive(options, &loaded, &target, workers, &mut display).await;
+    let outcome = drive(options, &loaded, &target, &token.unwrap_or_default(), &signals, &mut display).await;
     display.end();
     // The report does not need the servers; they end before a person starts to read.
     if let Some(cluster) = cluster {
@@ -98,8 +128,39 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     }
     let (run_dir, exit) = outcome?;
     let Some(run_dir) = run_dir else { return Ok(exit) };
-    let judged = crate::analyze::summary(&run_dir, options.json).await?;
-    Ok(if exit == Exit::Valid { judged } else { exit })
+    tokio::select! {
+        judged = crate::analyze::summary(&run_dir, options.json) => match (judged, exit) {
+            (judged, Exit::Valid) => judged,
+            (Ok(_), exit) => Ok(exit),
+            // Why there is no report matters less than why the run ended.
+            (Err(failure), exit) => {
+                failure.tell();
+                Ok(exit)
+            }
+        },
+        _ = signals.nth(3) => Ok(Exit::Interrupted),
+    }
+}
+
+/// What the run asks of this machine, with the servers on it.
+fn check_local_limits(loaded: &Loaded) -> Result<(), Failure> {
+    let refuse = |faults| crate::scenario_file::refuse(&faults);
+    let files = crate::limits::open_files();
+    plan::check_open_files(&loaded.checked, LOCAL_PRIMARIES, files).map_err(refuse)?;
+    let server = ClientLimit {
+        address: String::from("a local server"),
+        most: LOCAL_CLIENTS.min(files.saturating_sub(LOCAL_FILES_BESIDE)),
+        connected: 0,
+    };
+    plan::check_clients(&loaded.checked, &[server]).map_err(refuse)
+}
+
+/// What the run asks of this machine, with the servers elsewhere; the coordinator asks those themselves.
+async fn check_limits_of(target: &str, loaded: &Loaded) -> Result<(), Failure> {
+    let target = Target::connect(target).await.map_err(|e| crate::fleet::of_coordinator(e.into()))?;
+    let primaries = vst_common::count::len(target.primaries().count());
+    plan::check_open_files(&loaded.checked, primaries, crate::limits::open_files())
+        .map_err(|faults| crate::scenario_file::refuse(&faults))
 }
 
 async fn start_cluster() -> Result<LocalCluster, Failure> {
@@ -113,69 +174,86 @@ async fn drive(
     options: &RunOptions,
     loaded: &Loaded,
     target: &str,
-    workers: u32,
+    token: &str,
+    signals: &Signals,
     display: &mut Display,
 ) -> Result<(Option<String>, Exit), Failure> {
     let mut children = Children::new()?;
-    let lanes = loaded.checked.scenario.fleet.lanes;
-    let Some(address) = children.start_coordinator(options, target).await? else {
-        return Ok((None, children.coordinator_ended().await?));
-    };
-    for n in 1..=workers {
-        children.start_worker(&address, &format!("w{n}"), lanes)?;
-    }
-    let stopper = tokio::spawn(stop_on_signal(address.clone()));
-    let last = watch(&address, display).await;
-    let exit = children.coordinator_ended().await?;
-    stopper.abort();
-    children.workers_ended().await;
-    let run_dir = last.map(|status| status.run_directory).filter(|dir| !dir.is_empty());
-    Ok((run_dir, exit))
-}
-
-/// The fleet's shared secret, empty where there is none.
-fn token() -> String {
-    std::env::var("VST_TOKEN").unwrap_or_default()
-}
-
-/// Follows the run until it ends; gives the last status.
-async fn watch(address: &str, display: &mut Display) -> Option<Status> {
+    let coordinator = children.coordinator_pid();
     let mut last = None;
-    let mut client = FleetClient::connect(format!("http://{address}")).await.ok()?;
-    let mut statuses = client.watch(WatchRequest { token: token() }).await.ok()?.into_inner();
+    let ended = tokio::select! {
+        ended = fleet(&mut children, options, loaded, target, token, display, &mut last) => Some(ended?),
+        () = pass_on(signals, coordinator) => None,
+    };
+    // A coordinator that a signal found before it listened has no code of its own.
+    let exit = match ended {
+        Some(Exit::Bug) | None if signals.count() > 0 => Exit::Interrupted,
+        exit => exit.unwrap_or(Exit::Bug),
+    };
+    if ended.is_none() {
+        children.kill().await;
+    }
+    Ok((last.map(|status| status.run_directory).filter(|dir| !dir.is_empty()), exit))
+}
+
+/// The fleet from its start to its end.
+async fn fleet(
+    children: &mut Children,
+    options: &RunOptions,
+    loaded: &Loaded,
+    target: &str,
+    token: &str,
+    display: &mut Display,
+    last: &mut Option<Status>,
+) -> Result<Exit, Failure> {
+    let Some(address) = children.start_coordinator(options, target).await? else {
+        return children.coordinator_ended().await;
+    };
+    let fleet = &loaded.checked.scenario.fleet;
+    for n in 1..=fleet.workers {
+        children.start_worker(&address, &format!("w{n}"), fleet.lanes)?;
+    }
+    watch(&address, token, display, last).await;
+    let exit = children.coordinator_ended().await?;
+    children.workers_ended().await;
+    Ok(exit)
+}
+
+/// Follows the run until it ends; leaves the last status.
+async fn watch(address: &str, token: &str, display: &mut Display, last: &mut Option<Status>) {
+    let Ok(mut client) = FleetClient::connect(format!("http://{address}")).await else { return };
+    let Ok(statuses) = client.watch(WatchRequest { token: token.to_owned() }).await else { return };
+    let mut statuses = statuses.into_inner();
     while let Ok(Some(status)) = statuses.message().await {
         display.show(&status);
         let ended = status.ended;
-        last = Some(status);
+        *last = Some(status);
         if ended {
             break;
         }
     }
-    last
 }
 
-/// Passes each Ctrl-C or SIGTERM on to the coordinator: it drains, and the second time aborts.
-async fn stop_on_signal(address: String) {
-    loop {
-        crate::leash::stop_asked(false).await;
-        output::note("stopping: what is in flight ends, then there is a report; once more to abort");
-        if let Ok(mut client) = FleetClient::connect(format!("http://{address}")).await {
-            // A coordinator that is gone is noticed by the watch.
-            let _ = client.stop(StopRequest { reason: String::from("interrupted"), token: token() }).await;
+/// Passes signals on to the coordinator, which drains at the first and aborts at the second. Resolves when it is time
+/// to leave whatever it does: at the third, or when it has not ended soon after the second.
+async fn pass_on(signals: &Signals, mut coordinator: watch::Receiver<u32>) {
+    for (n, said) in [
+        (1, "stopping: what is in flight ends, then there is a report; once more to abort"),
+        (2, "aborting: there is a report of what is recorded; once more to leave at once"),
+    ] {
+        let asked = signals.nth(n).await;
+        output::note(said);
+        // It may not have been started yet, or be gone while workers still leave.
+        let pid = tokio::select! {
+            pid = coordinator.wait_for(|pid| *pid != 0) => pid.map_or(0, |pid| *pid),
+            _ = signals.nth(n + 1) => 0,
+        };
+        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            // One that is gone is noticed by those who wait for it.
+            let _ = kill_process(pid, asked.into());
         }
     }
-}
-
-fn dry_run(loaded: &Loaded, facts: Option<&plan::DataFacts>, workers: u32, target: Option<&str>) -> String {
-    let scenario = &loaded.checked.scenario;
-    let mut lines = vec![
-        format!("scenario  {}: {}", scenario.name, scenario.purpose),
-        format!("data      {}", describe(facts)),
-        format!("target    {}", target.unwrap_or("a local cluster of 3 primaries, started for the run")),
-        format!("fleet     {workers} workers of {} lanes", scenario.fleet.lanes),
-    ];
-    for phase in &scenario.phases {
-        lines.push(format!("phase     {:<16} {}", phase.name, phase.step.word()));
+    if tokio::time::timeout(ABORTS_WITHIN, signals.nth(3)).await.is_err() {
+        output::note("the coordinator does not end; it is killed");
     }
-    lines.join("\n")
 }

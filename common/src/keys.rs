@@ -119,6 +119,13 @@ pub fn owner_marker(prefix: &str) -> String {
     format!("_vst_owner:{prefix}")
 }
 
+/// Name of the key that a run renews for as long as it works under a prefix. Outside the prefix wherever the marker is:
+/// a prefix that begins both names cannot be used.
+#[must_use]
+pub fn life_sign(prefix: &str) -> String {
+    format!("_vst_alive:{prefix}")
+}
+
 /// Whether the ownership hash of a prefix lies outside it; false for the empty prefix and for beginnings of the
 /// marker's own name, which can therefore not be used as prefixes.
 #[must_use]

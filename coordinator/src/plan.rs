@@ -7,7 +7,9 @@
 
 mod check;
 mod data;
+mod estimate;
 mod kv;
+mod limits;
 mod phases;
 #[cfg(test)]
 mod tests;
@@ -22,7 +24,9 @@ use vst_common::scenario::check::{Checked, Faults};
 use vst_common::scenario::{Scenario, SettleSpec};
 
 pub use data::{DataFacts, read_data};
+pub use estimate::{Estimate, estimate};
 pub(crate) use kv::spaces;
+pub use limits::{ClientLimit, check_clients, check_open_files};
 pub(crate) use phases::index_on;
 
 /// Name of the phase that vst puts before the scenario's: memory of the target before anything is loaded.

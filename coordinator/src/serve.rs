@@ -8,6 +8,8 @@ mod counting;
 mod effects;
 mod facts;
 mod prepare;
+mod preview;
+mod results;
 mod shell;
 
 use std::net::SocketAddr;
@@ -32,11 +34,13 @@ use crate::archive::{self, Follower};
 use crate::intake::{Intake, flight_service};
 use crate::plan;
 use crate::roster::{Roster, Terms};
-use crate::run::{RunCore, Settings};
+use crate::run::{Event, Failure, RunCore, Settings};
 use crate::run_log;
 use crate::session::{FleetService, Hub, Words};
-use crate::target::{Role, TargetError};
+use crate::target::{Lease, Role, TargetError};
 pub use prepare::{Prepared, prepare};
+pub use preview::{Preview, preview};
+pub use results::check as check_results;
 use shell::Shell;
 
 /// A worker that has heard nothing for this long sends no load, nanoseconds.
@@ -125,6 +129,9 @@ pub enum Error {
         /// As asked for.
         path: PathBuf,
     },
+    /// The results folder cannot take a run.
+    #[error(transparent)]
+    Unwritable(#[from] results::Error),
     /// Somebody wanted it to end before it began.
     #[error("interrupted before the run began")]
     Interrupted,
@@ -141,6 +148,7 @@ impl Error {
             | Self::Archive(_)
             | Self::Listen { .. }
             | Self::Announce { .. }
+            | Self::Unwritable(_)
             | Self::Results { .. } => Exit::Usage,
             Self::Interrupted => Exit::Interrupted,
         }
@@ -170,23 +178,41 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Runs a scenario to its end. Each message on `stops` asks for an early end: the first lets what is in flight end,
-/// the second does not wait.
+/// Runs a scenario to its end. Each message on `stops` asks for an early end and says why: the first lets what is in
+/// flight end, the second does not wait.
 ///
 /// # Errors
 /// [`Error`] when the run could not begin; whatever happens to a run that began is in [`RunEnd`].
-pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> Result<RunEnd, Error> {
+pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>) -> Result<RunEnd, Error> {
+    results::check(&options.results)?;
     let prepared = tokio::select! {
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
-        Some(()) = stops.recv() => return Err(Error::Interrupted),
+        Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
     // Bound before anything is written, so that an address that is taken costs nothing.
     let listen_error = |source| Error::Listen { address: options.listen.clone(), source };
     let listener = TcpListener::bind(&options.listen).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
-    prepare::clear(&prepared, options.cleanup).await?;
-
     let run = facts::run_id(&prepared.plan.scenario.name);
+    let lease = tokio::select! {
+        lease = prepare::take(&prepared, &run, options.cleanup) => lease?,
+        // What was being removed is still marked, and a sign of life runs out by itself.
+        Some(_) = stops.recv() => return Err(Error::Interrupted),
+    };
+    let ended = lead(options, prepared, run, &lease, (listener, address), stops).await;
+    lease.release().await;
+    ended
+}
+
+/// The run, from its directory to its end, under a prefix that is held.
+async fn lead(
+    options: CoordinatorOptions,
+    prepared: Prepared,
+    run: RunId,
+    lease: &Lease,
+    (listener, address): (TcpListener, SocketAddr),
+    stops: mpsc::Receiver<String>,
+) -> Result<RunEnd, Error> {
     let run_dir = options.results.join(run.as_str());
     let location =
         run_dir.to_str().ok_or_else(|| Error::Results { path: options.results.clone() })?.to_owned();
@@ -199,7 +225,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> 
     let archive = Follower::spawn(log.clone(), run.clone(), archive::Limits::default()).await?;
     let opened = Control::RunOpened { at_wall_ns: clock::wall_ns(), facts: facts.clone() };
     log.append_control(opened).await.map_err(run_log::Error::from)?;
-    if let Err(e) = prepared.target.claim(&marker).await {
+    if let Err(e) = lease.claim(&marker).await {
         let exit_code = e.exit().code();
         let closed = Control::RunClosed {
             state: RunState::Failed { reason: chain(&e) },
@@ -212,6 +238,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> 
     }
 
     let (events, inbox) = mpsc::channel(QUEUE);
+    let ownership = tokio::spawn(tell_of_loss(lease.lost(), events.clone()));
     let (shown, status) = watch::channel(fleet::Status::default());
     let before = Generation(log.epoch().saturating_sub(1).saturating_mul(GENERATIONS));
     let token = options.token.clone().filter(|token| !token.is_empty());
@@ -219,7 +246,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> 
     let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
     let core = core(&prepared, workers_wanted, token);
     if let Err(source) = announce(options.announce.as_ref(), address) {
-        prepare::remove(&prepared.target, &marker, false).await?;
+        prepare::remove(&prepared.target, &marker, lease, false).await?;
         return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
     }
     tracing::info!("run {run}: waiting for {workers_wanted} workers on {address}");
@@ -228,7 +255,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> 
         shell::Parts { run: run.clone(), location, prepared, log, intake, archive, hub, core, shown, facts };
     let mut ended = Shell::run(parts, inbox, stops).await;
     if ended.leads && (options.cleanup || !ended.touched) {
-        let cleaned = prepare::remove(&ended.target, &marker, ended.touched).await;
+        let cleaned = prepare::remove(&ended.target, &marker, lease, ended.touched).await;
         if let Err(e) = cleaned
             && ended.verdict.exit == Exit::Valid
         {
@@ -236,9 +263,18 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<()>) -> 
             ended.verdict.reason = chain(&e);
         }
     }
+    ownership.abort();
     server.end().await;
     let reason = Some(ended.verdict.reason).filter(|reason| !reason.is_empty());
     Ok(RunEnd { run, run_dir, exit: ended.verdict.exit, reason })
+}
+
+/// A run whose prefix somebody else has taken must not go on.
+async fn tell_of_loss(lost: impl Future<Output = TargetError>, events: mpsc::Sender<Event>) {
+    let e = lost.await;
+    let failure = Failure { exit: e.exit(), reason: chain(&e), log_lost: false };
+    // A run that is over needs no warning.
+    let _ = events.send(Event::Failed(failure)).await;
 }
 
 fn core(prepared: &Prepared, workers_wanted: u32, token: Option<String>) -> RunCore {

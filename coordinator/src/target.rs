@@ -9,6 +9,7 @@
 mod address;
 mod error;
 mod index;
+mod lease;
 mod link;
 mod observe;
 mod ownership;
@@ -18,7 +19,9 @@ mod topology;
 
 pub use address::{TargetUrl, TargetUrlError};
 pub use error::TargetError;
+pub use lease::{Holder, Lease};
 pub use observe::{CommandCalls, NodeFacts, RowCount, TargetFacts};
+pub(crate) use ownership::left_behind;
 pub use ownership::{Cleaned, Found, OwnerMarker};
 pub use topology::{Role, TargetNode};
 

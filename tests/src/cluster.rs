@@ -79,6 +79,15 @@ impl Servers {
         keys
     }
 
+    /// Removes the sign of life of a run that is known to be dead, as its user would.
+    pub async fn forget_run(&self, prefix: &str) {
+        let key = vst_common::keys::life_sign(prefix);
+        for connection in self.connections().await.values_mut() {
+            // Only one node owns the key; the others say so.
+            let _: Result<u64, _> = redis::cmd("DEL").arg(&key).query_async(connection).await;
+        }
+    }
+
     /// Indexes of all nodes.
     pub async fn indexes(&self) -> Vec<String> {
         let mut all = Vec::new();

@@ -6,5 +6,6 @@
 
 pub mod cluster;
 pub mod command;
+pub mod etcd;
 pub mod layers;
 pub mod run;

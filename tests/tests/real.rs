@@ -7,6 +7,8 @@ mod real {
     mod bad_input;
     mod durability;
     mod quick;
+    mod registry;
+    mod signals;
     mod stall;
     mod target;
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 use vst_common::exit::Exit;
 
 use super::options::RunOptions;
@@ -24,12 +25,20 @@ pub(super) struct Children {
     folder: TempDir,
     coordinator: Option<Child>,
     workers: Vec<Child>,
+    /// Process of the coordinator while it runs, else 0.
+    coordinator_pid: watch::Sender<u32>,
 }
 
 impl Children {
     pub(super) fn new() -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("vst-run-").tempdir()?;
-        Ok(Self { program: std::env::current_exe()?, folder, coordinator: None, workers: Vec::new() })
+        Ok(Self {
+            program: std::env::current_exe()?,
+            folder,
+            coordinator: None,
+            workers: Vec::new(),
+            coordinator_pid: watch::Sender::new(0),
+        })
     }
 
     fn command(&self) -> Command {
@@ -56,6 +65,7 @@ impl Children {
             command.arg("--cleanup");
         }
         let mut child = command.spawn()?;
+        self.coordinator_pid.send_replace(child.id().unwrap_or(0));
         loop {
             if let Ok(address) = std::fs::read_to_string(&announce)
                 && !address.is_empty()
@@ -64,6 +74,7 @@ impl Children {
                 return Ok(Some(address.trim().to_owned()));
             }
             if child.try_wait()?.is_some() {
+                self.coordinator_pid.send_replace(0);
                 self.coordinator = Some(child);
                 return Ok(None);
             }
@@ -82,8 +93,25 @@ impl Children {
     /// Waits for the coordinator; its exit code is the run's.
     pub(super) async fn coordinator_ended(&mut self) -> Result<Exit, Failure> {
         match &mut self.coordinator {
-            Some(child) => Ok(exit_of(child.wait().await?)),
+            Some(child) => {
+                let ended = child.wait().await;
+                self.coordinator_pid.send_replace(0);
+                Ok(exit_of(ended?))
+            }
             None => Ok(Exit::Bug),
+        }
+    }
+
+    /// Process of the coordinator while it runs, else 0.
+    pub(super) fn coordinator_pid(&self) -> watch::Receiver<u32> {
+        self.coordinator_pid.subscribe()
+    }
+
+    /// Kills what still runs and waits until it is gone.
+    pub(super) async fn kill(&mut self) {
+        for child in self.workers.iter_mut().chain(&mut self.coordinator) {
+            // An error means that it has ended already.
+            let _ = child.kill().await;
         }
     }
 

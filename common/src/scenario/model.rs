@@ -128,6 +128,18 @@ pub enum Step {
 }
 
 impl Step {
+    /// How hard it drives the target; `None` where it sends no requests.
+    #[must_use]
+    pub fn load(&self) -> Option<&Load> {
+        match self {
+            Self::Ingest { load, .. } => Some(load),
+            Self::Query(query) => Some(&query.load),
+            Self::Shrink(shrink) => Some(&shrink.load),
+            Self::Kv(kv) => Some(&kv.load),
+            Self::CreateIndex | Self::Settle(_) | Self::Checkpoint => None,
+        }
+    }
+
     /// The word for it in files and tables.
     #[must_use]
     pub fn word(&self) -> &'static str {

@@ -47,13 +47,7 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
 
 /// Every lane needs a client of its own; rounding up in silence would send more than the scenario says.
 fn too_few_for_lanes(checked: &Checked, step: &Step, key: &str) -> Option<Faults> {
-    let load = match step {
-        Step::Ingest { load, .. } => load,
-        Step::Query(query) => &query.load,
-        Step::Shrink(shrink) => &shrink.load,
-        Step::Kv(kv) => &kv.load,
-        Step::CreateIndex | Step::Settle(_) | Step::Checkpoint => return None,
-    };
+    let load = step.load()?;
     let (word, kind, number) = match load {
         Load::Closed { clients, .. } => ("clients", "closed", *clients),
         Load::Open { connections, .. } => ("connections", "open", *connections),

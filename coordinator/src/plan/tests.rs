@@ -120,6 +120,37 @@ fn a_load_that_cannot_be_dealt_to_the_lanes_is_a_fault() {
 }
 
 #[test]
+fn connections_that_cannot_be_had_are_a_fault_with_the_numbers_and_the_most_that_can() {
+    let said = |checked: &Checked, refused: Result<(), Faults>| {
+        let said = messages(&refused.unwrap_err()).join("\n");
+        assert!(!said.is_empty() && checked.source.fault("name", "", "", "").len() == 1);
+        said
+    };
+    // 16 connections of the query phases are 8 for each of 2 workers, to 3 primaries: 24 files, and 64 beside.
+    let checked = quick(&[]);
+    check_open_files(&checked, 3, 1024).unwrap();
+    check_open_files(&checked, 3, 64 + 24).unwrap();
+    let text = said(&checked, check_open_files(&checked, 3, 64 + 23));
+    assert!(text.contains("24 connections") && text.contains("87 files"), "{text}");
+
+    let greedy = quick(&[("phases.load.ingest.load.closed.clients", "1000000")]);
+    let text = said(&greedy, check_open_files(&greedy, 3, 1024));
+    assert!(text.contains("1000000 clients") && text.contains("1024"), "{text}");
+    let server = |address: &str, most| ClientLimit { address: address.to_owned(), most, connected: 5 };
+    let servers = [server("a:1", 10_000), server("b:2", 5_000)];
+    let text = said(&greedy, check_clients(&greedy, &servers));
+    assert!(text.contains("b:2 lets 5000 clients in") && text.contains("5 are connected"), "{text}");
+    check_clients(&checked, &servers).unwrap();
+    // What is named as the most is accepted, and one more is not.
+    let most = |n: u64| quick(&[("phases.load.ingest.load.closed.clients", &n.to_string())]);
+    let room = 5_000 - 5 - 16 - 2;
+    check_clients(&most(room), &servers).unwrap();
+    check_clients(&most(room + 1), &servers).unwrap_err();
+    check_open_files(&most(640), 3, 64 + 960).unwrap();
+    check_open_files(&most(641), 3, 64 + 960).unwrap_err();
+}
+
+#[test]
 fn several_faults_are_told_at_once() {
     let checked = quick(&[("dataset.rows", "10001"), ("phases.query_half.query.k", "101")]);
     assert_eq!(check(&checked, Some(&data(10_000, 10, 100))).unwrap_err().len(), 2);

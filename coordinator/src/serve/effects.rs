@@ -29,11 +29,12 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
     }
 }
 
-/// How far the target is from rest; one that does not answer is not at rest.
-pub(super) async fn rest(target: &Target, search: Option<&SearchPlan>) -> Rest {
+/// How far the target is from rest; one that does not answer is not at rest. No rest can come to an index that is gone.
+pub(super) async fn rest(target: &Target, search: Option<&SearchPlan>) -> Event {
     match read_rest(target, search).await {
-        Ok(rest) => rest,
-        Err(e) => Rest { used_memory_bytes: 0, busy: Some(chain(&e)) },
+        Ok(rest) => Event::RestRead(rest),
+        Err(e @ TargetError::IndexGone { .. }) => Event::Failed(failure(&e)),
+        Err(e) => Event::RestRead(Rest { used_memory_bytes: 0, busy: Some(chain(&e)) }),
     }
 }
 
@@ -57,4 +58,28 @@ async fn read_rest(target: &Target, search: Option<&SearchPlan>) -> Result<Rest,
 
 fn failure(error: &TargetError) -> Failure {
     Failure { exit: error.exit(), reason: chain(error), log_lost: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local_cluster::{LocalCluster, LocalClusterOptions, ServerFiles};
+    use crate::target::TargetUrl;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_that_is_gone_ends_the_wait_for_rest_and_names_the_node() {
+        let options = LocalClusterOptions::standalone(ServerFiles::find().unwrap());
+        let servers = LocalCluster::start(options).await.unwrap();
+        let target = Target::connect_to(TargetUrl::new(&servers.url(), None).unwrap()).await.unwrap();
+        let search = target.search_plan("vst:").unwrap();
+        assert!(matches!(rest(&target, None).await, Event::RestRead(rest) if rest.busy.is_none()));
+        let Event::Failed(failure) = rest(&target, Some(&search)).await else { panic!("it waits") };
+        let node = &servers.nodes()[0];
+        assert!(failure.reason.contains(&node.address), "{}", failure.reason);
+        assert!(failure.reason.contains("`vst_index`"), "{}", failure.reason);
+        assert_eq!(failure.exit, vst_common::exit::Exit::Target);
+        // A target that is only silent may come back.
+        servers.kill(&node.id).unwrap();
+        assert!(matches!(rest(&target, Some(&search)).await, Event::RestRead(rest) if rest.busy.is_some()));
+    }
 }

@@ -9,7 +9,7 @@ use vst_common::scenario::check::Checked;
 
 use super::Error;
 use crate::plan::{self, COPIES, DataFacts, RunPlan};
-use crate::target::{Cleaned, Found, OwnerMarker, Target, TargetError, TargetFacts};
+use crate::target::{Cleaned, Found, Lease, OwnerMarker, Target, TargetError, TargetFacts, left_behind};
 
 /// A run that can begin.
 #[derive(Debug)]
@@ -47,18 +47,60 @@ pub async fn prepare(checked: &Checked, base_dir: &Path, target: &str) -> Result
         None => None,
     };
     let target_facts = target.facts().await?;
+    plan::check_clients(checked, &target.client_limits().await?)?;
     let plan = plan::plan(checked, data.as_ref(), search)?;
     Ok(Prepared { plan: Arc::new(plan), data, target: Arc::new(target), target_facts })
 }
 
-/// Makes sure that the prefix is free; what an earlier run left is removed where that is asked for.
-pub(super) async fn clear(prepared: &Prepared, cleanup: bool) -> Result<(), TargetError> {
-    let prefix = prepared.prefix();
-    if cleanup && let Found::OursLeftBehind(marker) = prepared.target.inspect(prefix).await? {
-        tracing::info!("removing what run {} left under `{prefix}`", marker.run);
-        told(prepared.target.cleanup(&marker, |_, _| ()).await?);
+/// Holds the prefix for a run, once it is known to be free; what a dead run left is removed where that is asked for.
+/// Nothing is written before everything under the prefix is known to be that run's.
+pub(super) async fn take(prepared: &Prepared, run: &RunId, cleanup: bool) -> Result<Lease, TargetError> {
+    let (target, prefix) = (&prepared.target, prepared.prefix());
+    let foreign = |what| Err(TargetError::Foreign { prefix: prefix.to_owned(), what });
+    let left = match target.inspect(prefix).await? {
+        Found::Empty => None,
+        Found::Foreign { what } => return foreign(what),
+        Found::OursLeftBehind(marker) => Some(marker),
+    };
+    if let Some(left) = &left {
+        if !cleanup {
+            return Err(match target.holder(prefix).await? {
+                Some(holder) => target.in_use(prefix, &holder)?,
+                None => left_behind(left.clone()),
+            });
+        }
+        if let Some(what) = target.beside(left).await? {
+            return foreign(what);
+        }
     }
-    prepared.target.require_free(prefix).await
+    let lease = Lease::take(target, prefix, run, cleanup).await?;
+    match clear(target, prefix, left, &lease).await {
+        Ok(()) => Ok(lease),
+        Err(e) => {
+            lease.release().await;
+            Err(e)
+        }
+    }
+}
+
+/// Removes what was found before the prefix was held, if it is still that.
+async fn clear(
+    target: &Target,
+    prefix: &str,
+    left: Option<OwnerMarker>,
+    lease: &Lease,
+) -> Result<(), TargetError> {
+    match (left, target.marker(prefix).await?) {
+        (_, None) => Ok(()),
+        (Some(left), Some(Found::OursLeftBehind(now))) if left == now => {
+            tracing::info!("removing what run {} left under `{prefix}`", left.run);
+            told(target.cleanup(&left, lease, |_, _| ()).await?);
+            Ok(())
+        }
+        (_, Some(Found::OursLeftBehind(now))) => Err(left_behind(now)),
+        (_, Some(Found::Foreign { what })) => Err(TargetError::Foreign { prefix: prefix.to_owned(), what }),
+        (_, Some(Found::Empty)) => Ok(()),
+    }
 }
 
 /// What the target is marked with as long as it holds rows of this run.
@@ -77,13 +119,16 @@ pub(super) fn marker(prepared: &Prepared, run: &RunId) -> OwnerMarker {
 }
 
 /// Removes what the run made: all of it, or the marker alone where the run never touched the target.
-pub(super) async fn remove(target: &Target, marker: &OwnerMarker, touched: bool) -> Result<(), TargetError> {
-    let mut made = marker.clone();
+pub(super) async fn remove(
+    target: &Target,
+    marker: &OwnerMarker,
+    lease: &Lease,
+    touched: bool,
+) -> Result<(), TargetError> {
     if !touched {
-        made.rows = 0;
-        made.spaces.clear();
+        return target.unclaim(marker, lease).await;
     }
-    told(target.cleanup(&made, |_, _| ()).await?);
+    told(target.cleanup(marker, lease, |_, _| ()).await?);
     Ok(())
 }
 

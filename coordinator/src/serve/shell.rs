@@ -102,7 +102,7 @@ impl Shell {
     pub(super) async fn run(
         parts: Parts,
         mut inbox: mpsc::Receiver<Event>,
-        mut stops: mpsc::Receiver<()>,
+        mut stops: mpsc::Receiver<String>,
     ) -> Ended {
         let mut shell = Self {
             run: parts.run,
@@ -139,7 +139,7 @@ impl Shell {
                     let now = reached.borrow_and_update().clone();
                     shell.reached(now).await;
                 }
-                Some(()) = stops.recv() => shell.take(Event::Stop(String::from("asked to stop"))).await,
+                Some(reason) = stops.recv() => shell.take(Event::Stop(reason)).await,
                 _ = tick.tick() => {
                     shell.take(Event::Tick).await;
                     shell.show();
@@ -190,9 +190,7 @@ impl Shell {
             Action::ReadRest => {
                 let target = Arc::clone(&self.prepared.target);
                 let search = self.prepared.plan.search.clone().filter(|_| self.indexed);
-                self.report(async move {
-                    Done::Event(Event::RestRead(effects::rest(&target, search.as_ref()).await))
-                });
+                self.report(async move { Done::Event(effects::rest(&target, search.as_ref()).await) });
             }
             Action::Note(note) => self.note(note),
             Action::Archive => {

@@ -144,6 +144,48 @@ pub enum TargetError {
         /// When it claimed the prefix.
         made_at: String,
     },
+    /// A run that is alive works there.
+    #[error(
+        "run {run} works under the prefix `{prefix}` right now (`{key}` on {address} is its sign of life; without another \
+         it counts as dead in {expires_in_s} s): let it end, stop it, or choose another `population.prefix`; if you know \
+         that it is gone, `DEL {key}` lets `--cleanup` go on at once"
+    )]
+    InUse {
+        /// The prefix.
+        prefix: String,
+        /// The run.
+        run: String,
+        /// The key that it renews.
+        key: String,
+        /// `host:port`.
+        address: String,
+        /// Seconds.
+        expires_in_s: u64,
+    },
+    /// What was this run's has become another's, or nobody's.
+    #[error(
+        "the prefix `{prefix}` no longer belongs to run {run} ({what}), so nothing more is touched there; if rows of it \
+         are left, the next run with `--cleanup` removes them"
+    )]
+    NotOurs {
+        /// The prefix.
+        prefix: String,
+        /// The run that asked.
+        run: String,
+        /// Whose it is.
+        what: String,
+    },
+    /// An index that was there before is not.
+    #[error(
+        "{address} no longer knows the index `{index}`: it was dropped, or the server restarted without its data; \
+         look at what else uses this server, then start again"
+    )]
+    IndexGone {
+        /// `host:port`.
+        address: String,
+        /// Its name there.
+        index: String,
+    },
     /// Slots kept moving while keys were removed.
     #[error(
         "{keys} keys could not be removed because their slots keep moving ({text}); repeat `--cleanup` when the cluster rests"

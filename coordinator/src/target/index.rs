@@ -52,11 +52,16 @@ impl Target {
     /// Each primary's part of the index.
     ///
     /// # Errors
-    /// [`TargetError::Refused`] where it does not exist, [`TargetError::Index`] for a reply that cannot be read.
+    /// [`TargetError::IndexGone`] where it does not exist, [`TargetError::Index`] for a reply that cannot be read.
     pub async fn index_info(&self, plan: &SearchPlan) -> Result<BTreeMap<NodeId, IndexInfo>, TargetError> {
         let module = module_of(plan);
         let infos = try_join_all(self.places(plan).into_iter().map(|(id, link, index)| async move {
-            let reply = link.value(cmd("FT.INFO").arg(&index)).await?;
+            let reply = match link.value(cmd("FT.INFO").arg(&index)).await {
+                Err(TargetError::Refused { address, text, .. }) if is_missing_index_error(&text) => {
+                    return Err(TargetError::IndexGone { address, index });
+                }
+                reply => reply?,
+            };
             let info = parse_info(&frame(&reply), module)
                 .map_err(|source| TargetError::Index { address: link.address().to_owned(), source })?;
             Ok::<_, TargetError>((id, info))

@@ -13,6 +13,7 @@ use vst_common::search::Detected;
 use super::link::Link;
 use super::ownership::scan;
 use super::{Role, Target, TargetError, TargetNode};
+use crate::plan::ClientLimit;
 
 /// Settings that change what a measurement means.
 const CONFIG_NAMES: [&str; 24] = [
@@ -149,6 +150,30 @@ impl Target {
             config,
             refused,
         })
+    }
+
+    /// How many clients each primary lets in, where it says so.
+    ///
+    /// # Errors
+    /// [`TargetError`] where a node does not answer.
+    pub async fn client_limits(&self) -> Result<Vec<ClientLimit>, TargetError> {
+        let all = try_join_all(self.primaries().map(|node| {
+            let link = self.link(&node.address());
+            async move {
+                let info: Option<String> =
+                    tolerate(link.ask(&info_command("clients")).await, &mut Vec::new())?;
+                let info = info.unwrap_or_default();
+                let number = |name| info_field(&info, name).and_then(|n| n.parse::<u64>().ok());
+                let limit = number("maxclients").zip(number("connected_clients"));
+                Ok::<_, TargetError>(limit.map(|(most, connected)| ClientLimit {
+                    address: link.address().to_owned(),
+                    most,
+                    connected,
+                }))
+            }
+        }))
+        .await?;
+        Ok(all.into_iter().flatten().collect())
     }
 
     /// `used_memory` summed over all nodes, bytes.

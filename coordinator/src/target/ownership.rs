@@ -14,7 +14,7 @@ use vst_common::search::is_missing_index_error;
 
 use super::index::list;
 use super::link::{Link, frame, refusal};
-use super::{Target, TargetError, TargetNode, is_index_of, owner, topology};
+use super::{Lease, Target, TargetError, TargetNode, is_index_of, owner, topology};
 
 /// Keys that one look of SCAN goes over.
 const SCAN_COUNT: u32 = 10_000;
@@ -113,35 +113,52 @@ impl Target {
         if let Some(found) = self.marker(prefix).await? {
             return Ok(found);
         }
+        Ok(self.strangers(prefix, None).await?.map_or(Found::Empty, |what| Found::Foreign { what }))
+    }
+
+    /// What stands under the prefix of a marker beside what it says: an index or a key that vst did not make. Writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub async fn beside(&self, marker: &OwnerMarker) -> Result<Option<String>, TargetError> {
+        self.strangers(&marker.prefix, Some(marker)).await
+    }
+
+    /// The first index or key that stands in the way; what a marker explains does not.
+    async fn strangers(
+        &self,
+        prefix: &str,
+        marker: Option<&OwnerMarker>,
+    ) -> Result<Option<String>, TargetError> {
         for node in self.primaries() {
             let link = self.link(&node.address());
             for name in list(&link).await? {
+                let Some(prefixes) = prefixes(&link, &name).await? else { continue };
                 if is_index_of(&name, prefix) {
-                    return Ok(Found::Foreign { what: format!("an index `{name}` on {}", link.address()) });
-                }
-                if let Some(covering) = covering_prefix(&link, &name, prefix).await? {
-                    let what = format!(
+                    // Where the module does not say what an index takes in, its name has to be enough.
+                    let is_ours = marker.is_some() && (prefixes.is_empty() || prefixes == [prefix]);
+                    if !is_ours {
+                        return Ok(Some(format!("an index `{name}` on {}", link.address())));
+                    }
+                } else if let Some(covering) = covering(prefixes, prefix) {
+                    return Ok(Some(format!(
                         "an index `{name}` on {}, which takes in keys that begin with `{covering}`",
                         link.address()
-                    );
-                    return Ok(Found::Foreign { what });
+                    )));
                 }
             }
         }
         let first_keys = try_join_all(self.primaries().map(|node| {
             let link = self.link(&node.address());
             async move {
-                let key = first_key(&link, prefix).await?;
+                let key = first_stranger(&link, prefix, marker).await?;
                 Ok::<_, TargetError>(key.map(|key| (key, link.address().to_owned())))
             }
         }))
         .await?;
-        Ok(match first_keys.into_iter().flatten().next() {
-            Some((key, address)) => {
-                Found::Foreign { what: format!("a key `{}` on {address}", String::from_utf8_lossy(&key)) }
-            }
-            None => Found::Empty,
-        })
+        let first = first_keys.into_iter().flatten().next();
+        Ok(first.map(|(key, address)| format!("a key `{}` on {address}", String::from_utf8_lossy(&key))))
     }
 
     /// [`Target::inspect`], where everything but an empty prefix is an error that says what to do.
@@ -185,15 +202,19 @@ impl Target {
 
     /// Removes what `marker` says vst made: the indexes named after the prefix, every key of the plan by arithmetic,
     /// and last the marker itself, so that an interrupted clean-up can be repeated. `progress` is told how many cells
-    /// of the plan are done, of how many. Nothing else is touched.
+    /// of the plan are done, of how many. Nothing else is touched; nothing at all where the marker on the target is
+    /// not this one, and nothing more from the moment that somebody else holds the prefix.
     ///
     /// # Errors
-    /// [`TargetError`].
+    /// [`TargetError::NotOurs`].
     pub async fn cleanup(
         &self,
         marker: &OwnerMarker,
+        lease: &Lease,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Cleaned, TargetError> {
+        lease.check().await?;
+        self.require_marker(marker).await?;
         let mut cleaned = Cleaned { keys: 0, indexes: self.drop_index(&marker.prefix).await? };
         let total = marker.cells();
         let mut nodes = self.nodes.clone();
@@ -203,16 +224,38 @@ impl Target {
         for key in marker.keys() {
             batch.push(key);
             if batch.len() == CLEANUP_BATCH {
+                lease.check().await?;
                 done += vst_common::count::len(batch.len());
                 cleaned.keys += self.unlink(&mut nodes, std::mem::take(&mut batch)).await?;
                 progress(done, total);
             }
         }
+        lease.check().await?;
         cleaned.keys += self.unlink(&mut nodes, batch).await?;
         progress(total, total);
-        let key = owner_marker(&marker.prefix);
-        self.link_for_key(key.as_bytes())?.ask::<()>(cmd("UNLINK").arg(&key)).await?;
+        self.unclaim(marker, lease).await?;
         Ok(cleaned)
+    }
+
+    /// Removes the marker alone, as of a run that has written nothing else.
+    ///
+    /// # Errors
+    /// [`TargetError::NotOurs`].
+    pub async fn unclaim(&self, marker: &OwnerMarker, lease: &Lease) -> Result<(), TargetError> {
+        lease.check().await?;
+        self.require_marker(marker).await?;
+        let key = owner_marker(&marker.prefix);
+        self.link_for_key(key.as_bytes())?.ask::<()>(cmd("UNLINK").arg(&key)).await
+    }
+
+    async fn require_marker(&self, marker: &OwnerMarker) -> Result<(), TargetError> {
+        let what = match self.marker(&marker.prefix).await? {
+            Some(Found::OursLeftBehind(found)) if found == *marker => return Ok(()),
+            Some(Found::OursLeftBehind(found)) => format!("run {} has marked it", found.run),
+            Some(Found::Foreign { what }) => what,
+            Some(Found::Empty) | None => String::from("the mark is gone"),
+        };
+        Err(TargetError::NotOurs { prefix: marker.prefix.clone(), run: marker.run.to_string(), what })
     }
 
     /// Removes keys, each on the node that owns its slot. Learns new owners on the way and leaves them in `nodes`.
@@ -267,7 +310,7 @@ impl Target {
     }
 
     /// The marker of a prefix, if there is a key of its name.
-    async fn marker(&self, prefix: &str) -> Result<Option<Found>, TargetError> {
+    pub(crate) async fn marker(&self, prefix: &str) -> Result<Option<Found>, TargetError> {
         let key = owner_marker(prefix);
         let link = self.link_for_key(key.as_bytes())?;
         let kind: String = link.ask(cmd("TYPE").arg(&key)).await?;
@@ -295,7 +338,7 @@ fn is_redirect(text: &str) -> bool {
     ["MOVED ", "ASK ", "TRYAGAIN"].iter().any(|word| text.starts_with(word))
 }
 
-fn left_behind(marker: OwnerMarker) -> TargetError {
+pub(crate) fn left_behind(marker: OwnerMarker) -> TargetError {
     TargetError::LeftBehind { prefix: marker.prefix, run: marker.run.to_string(), made_at: marker.made_at }
 }
 
@@ -303,32 +346,45 @@ fn foreign_marker(prefix: String, key: &str, link: &Link) -> TargetError {
     TargetError::Foreign { prefix, what: format!("a key `{key}` on {}", link.address()) }
 }
 
-/// The prefix of a foreign index that would take our keys in, or whose keys lie under ours.
-async fn covering_prefix(link: &Link, name: &str, prefix: &str) -> Result<Option<String>, TargetError> {
+/// What an index takes in, as far as the module says; `None` for one that was dropped since it was listed.
+async fn prefixes(link: &Link, name: &str) -> Result<Option<Vec<String>>, TargetError> {
     let reply = match link.value(cmd("FT.INFO").arg(name)).await {
         Ok(reply) => reply,
-        // Dropped since it was listed.
         Err(TargetError::Refused { text, .. }) if is_missing_index_error(&text) => return Ok(None),
         Err(e) => return Err(e),
     };
     let frame = frame(&reply);
-    let prefixes: Vec<String> = frame
+    let prefixes = frame
         .get("index_definition")
         .and_then(|definition| definition.get("prefixes"))
         .and_then(Frame::as_array)
         .map(|all| all.iter().filter_map(Frame::as_str).map(str::to_owned).collect())
         .unwrap_or_default();
-    // No prefix at all means every key.
-    let prefixes = if prefixes.is_empty() { vec![String::new()] } else { prefixes };
-    Ok(prefixes.into_iter().find(|other| other.starts_with(prefix) || prefix.starts_with(other.as_str())))
+    Ok(Some(prefixes))
 }
 
-/// The first key under a prefix that SCAN comes across.
-async fn first_key(link: &Link, prefix: &str) -> Result<Option<Vec<u8>>, TargetError> {
+/// The prefix of a foreign index that would take our keys in, or whose keys lie under ours.
+fn covering(prefixes: Vec<String>, prefix: &str) -> Option<String> {
+    // No prefix at all means every key.
+    let prefixes = if prefixes.is_empty() { vec![String::new()] } else { prefixes };
+    prefixes.into_iter().find(|other| other.starts_with(prefix) || prefix.starts_with(other.as_str()))
+}
+
+/// The first key under a prefix that SCAN comes across and no marker explains.
+async fn first_stranger(
+    link: &Link,
+    prefix: &str,
+    marker: Option<&OwnerMarker>,
+) -> Result<Option<Vec<u8>>, TargetError> {
+    let keys_of = KeySpace::new(prefix);
+    let is_planned = |key: &[u8]| {
+        let cell = keys_of.parse(key).zip(marker);
+        cell.is_some_and(|((copy, row), marker)| copy < marker.copies && row < marker.rows)
+    };
     let mut cursor = 0_u64;
     loop {
         let (next, keys) = scan(link, prefix, cursor).await?;
-        if let Some(key) = keys.into_iter().next() {
+        if let Some(key) = keys.into_iter().find(|key| !is_planned(key)) {
             return Ok(Some(key));
         }
         if next == 0 {

@@ -82,6 +82,7 @@ impl Target {
 async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
     let servers = LocalCluster::start(LocalClusterOptions::new(ServerFiles::find().unwrap())).await.unwrap();
     let target = Target::connect_to(TargetUrl::new(&servers.url(), None).unwrap()).await.unwrap();
+    let target = Arc::new(target);
 
     // Who it is.
     assert!(target.is_cluster());
@@ -168,15 +169,26 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
         target.on_owner::<()>(foreign, cmd("SET").arg(foreign).arg("mine")).await;
     }
     let mut seen = Vec::new();
-    let cleaned = target.cleanup(&marker("one"), |done, of| seen.push((done, of))).await.unwrap();
+    assert!(target.beside(&marker("one")).await.unwrap().unwrap().contains("vst:note"));
+    let lease = Lease::take(&target, PREFIX, &RunId::new("one"), false).await.unwrap();
+    // Not a key of another run's plan.
+    let error = target.cleanup(&marker("two"), &lease, |_, _| panic!("begun")).await.unwrap_err();
+    assert!(matches!(&error, TargetError::NotOurs { what, .. } if what.contains("run one")), "{error}");
+    assert_eq!(
+        target.row_count(PREFIX, &plan).await.unwrap().values().map(|r| r.indexed).sum::<u64>(),
+        cells
+    );
+    let cleaned = target.cleanup(&marker("one"), &lease, |done, of| seen.push((done, of))).await.unwrap();
     assert_eq!(cleaned, Cleaned { keys: cells, indexes: 3 });
     assert_eq!((seen.first(), seen.last()), (Some(&(0, cells)), Some(&(cells, cells))));
     assert!(target.exists(&note).await && target.exists(&neighbour).await);
     assert!(!target.exists(owner_marker(PREFIX).as_bytes()).await);
-    assert!(matches!(target.index_info(&plan).await, Err(TargetError::Refused { .. })));
+    assert!(matches!(target.index_info(&plan).await, Err(TargetError::IndexGone { .. })));
     target.on_owner::<()>(&note, cmd("DEL").arg(&note)).await;
     assert_eq!(target.inspect(PREFIX).await.unwrap(), Found::Empty);
-    assert_eq!(target.cleanup(&marker("one"), |_, _| {}).await.unwrap(), Cleaned::default());
+    let error = target.cleanup(&marker("one"), &lease, |_, _| panic!("begun")).await.unwrap_err();
+    assert!(matches!(&error, TargetError::NotOurs { what, .. } if what.contains("gone")), "{error}");
+    lease.release().await;
 
     says_who_refused_it(&target, &servers).await;
 
@@ -187,6 +199,58 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
         matches!(&error, TargetError::Unreachable { address, .. } if *address == silent.address),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_run_at_a_time_holds_a_prefix_and_what_it_lost_it_leaves_alone() {
+    let options = LocalClusterOptions::standalone(ServerFiles::find().unwrap());
+    let servers = LocalCluster::start(options).await.unwrap();
+    let url = TargetUrl::new(&servers.url(), None).unwrap();
+    let target = Arc::new(Target::connect_to(url).await.unwrap());
+    let (one, two) = (RunId::new("one"), RunId::new("two"));
+    let life_sign = vst_common::keys::life_sign(PREFIX);
+
+    let first = Lease::take(&target, PREFIX, &one, false).await.unwrap();
+    first.claim(&marker("one")).await.unwrap();
+    for patient in [false, true] {
+        let error = Lease::take(&target, PREFIX, &two, patient).await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, TargetError::InUse { .. }), "{text}");
+        let way_out = format!("DEL {life_sign}");
+        assert!(text.contains("run one") && text.contains(&way_out) && text.contains("--cleanup"), "{text}");
+    }
+    assert_eq!(target.holder(PREFIX).await.unwrap().unwrap().run, one);
+    assert_eq!(target.holder("else:").await.unwrap(), None, "a life sign stands for one prefix");
+
+    // A run that shows no sign of life is succeeded when its time has run out, not before.
+    drop(first);
+    let began = vst_common::clock::mono_ns();
+    let second = Lease::take(&target, PREFIX, &two, true).await.unwrap();
+    let waited_ms = (vst_common::clock::mono_ns() - began) / 1_000_000;
+    assert!((8_000..30_000).contains(&waited_ms), "{waited_ms} ms");
+
+    // The first wakes up: it neither renews nor removes anything.
+    for row in 0..3 {
+        target.write(0, row).await;
+    }
+    let error = Lease::take(&target, PREFIX, &one, false).await.unwrap_err();
+    assert!(matches!(error, TargetError::InUse { .. }), "{error}");
+    target.unclaim(&marker("one"), &second).await.unwrap();
+    second.claim(&marker("two")).await.unwrap();
+    let error = target.cleanup(&marker("one"), &second, |_, _| panic!("begun")).await.unwrap_err();
+    assert!(matches!(error, TargetError::NotOurs { .. }), "{error}");
+    assert!(target.exists(&key(0, 0)).await && target.exists(owner_marker(PREFIX).as_bytes()).await);
+
+    // Somebody takes the prefix by force: the holder is told, and a clean-up in progress stops.
+    let lost = second.lost();
+    target.on_owner::<()>(life_sign.as_bytes(), cmd("SET").arg(&life_sign).arg("three")).await;
+    let told = tokio::time::timeout(std::time::Duration::from_secs(30), lost).await.unwrap();
+    assert!(matches!(&told, TargetError::NotOurs { what, .. } if what.contains("run three")), "{told}");
+    let error = target.cleanup(&marker("two"), &second, |_, _| panic!("begun")).await.unwrap_err();
+    assert!(matches!(error, TargetError::NotOurs { .. }), "{error}");
+    assert!(target.exists(&key(0, 0)).await);
+    second.release().await;
+    assert_eq!(target.holder(PREFIX).await.unwrap().unwrap().run, RunId::new("three"), "not ours to remove");
 }
 
 /// Keys, indexes and markers of others stand in the way and are named.

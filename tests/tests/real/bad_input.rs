@@ -114,3 +114,49 @@ async fn faults_of_the_data_are_refused_at_the_key_that_names_it() {
     std::fs::remove_file(bench.path("base.u8bin")).expect("removed");
     bench.refused(SCENARIO, "base:").await;
 }
+
+/// Refused before a server is started; gives what was said.
+async fn refused_at_once(mut command: tokio::process::Command, code: i32) -> String {
+    command.stdin(std::process::Stdio::null());
+    let output = finish(command).await;
+    assert_eq!(output.code, code, "{}\n{}", output.stdout, output.stderr);
+    assert!(!output.stderr.contains("starting a local cluster"), "nothing is started: {}", output.stderr);
+    output.stderr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_results_folder_that_cannot_take_a_run_is_refused_before_servers_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").expect("written");
+    for results in [file.to_str().expect("text"), "/proc/results"] {
+        let said =
+            refused_at_once(fleet_tests::command::vst(&["run", "quick", "--results", results]), 2).await;
+        assert!(said.contains(results) && said.contains("--results"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_cannot_travel_is_refused_by_every_command_of_a_fleet() {
+    let commands: [&[&str]; 3] = [
+        &["run", "quick"],
+        &["coordinator", "start", "--scenario", "quick", "--target", "valkey://127.0.0.1:1"],
+        &["worker", "start", "--coordinator", "127.0.0.1:1"],
+    ];
+    for args in commands {
+        let mut command = fleet_tests::command::vst(args);
+        command.env("VST_TOKEN", "schl\u{fc}ssel");
+        let said = refused_at_once(command, 2).await;
+        assert!(said.contains("VST_TOKEN") && !said.contains("schl\u{fc}ssel"), "{args:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_clients_and_a_prefix_with_a_line_break_are_refused_at_their_line() {
+    let bench = Bench::new();
+    let said = bench.refused(&SCENARIO.replace("clients: 4", "clients: 1000000"), "clients: 1000000").await;
+    assert!(said.contains("1000000 clients") && said.contains("use at most"), "{said}");
+    let text = SCENARIO.replace("phases:\n", "population: {prefix: \"a\\nb\"}\nphases:\n");
+    let said = bench.refused(&text, "population:").await;
+    assert!(said.contains("line break"), "{said}");
+}

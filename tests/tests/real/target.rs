@@ -1,7 +1,7 @@
 //! A target is somebody's server: what vst did not make is refused and left alone.
 
 use fleet_tests::cluster::Servers;
-use fleet_tests::command::finish;
+use fleet_tests::command::{Watched, finish};
 use fleet_tests::run::Results;
 
 async fn refused(results: &Results, target: &str, extra: &[&str]) -> String {
@@ -41,6 +41,78 @@ async fn keys_and_indexes_that_vst_did_not_make_are_refused() {
         assert!(said.contains("vst_index"), "{said}");
     }
     assert_eq!(servers.indexes().await, ["vst_index"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_alive_is_not_cleaned_away_by_another() {
+    let servers = Servers::standalone().await;
+    let (results, others) = (Results::new(), Results::new());
+    let url = servers.url();
+    let args = ["quick", "--target", &url, "--set", "phases.query_full.query.duration=8s"];
+    let mut first = Watched::start(results.command(&args));
+    first.says("query_full").await;
+    for extra in [&[][..], &["--cleanup"], &["--cleanup", "--dry-run"]] {
+        let said = if extra.contains(&"--dry-run") {
+            let output = finish(others.command(&[&["quick", "--target", &url], extra].concat())).await;
+            output.stdout
+        } else {
+            refused(&others, &url, extra).await
+        };
+        assert!(said.contains("sign of life") && said.contains("-quick-"), "{extra:?}: {said}");
+        assert_eq!(servers.keys_under("vst:").await.len(), 10_000, "{extra:?}");
+        assert_eq!(servers.indexes().await, ["vst_index"], "{extra:?}");
+    }
+    let output = first.end().await;
+    // On a busy machine its load may have been late, which is not what is asked here.
+    assert!([0, 7].contains(&output.code), "it has not noticed: {}\n{}", output.stdout, output.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_touched_where_somebody_has_put_keys_beside_what_a_dead_run_left() {
+    let servers = Servers::standalone().await;
+    let results = Results::new();
+    let mut connection = servers.connections().await.into_values().next().expect("one server");
+    let plan = serde_json::json!({
+        "run": "dead", "prefix": "vst:", "rows": 2, "copies": 1, "dims": 128, "vst": "0.1.0", "made_at": "long ago",
+    });
+    let mut left = redis::pipe();
+    left.cmd("HSET").arg("_vst_owner:vst:").arg("plan").arg(plan.to_string());
+    // Row 2 is behind the plan.
+    for key in ["vst:000000000000", "vst:000000000001", "vst:000000000002"] {
+        left.cmd("HSET").arg(key).arg("vector").arg("x");
+    }
+    let _: redis::Value = left.query_async(&mut connection).await.expect("HSET");
+    let before = servers.keys().await;
+    for extra in [&["--cleanup"][..], &["--cleanup", "--dry-run"]] {
+        let said = refused(&results, &servers.url(), extra).await;
+        assert!(said.contains("`vst:000000000002`") && said.contains("nothing was touched"), "{said}");
+        assert_eq!(servers.keys().await, before, "{extra:?}");
+    }
+
+    let _: () = redis::cmd("DEL").arg("vst:000000000002").query_async(&mut connection).await.expect("DEL");
+    let dry = ["quick", "--target", &servers.url(), "--cleanup", "--dry-run"];
+    let output = finish(results.command(&dry)).await;
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let said = &output.stdout;
+    assert!(said.contains("run dead") && said.contains("up to 2 keys"), "{said}");
+    assert!(said.contains("memory    about") && said.contains("storage   about"), "{said}");
+    assert_eq!(servers.keys().await.len(), 3, "a dry run writes and removes nothing");
+    assert!(results.run_dirs().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_cannot_be_had_are_refused_with_the_numbers_before_anything_is_written() {
+    let servers = Servers::standalone().await;
+    let results = Results::new();
+    let mut connection = servers.connections().await.into_values().next().expect("one server");
+    let _: () = redis::cmd("CONFIG")
+        .arg(&["SET", "maxclients", "30"])
+        .query_async(&mut connection)
+        .await
+        .expect("CONFIG SET");
+    let said = ends(&results, &servers.url(), &[], 3).await;
+    assert!(said.contains("lets 30 clients in") && said.contains("connections"), "{said}");
+    assert_eq!(servers.keys().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -192,6 +192,13 @@ fn prefix(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
         Value::Text(text) if !text.is_empty() => text.clone(),
         _ => values::text(key, node, example)?,
     };
+    if prefix.chars().any(char::is_control) {
+        return Err(Complaint::new(
+            "`prefix` contains a line break or another control character",
+            "keys that nobody can type",
+            "use a prefix that can be read and typed, for example `vst:`",
+        ));
+    }
     if prefix.contains(['{', '}']) {
         return Err(Complaint::new(
             "`prefix` contains a brace",

@@ -203,6 +203,9 @@ fn a_prefix_owns_something_but_not_everything() {
         ("_", false),
         ("_vst", false),
         ("_vst:x", false),
+        ("a\\nb", false),
+        ("a\\u0000", false),
+        ("\\u009b", false),
     ] {
         let overrides = pairs(&[("prefix", &format!("\"{prefix}\""))]);
         assert_eq!(parse(SOUND, "case.yaml", &overrides).is_ok(), fine, "{prefix:?}");
