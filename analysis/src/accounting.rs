@@ -3,13 +3,16 @@
 //! Per phase, node and command, attempts of table `latency` against `calls` and `rejected_calls` of table
 //! `commandstats`: `executed <= delta calls <= executed + unknown`, and the same for rejected attempts. Without
 //! unknown attempts that is equality. Where anything else may have moved the server's counters the window is not
-//! checkable and says why. Law: a count that is off by one in either direction is found.
+//! checkable and says why: so too where the server counted more than was sent and the keys on the target show that
+//! another client was at work. One that leaves no such trace cannot be told from a miscount, and the text says that.
+//! Law: a count that is off by one in either direction is found.
 
 use serde::{Deserialize, Serialize};
 use vst_common::count;
 
 use crate::engine::rows::{Row, rows};
 use crate::engine::{Engine, Error};
+use crate::number;
 
 /// The outcome of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +84,23 @@ fn account(row: Row<'_>) -> AccountingRow {
                     .into_iter()
                     .filter_map(|(counter, ours, theirs)| fault(counter, ours, unknown, theirs, upper))
                     .collect();
+            let is_more = calls >= count::to_i64(executed) && rejected_calls >= count::to_i64(rejected);
+            let foreign = row.count("foreign_keys").filter(|n| *n > 0 && is_more);
             if faults.is_empty() {
                 Check::Holds { exact: upper && unknown == 0 }
+            } else if let Some(foreign) = foreign {
+                let why = format!(
+                    "another client used the target: it held {} keys more than vst wrote ({})",
+                    number::grouped(foreign),
+                    faults.join("; ")
+                );
+                Check::NotCheckable { why }
+            } else if is_more {
+                let why = format!(
+                    "{}; another client of the target sent the rest, or vst miscounts: no trace tells which",
+                    faults.join("; ")
+                );
+                Check::Violated { why }
             } else {
                 Check::Violated { why: faults.join("; ") }
             }
@@ -135,6 +153,33 @@ const QUERY: &str = "
         where w.is_lost and (p.\"end\" is null or p.\"end\" >= w.left_at)
         group by p.run, p.phase_index
     ),
+    ticks as (
+        select run, phase_index, tick, sum(keys) as keys, count(distinct node) as nodes from (
+            select run, phase_index, tick, node, max(keys) as keys, max(role) as role
+            from memory where missing is null and keys is not null group by run, phase_index, tick, node
+        ) where role <> 'replica' group by run, phase_index, tick
+    ),
+    whole as (
+        select t.* from ticks t
+             join (select run, max(nodes) as nodes from ticks group by run) w on t.run = w.run and t.nodes = w.nodes
+    ),
+    before as (
+        select w.run, max(w.keys) as keys
+        from whole w join phases p on w.run = p.run and w.phase_index = p.phase_index
+        where p.step = 'baseline' group by w.run
+    ),
+    population as (
+        select run, phase_index, live_after,
+               coalesce(lag(live_after) over (partition by run order by phase_index), 0) as live_before
+        from phases
+    ),
+    -- One key more is the mark of ownership, which may be younger than the baseline.
+    strangers as (
+        select w.run, w.phase_index, max(w.keys - b.keys - greatest(p.live_before, p.live_after) - 1) as foreign_keys
+        from whole w join before b on w.run = b.run
+             join population p on w.run = p.run and w.phase_index = p.phase_index
+        group by w.run, w.phase_index
+    ),
     matched as (
         select coalesce(s.run, c.run) as run, coalesce(s.phase_index, c.phase_index) as phase_index,
                coalesce(s.phase, c.phase) as phase, coalesce(s.node, c.node) as node,
@@ -143,8 +188,9 @@ const QUERY: &str = "
         from sent s full outer join counted c
              on s.run = c.run and s.phase_index = c.phase_index and s.node = c.node and s.command = c.command
     )
-    select m.*, l.lost_workers
+    select m.*, l.lost_workers, f.foreign_keys
     from matched m left join lost l on m.run = l.run and m.phase_index = l.phase_index
+         left join strangers f on m.run = f.run and m.phase_index = f.phase_index
     where coalesce(m.executed, 0) + coalesce(m.rejected, 0) + coalesce(m.unknown, 0) > 0
           or m.checked_nodes is not null
     order by m.phase_index, m.node, m.command";

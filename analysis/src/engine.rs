@@ -10,6 +10,7 @@
 mod functions;
 mod log;
 mod log_tables;
+mod part;
 mod rollup;
 pub(crate) mod rows;
 mod slots;
@@ -25,7 +26,7 @@ use datafusion::datasource::MemTable;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use datafusion::error::DataFusionError;
-use datafusion::execution::context::SessionContext;
+use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStoreExt;
 use url::Url;
@@ -36,6 +37,7 @@ use vst_common::run_dir::{self, Cover, Part, RunDir};
 
 pub(crate) use log::{Log, PhaseRecord};
 pub(crate) use log_tables::loop_word;
+use part::Stored;
 pub(crate) use slots::len as hdr_len;
 
 /// Stack of the threads that plan queries: the planner recurses deeply where it was built without optimisation.
@@ -45,8 +47,29 @@ const STACK_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory cannot be read.
-    #[error(transparent)]
-    RunDir(#[from] run_dir::Error),
+    #[error("`{directory}`: {source}")]
+    RunDir {
+        /// Which.
+        directory: String,
+        /// What is wrong in it.
+        source: run_dir::Error,
+    },
+    /// A Parquet part is damaged.
+    #[error(
+        "`{directory}`: part `{path}` is damaged: {reason}; if the log still holds its entries, move the part away and \
+         they are read instead"
+    )]
+    Part {
+        /// Which.
+        directory: String,
+        /// The file, relative to the directory.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A statement that does more than read.
+    #[error("a query only reads: {0}; write a SELECT, and redirect its output to keep it")]
+    ReadOnly(String),
     /// There is a folder, but no run in it.
     #[error(
         "`{directory}` holds no run: neither run.json nor log entries; give the directory that `vst run` printed"
@@ -59,8 +82,10 @@ pub enum Error {
     #[error("no run directory given")]
     NoDirectory,
     /// A batch in the log is not one of its table.
-    #[error("log entry {entry}, a batch of {table}: {source}")]
+    #[error("`{directory}`: log entry {entry}, a batch of {table}: {source}")]
     Batch {
+        /// The run directory.
+        directory: String,
         /// The entry.
         entry: u64,
         /// The table.
@@ -90,7 +115,12 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::RunDir(_) | Self::NoRun { .. } | Self::NoDirectory | Self::Query(_) => Exit::Usage,
+            Self::RunDir { .. }
+            | Self::Part { .. }
+            | Self::ReadOnly(_)
+            | Self::NoRun { .. }
+            | Self::NoDirectory
+            | Self::Query(_) => Exit::Usage,
             Self::Batch { .. } | Self::Histogram(_) | Self::Write(_) | Self::Start(_) | Self::Ended => {
                 Exit::Bug
             }
@@ -113,6 +143,8 @@ fn root(error: &DataFusionError) -> String {
 pub(crate) struct Engine {
     context: SessionContext,
     logs: Vec<Log>,
+    /// The parts that tables are read from.
+    parts: Vec<Stored>,
 }
 
 impl Engine {
@@ -127,7 +159,7 @@ impl Engine {
         let context = SessionContext::new_with_config(config);
         functions::register(&context);
         let mut views: BTreeMap<Table, Vec<DataFrame>> = BTreeMap::new();
-        let mut logs = Vec::new();
+        let (mut logs, mut stored) = (Vec::new(), Vec::new());
         for (i, directory) in directories.iter().enumerate() {
             let (dir, log, covers) = read(directory).await?;
             // A base that no real store has, so that several runs of one store do not collide.
@@ -141,6 +173,7 @@ impl Engine {
                 if *table == Table::LatencyRollup && !log.unmerged.is_empty() {
                     frames.push(rollup::merged(&context, log.unmerged.clone()).await?);
                 }
+                stored.extend(cover.parts.iter().map(|part| Stored::of(directory, &dir, part)));
                 if !cover.parts.is_empty() {
                     frames.push(context.read_table(parquet_table(*table, &base, &dir, &cover.parts)?)?);
                 }
@@ -158,7 +191,11 @@ impl Engine {
             }
         }
         log_tables::register(&context, &logs)?;
-        Ok(Self { context, logs })
+        // A damaged part is named now, before a query gives the rows of the others.
+        for part in &stored {
+            part.check_footer().await?;
+        }
+        Ok(Self { context, logs, parts: stored })
     }
 
     /// What the logs say, one per directory.
@@ -171,11 +208,29 @@ impl Engine {
         Ok(self.sql_with_schema(sql).await?.1)
     }
 
-    /// Answers a query, with the columns also where there are no rows.
+    /// Answers a query, with the columns also where there are no rows. Nothing but queries is answered.
     pub(crate) async fn sql_with_schema(&self, sql: &str) -> Result<(SchemaRef, Vec<RecordBatch>), Error> {
-        let frame = self.context.sql(sql).await?;
+        let plan = self.context.state().create_logical_plan(sql).await?;
+        let reading =
+            SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        reading.verify_plan(&plan).map_err(|e| Error::ReadOnly(root(&e)))?;
+        let frame = self.context.execute_logical_plan(plan).await?;
         let schema = Arc::clone(frame.schema().inner());
-        Ok((schema, frame.collect().await?))
+        match frame.collect().await {
+            Ok(batches) => Ok((schema, batches)),
+            Err(error) => {
+                // The engine does not say which file it read.
+                if matches!(
+                    error.find_root(),
+                    DataFusionError::ParquetError(_) | DataFusionError::ArrowError(..)
+                ) {
+                    for part in &self.parts {
+                        part.check_rows().await?;
+                    }
+                }
+                Err(error.into())
+            }
+        }
     }
 }
 
@@ -205,19 +260,20 @@ where
 }
 
 async fn read(directory: &str) -> Result<(RunDir, Log, BTreeMap<Table, Cover>), Error> {
-    let dir = RunDir::open(directory)?;
+    let wrong = |source| Error::RunDir { directory: directory.to_owned(), source };
+    let dir = RunDir::open(directory).map_err(wrong)?;
     let facts = match dir.store().head(&dir.path(run_dir::RUN_JSON)).await {
-        Ok(_) => Some(dir.read_run_json().await?),
+        Ok(_) => Some(dir.read_run_json().await.map_err(wrong)?),
         // The log opens with the same facts; a run killed before it wrote the file is still a run.
         Err(object_store::Error::NotFound { .. }) => None,
         Err(source) => {
-            return Err(run_dir::Error::Store { path: run_dir::RUN_JSON.to_owned(), source }.into());
+            return Err(wrong(run_dir::Error::Store { path: run_dir::RUN_JSON.to_owned(), source }));
         }
     };
-    let entries = dir.list_entries().await?;
+    let entries = dir.list_entries().await.map_err(wrong)?;
     let mut covers = BTreeMap::new();
     for table in Table::ALL {
-        let mut cover = dir.cover(table).await?;
+        let mut cover = dir.cover(table).await.map_err(wrong)?;
         // The run may go on: all tables end at the same entry.
         cover.uncovered.retain(|number| entries.last().is_some_and(|last| number <= last));
         covers.insert(table, cover);

@@ -2,7 +2,8 @@
 //!
 //! Reads `latency` and `health`, gives offered and achieved rates, response and service quantiles, outcomes by kind
 //! and the workers' own delay. Only the measured window counts. Law: a quantile that falls among requests that never
-//! ended is a lower bound and says so; offered, sent and ended requests are counted apart and never derived.
+//! ended is a lower bound and says so; offered comes from the schedule, what was due, sent and ended from the rows,
+//! and none is derived from another.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,8 @@ use vst_common::scenario::Load;
 
 use crate::engine::rows::{Row, rows};
 use crate::engine::{Engine, Error, PhaseRecord};
+use crate::number;
+use crate::window::{Interval, Measured, measured};
 
 /// Quantiles of a set of durations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +63,8 @@ pub struct OperationSummary {
     pub miss: u64,
     /// Latencies outside the histogram's bounds.
     pub out_of_range: u64,
-    /// `due` over the length; open loop only.
+    /// What the schedule held over the length; open loop only. Of several operations, each has its share of what was
+    /// due.
     pub offered_per_second: Option<f64>,
     /// `ok_in_window` over the length; absent where the length is not known.
     pub achieved_per_second: Option<f64>,
@@ -75,6 +79,34 @@ impl OperationSummary {
     #[must_use]
     pub fn answered_errors(&self) -> u64 {
         self.errors.values().sum()
+    }
+
+    /// Requests that ended in any way.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.ok + self.answered_errors() + self.timeout + self.lost + self.unsent
+    }
+
+    /// An operation that nobody was asked for.
+    fn nothing(operation: &str, window: Measured) -> Self {
+        Self {
+            operation: operation.to_owned(),
+            length_ns: window.length_ns,
+            due: 0,
+            sent: 0,
+            ok: 0,
+            ok_in_window: 0,
+            errors: BTreeMap::new(),
+            timeout: 0,
+            lost: 0,
+            unsent: 0,
+            partial: 0,
+            out_of_range: 0,
+            offered_per_second: window.scheduled.and_then(|n| rate(n, window.length_ns)),
+            achieved_per_second: rate(0, window.length_ns),
+            response: None,
+            service: None,
+        }
     }
 }
 
@@ -113,6 +145,8 @@ pub struct GeneratorSummary {
 /// Everything that this module says of a phase.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PhaseLatency {
+    /// Requests that the schedule held in the measured window as long as it ran; open loop only.
+    pub(crate) scheduled: Option<u64>,
     pub(crate) operations: Vec<OperationSummary>,
     pub(crate) nodes: Vec<NodeSummary>,
     pub(crate) generator: GeneratorSummary,
@@ -123,15 +157,34 @@ pub(crate) async fn by_phase(engine: &Engine) -> Result<BTreeMap<u64, PhaseLaten
     let mut phases: BTreeMap<u64, PhaseLatency> = BTreeMap::new();
     let records: BTreeMap<u64, &PhaseRecord> =
         engine.logs().iter().flat_map(|log| &log.phases).map(|(i, p)| (u64::from(i.0), p)).collect();
-    let last_seen = last_interval_end(engine).await?;
-
-    for row in rows(&engine.sql(&operations_query()).await?) {
+    let mut intervals = intervals(engine, &records).await?;
+    let windows: BTreeMap<u64, Measured> = records
+        .iter()
+        .map(|(index, record)| (*index, measured(record, &intervals.remove(index).unwrap_or_default())))
+        .collect();
+    let batches = engine.sql(&operations_query()).await?;
+    let mut wholes: BTreeMap<u64, Whole> = BTreeMap::new();
+    for row in rows(&batches) {
+        let whole = wholes.entry(row.total("phase_index")).or_default();
+        whole.due += row.total("due");
+        whole.ok_in_window += row.total("ok_in_window");
+    }
+    for row in rows(&batches) {
         let index = row.total("phase_index");
-        let record = records.get(&index).copied();
-        let length_ns = record.map_or(0, |r| window_ns(r, last_seen.get(&index).copied()));
-        let is_open =
-            record.and_then(|r| r.started.load()).is_none_or(|load| matches!(load, Load::Open { .. }));
-        phases.entry(index).or_default().operations.push(operation(row, length_ns, is_open)?);
+        let window = windows.get(&index).copied().unwrap_or_default();
+        let load = records.get(&index).and_then(|r| r.started.load());
+        let is_open = load.is_none_or(|load| matches!(load, Load::Open { .. }));
+        let whole = wholes.get(&index).copied().unwrap_or_default();
+        phases.entry(index).or_default().operations.push(operation(row, window, is_open, whole)?);
+    }
+    // A phase of load that nobody drove must not vanish.
+    for (index, record) in records.iter().filter(|(_, record)| record.started.load().is_some()) {
+        let window = windows.get(index).copied().unwrap_or_default();
+        let phase = phases.entry(*index).or_default();
+        phase.scheduled = window.scheduled;
+        if phase.operations.is_empty() {
+            phase.operations.push(OperationSummary::nothing(&record.started.step, window));
+        }
     }
     for row in rows(&engine.sql(&nodes_query()).await?) {
         let service = row.hdr("service")?;
@@ -147,6 +200,23 @@ pub(crate) async fn by_phase(engine: &Engine) -> Result<BTreeMap<u64, PhaseLaten
         phases.entry(index).or_default().generator = generator;
     }
     Ok(phases)
+}
+
+/// The first error reply of each phase in the server's words.
+pub(crate) async fn first_errors(engine: &Engine) -> Result<BTreeMap<u64, String>, Error> {
+    let sql = "select phase_index, first_value(detail order by \"at\") as detail,
+                      first_value(node order by \"at\") as node
+               from events where kind in ('error_reply', 'unreadable_reply') group by phase_index";
+    Ok(rows(&engine.sql(sql).await?)
+        .map(|row| {
+            let text = row.word("detail");
+            let said = match row.text("node") {
+                Some(node) => format!("`{text}` from node {}", number::short_node(node)),
+                None => format!("`{text}`"),
+            };
+            (row.total("phase_index"), said)
+        })
+        .collect())
 }
 
 fn error_columns() -> impl Iterator<Item = &'static str> {
@@ -176,13 +246,31 @@ fn nodes_query() -> String {
     )
 }
 
-/// End of the last interval that has a row, by phase.
-async fn last_interval_end(engine: &Engine) -> Result<BTreeMap<u64, i64>, Error> {
-    let sql = "select phase_index, max(cast(interval_start as bigint) + interval_ns) as last from latency_all \
-               group by phase_index";
-    Ok(rows(&engine.sql(sql).await?)
-        .filter_map(|r| Some((r.count("phase_index")?, r.int("last")?)))
-        .collect())
+/// Requests of each phase by interval.
+async fn intervals(
+    engine: &Engine,
+    records: &BTreeMap<u64, &PhaseRecord>,
+) -> Result<BTreeMap<u64, Vec<Interval>>, Error> {
+    let sql = format!(
+        "select phase_index, cast(interval_start as bigint) as start, max(interval_ns) as length, sum(due) as due, \
+         sum(case when \"window\" = '{measure}' then ok_in_window else 0 end) as ok_in_window \
+         from latency_all where operation <> 'knn_part' group by phase_index, interval_start \
+         order by phase_index, interval_start",
+        measure = Window::Measure.as_str()
+    );
+    let mut found: BTreeMap<u64, Vec<Interval>> = BTreeMap::new();
+    for row in rows(&engine.sql(&sql).await?) {
+        let index = row.total("phase_index");
+        let Some((record, at)) = records.get(&index).zip(row.int("start")) else { continue };
+        let start_ns = count::to_u64(at.saturating_sub(record.started.start_wall_ns));
+        found.entry(index).or_default().push(Interval {
+            start_ns,
+            end_ns: start_ns.saturating_add(row.total("length")),
+            due: row.total("due"),
+            ok_in_window: row.total("ok_in_window"),
+        });
+    }
+    Ok(found)
 }
 
 async fn generators(engine: &Engine) -> Result<BTreeMap<u64, GeneratorSummary>, Error> {
@@ -237,14 +325,26 @@ async fn generators(engine: &Engine) -> Result<BTreeMap<u64, GeneratorSummary>, 
     Ok(made.collect())
 }
 
-fn operation(row: Row<'_>, length_ns: u64, is_open: bool) -> Result<OperationSummary, Error> {
+/// Sums over all operations of a phase.
+#[derive(Clone, Copy, Debug, Default)]
+struct Whole {
+    due: u64,
+    ok_in_window: u64,
+}
+
+fn operation(row: Row<'_>, window: Measured, is_open: bool, whole: Whole) -> Result<OperationSummary, Error> {
     let (response, censored, service) = (row.hdr("response")?, row.hdr("censored")?, row.hdr("service")?);
     let errors = ErrorKind::ALL
         .into_iter()
         .map(|kind| (kind.column().trim_start_matches("err_").to_owned(), row.total(kind.column())))
         .filter(|(_, n)| *n > 0)
         .collect();
-    let (due, ok_in_window) = (row.total("due"), row.total("ok_in_window"));
+    let (due, length_ns) = (row.total("due"), window.length_ns);
+    let ok_in_window = match window.ok_until {
+        Some(until) => part(until, row.total("ok_in_window"), whole.ok_in_window),
+        None => row.total("ok_in_window"),
+    };
+    let offered = window.scheduled.filter(|_| is_open).map(|n| part(n, due, whole.due));
     Ok(OperationSummary {
         operation: row.word("operation"),
         length_ns,
@@ -259,11 +359,19 @@ fn operation(row: Row<'_>, length_ns: u64, is_open: bool) -> Result<OperationSum
         partial: row.total("partial"),
         miss: row.total("miss"),
         out_of_range: row.total("out_of_range"),
-        offered_per_second: if is_open { rate(due, length_ns) } else { None },
+        offered_per_second: offered.and_then(|n| rate(n, length_ns)),
         achieved_per_second: rate(ok_in_window, length_ns),
         response: if is_open { distribution(&response, &censored) } else { None },
         service: distribution(&service, &Hdr::new()),
     })
+}
+
+/// `n` times `one / all`, and all of it where that is not known.
+fn part(n: u64, one: u64, all: u64) -> u64 {
+    if one == all || all == 0 {
+        return n;
+    }
+    count::from_f64((count::to_f64(n) * count::to_f64(one) / count::to_f64(all)).round())
 }
 
 fn rate(n: u64, length_ns: u64) -> Option<f64> {
@@ -273,15 +381,4 @@ fn rate(n: u64, length_ns: u64) -> Option<f64> {
 fn distribution(all: &Hdr, censored: &Hdr) -> Option<Distribution> {
     let at = |q| censored_quantile(all, censored, q);
     Some(Distribution { n: all.len(), p50: at(0.5)?, p95: at(0.95)?, p99: at(0.99)?, max: at(1.0)? })
-}
-
-/// Length of the measured window, nanoseconds: as ordered where that is fixed and was reached, as it was otherwise.
-fn window_ns(phase: &PhaseRecord, last_seen: Option<i64>) -> u64 {
-    let start = phase.started.start_wall_ns.saturating_add(count::to_i64(phase.started.warm_up_ns()));
-    let end = phase.ended.as_ref().map(|ended| ended.end_wall_ns).or(last_seen);
-    let took = count::to_u64(end.unwrap_or(start).saturating_sub(start));
-    match phase.started.duration_ns() {
-        0 => took,
-        ordered => ordered.min(took),
-    }
 }

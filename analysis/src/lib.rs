@@ -15,6 +15,7 @@ mod recall;
 mod report;
 mod summary;
 mod validity;
+mod window;
 
 pub use accounting::{AccountingRow, Check};
 pub use engine::Error;
@@ -25,7 +26,8 @@ pub use query::{Answer, query};
 pub use recall::RecallSummary;
 pub use summary::{Setting, Summary};
 pub use validity::{
-    ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, Note, Rule, RunEnd, SLIP_P99_BOUND_NS, Verdict,
+    ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, ERROR_SHARE_BOUND, Note, Rule, RunEnd,
+    SLIP_P99_BOUND_NS, Verdict,
 };
 
 /// Reads a run directory (a path or `file://` URL) and says what it means.

@@ -30,6 +30,8 @@ pub struct Checkpoint {
     /// Bytes of the names of the live rows' keys, `live * length of a key`: a part of what the target uses, without
     /// what it adds to each name. Absent where the prefix of the keys is not known.
     pub key_name_bytes: Option<u64>,
+    /// Whether the run had made an index by then.
+    pub indexed: bool,
     /// The figures; absent without a complete tick.
     pub figures: Option<Figures>,
 }
@@ -45,8 +47,10 @@ pub struct Figures {
     pub replicas: u64,
     /// Keys.
     pub keys: Option<u64>,
-    /// Vectors in the index.
+    /// Vectors in the index; absent unless every primary said how many its part holds.
     pub index_docs: Option<u64>,
+    /// Primaries that said it.
+    pub index_nodes: u64,
     /// Rows that could not be indexed.
     pub index_failures: Option<u64>,
     /// `used_memory`, bytes.
@@ -62,7 +66,9 @@ pub struct Figures {
     /// `(used - used at the baseline) / live`, bytes per vector.
     pub net_bytes_per_vector: Option<f64>,
     /// Since the checkpoint before, where rows were removed: bytes given back over the bytes that the removed rows
-    /// held, `(used before - used) / (net before * (1 - live / live before))`. 1 when all came back.
+    /// held on average, `(used before - used) / (net before * (1 - live / live before))`. 1 when a vector costs as much
+    /// as before; less when memory stayed behind; more when what is left costs less per vector than it did at the
+    /// checkpoint before, because that one still held memory that no row needed (buffers, tables half grown).
     pub returned_share: Option<f64>,
 }
 
@@ -83,6 +89,7 @@ pub(crate) async fn checkpoints(engine: &Engine, prefix: Option<&str>) -> Result
             complete_ticks: row.total("complete_ticks"),
             live: row.count("live"),
             key_name_bytes: row.count("live").zip(key_bytes).map(|(live, each)| live.saturating_mul(each)),
+            indexed: row.total("indexes") > 0,
             figures: row.count("used").map(|used_bytes| {
                 let rss_bytes = row.count("rss");
                 Figures {
@@ -90,7 +97,10 @@ pub(crate) async fn checkpoints(engine: &Engine, prefix: Option<&str>) -> Result
                     primaries: row.total("primaries"),
                     replicas: row.total("replicas"),
                     keys: row.count("keys"),
-                    index_docs: row.count("index_docs"),
+                    index_docs: row
+                        .count("index_docs")
+                        .filter(|_| row.total("index_nodes") == row.total("primaries")),
+                    index_nodes: row.total("index_nodes"),
                     index_failures: row.count("index_failures"),
                     used_bytes,
                     rss_bytes,
@@ -167,6 +177,7 @@ const QUERY: &str = "
                sum(case when role <> 'replica' then rss end) as rss,
                sum(case when role <> 'replica' then keys end) as keys,
                sum(case when role <> 'replica' then index_docs end) as index_docs,
+               sum(case when role <> 'replica' and index_docs is not null then 1 else 0 end) as index_nodes,
                sum(case when role <> 'replica' then index_failures end) as index_failures,
                sum(case when role <> 'replica' then module_bytes end) as module_bytes,
                sum(case when role <> 'replica' then reclaimable_bytes end) as reclaimable_bytes
@@ -177,12 +188,19 @@ const QUERY: &str = "
                count(*) over (partition by a.run, a.phase_index) as complete_ticks
         from answered a join expected e on a.run = e.run and a.nodes = e.nodes
     ),
-    asked as (select run, phase_index, count(distinct tick) as ticks from inside group by run, phase_index)
+    asked as (select run, phase_index, count(distinct tick) as ticks from inside group by run, phase_index),
+    made as (
+        select c.run, c.phase_index, count(*) as indexes
+        from phases c join phases i on c.run = i.run and i.phase_index < c.phase_index
+        where i.step in ('create_index', 'query') group by c.run, c.phase_index
+    )
     select p.phase_index, p.phase, p.step, p.live_after as live, k.ticks, c.complete_ticks, c.tick, c.primaries,
-           c.replicas, c.used, c.rss, c.keys, c.index_docs, c.index_failures, c.module_bytes, c.reclaimable_bytes
+           c.replicas, c.used, c.rss, c.keys, c.index_docs, c.index_nodes, i.indexes, c.index_failures,
+           c.module_bytes, c.reclaimable_bytes
     from phases p
          left join asked k on p.run = k.run and p.phase_index = k.phase_index
          left join (select * from complete where recency = 1) c
               on p.run = c.run and p.phase_index = c.phase_index
+         left join made i on p.run = i.run and p.phase_index = i.phase_index
     where p.step in ('baseline', 'checkpoint')
     order by p.phase_index";

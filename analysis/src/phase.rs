@@ -38,6 +38,13 @@ pub struct PhaseSummary {
     pub ef_runtime: Option<u32>,
     /// Rows alive on the target afterwards.
     pub live_after: Option<u64>,
+    /// Requests that the schedule held in the measured window, as long as it ran; open loop only.
+    pub scheduled: Option<u64>,
+    /// Of those, the ones that no worker's rows know of: their shares had no owner, or a lost worker took its rows with
+    /// it.
+    pub unowned: u64,
+    /// The first answer that was an error, in the server's words, and from which node.
+    pub first_error: Option<String>,
     /// The operations of the measured window.
     pub operations: Vec<OperationSummary>,
     /// The same by node.
@@ -54,10 +61,12 @@ impl PhaseSummary {
         record: &PhaseRecord,
         latencies: &mut BTreeMap<u64, PhaseLatency>,
         recalls: &mut BTreeMap<u64, RecallSummary>,
+        first_errors: &mut BTreeMap<u64, String>,
     ) -> Self {
         let (started, ended) = (&record.started, record.ended.as_ref());
         let index = u64::from(started.index.0);
         let latency = latencies.remove(&index).unwrap_or_default();
+        let due: u64 = latency.operations.iter().map(|o| o.due).sum();
         let (outcome, failure) = match ended.map(|e| &e.outcome) {
             None => ("open", None),
             Some(PhaseOutcome::Completed) => ("completed", None),
@@ -78,6 +87,9 @@ impl PhaseSummary {
                 _ => None,
             },
             live_after: ended.map(|e| e.live),
+            scheduled: latency.scheduled,
+            unowned: latency.scheduled.map_or(0, |scheduled| scheduled.saturating_sub(due)),
+            first_error: first_errors.remove(&index),
             operations: latency.operations,
             nodes: latency.nodes,
             recall: recalls.remove(&index),

@@ -87,8 +87,12 @@ pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
     let Some(log) = engine.logs().first() else { return Err(Error::NoDirectory) };
     let mut by_phase = latency::by_phase(&engine).await?;
     let mut recalls = recall::by_phase(&engine).await?;
-    let phases: Vec<PhaseSummary> =
-        log.phases.values().map(|record| PhaseSummary::of(record, &mut by_phase, &mut recalls)).collect();
+    let mut first_errors = latency::first_errors(&engine).await?;
+    let phases: Vec<PhaseSummary> = log
+        .phases
+        .values()
+        .map(|record| PhaseSummary::of(record, &mut by_phase, &mut recalls, &mut first_errors))
+        .collect();
     let checkpoints = memory::checkpoints(&engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(&engine).await?;
     let verdict = validity::verdict(&engine, log, &phases, &checkpoints, &accounting).await?;

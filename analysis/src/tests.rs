@@ -1,6 +1,7 @@
 //! The laws of the whole crate, over a run directory made up by arithmetic.
 
 mod fixture;
+mod judgement;
 
 use arrow_array::RecordBatch;
 use fixture::{Made, NODES, open_outcome};
@@ -464,4 +465,9 @@ async fn what_cannot_be_read_names_itself() {
     let error = query(&run, "select nonsense from latency").await.unwrap_err();
     assert!(error.to_string().contains("nonsense"), "{error}");
     assert_eq!(error.exit(), Exit::Usage);
+}
+
+/// Any work of queries.
+pub(crate) fn any_query() -> vst_common::phase::Work {
+    vst_common::phase::Work::Query { vectors: fixture::work(), k: 10, ef_runtime: None }
 }

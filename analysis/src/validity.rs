@@ -24,6 +24,9 @@ pub const SLIP_P99_BOUND_NS: u64 = 5_000_000;
 pub const BUSY_BOUND: f64 = 0.8;
 /// Least share of the offered rate that a target that is not saturated achieves.
 pub const ACHIEVED_BOUND: f64 = 0.95;
+/// Largest share of an operation's requests that may be answered with an error: above it, rate and latency are those of
+/// the rest, which is another load than the scenario's.
+pub const ERROR_SHARE_BOUND: f64 = 0.01;
 /// Most of the offered load that may wait at the end of the window, seconds of it.
 pub const BACKLOG_BOUND_SECONDS: f64 = 0.1;
 
@@ -72,8 +75,12 @@ pub enum Rule {
     FailedPhase,
     /// The target could not follow.
     Saturated,
-    /// Requests were answered with errors.
+    /// Requests were answered with errors; a reason for not being valid where they are more than a few.
     Errors,
+    /// A phase of queries had none.
+    NoRequests,
+    /// Requests of the schedule that no worker's rows know of.
+    Unowned,
     /// Requests were never answered.
     NoReply,
     /// Answers held what they should not, or too little.
@@ -285,6 +292,9 @@ impl Judge {
                 self.not_valid.push(note(Rule::BusyLanes, name, text));
             }
         }
+        if phase.outcome == "completed" {
+            self.offered(phase);
+        }
         for operation in &phase.operations {
             self.operation(phase, operation);
         }
@@ -307,12 +317,38 @@ impl Judge {
         }
     }
 
+    /// Whether the fleet offered what the schedule says.
+    fn offered(&mut self, phase: &PhaseSummary) {
+        let name = Some(phase.name.as_str());
+        let due: u64 = phase.operations.iter().map(|o| o.due).sum();
+        if due == 0 && (phase.step == "query" || phase.load.as_deref() == Some("open")) {
+            let text = String::from(
+                "no request fell due in the measured window: nothing was measured; give it a higher rate or more time",
+            );
+            self.not_valid.push(note(Rule::NoRequests, name, text));
+        }
+        if phase.unowned > 0 {
+            let text = format!(
+                "{} of {} requests of the schedule are in no worker's rows: nobody owned them, or a lost worker took \
+                 its rows with it",
+                number::grouped(phase.unowned),
+                number::grouped(phase.scheduled.unwrap_or(0))
+            );
+            self.not_valid.push(note(Rule::Unowned, name, text));
+        }
+    }
+
     fn operation(&mut self, phase: &PhaseSummary, operation: &OperationSummary) {
         let name = Some(phase.name.as_str());
         let what = &operation.operation;
-        if let (Some(offered), Some(achieved)) = (operation.offered_per_second, operation.achieved_per_second)
-            && achieved < ACHIEVED_BOUND * offered
+        let errors = operation.answered_errors();
+        // What the fleet offered; a target that answers with errors follows, if badly.
+        let seconds = count::to_f64(operation.length_ns) / 1e9;
+        let due = count::to_f64(operation.due);
+        if let (Some(_), Some(achieved)) = (operation.offered_per_second, operation.achieved_per_second)
+            && achieved * seconds + count::to_f64(errors) < ACHIEVED_BOUND * due
         {
+            let offered = due / seconds;
             let text =
                 format!("{what}: {} achieved of {} offered", number::rate(achieved), number::rate(offered));
             self.saturated.push(note(Rule::Saturated, name, text));
@@ -332,12 +368,26 @@ impl Judge {
             let text = format!("{what}: {} requests waited for a slot at the end", number::grouped(waiting));
             self.saturated.push(note(Rule::Saturated, name, text));
         }
-        if operation.answered_errors() > 0 {
+        if errors > 0 {
             let kinds: Vec<String> =
                 operation.errors.iter().map(|(kind, n)| format!("{kind} {}", number::grouped(*n))).collect();
-            let total = number::grouped(operation.answered_errors());
-            let text = format!("{what}: {total} requests answered with an error ({})", kinds.join(", "));
-            self.findings.push(note(Rule::Errors, name, text));
+            let share = count::to_f64(errors) / count::to_f64(operation.ended().max(1));
+            let too_many = share > ERROR_SHARE_BOUND;
+            let bound = if too_many {
+                format!(", bound {}", number::percent(ERROR_SHARE_BOUND))
+            } else {
+                String::new()
+            };
+            let first =
+                phase.first_error.as_ref().map_or_else(String::new, |text| format!("; first: {text}"));
+            let text = format!(
+                "{what}: {} requests, {} of all, answered with an error ({}){bound}{first}",
+                number::grouped(errors),
+                number::percent(share),
+                kinds.join(", ")
+            );
+            let notes = if too_many { &mut self.not_valid } else { &mut self.findings };
+            notes.push(note(Rule::Errors, name, text));
         }
         if operation.timeout + operation.lost > 0 {
             let text = format!(
@@ -365,6 +415,14 @@ impl Judge {
             self.not_valid.push(note(Rule::UnsampledCheckpoint, name, text));
             return;
         };
+        if checkpoint.indexed && figures.index_docs.is_none() {
+            let text = format!(
+                "{} of {} primaries did not say what their index holds: it may be gone, and bytes per vector without it",
+                number::grouped(figures.primaries.saturating_sub(figures.index_nodes)),
+                number::grouped(figures.primaries)
+            );
+            self.not_valid.push(note(Rule::IndexCount, name, text));
+        }
         if let (Some(docs), Some(live)) = (figures.index_docs, checkpoint.live)
             && docs != live
         {

@@ -58,8 +58,18 @@ pub(crate) async fn summary(run: &str, json: bool) -> Result<Exit, Failure> {
     Ok(summary.exit())
 }
 
+/// What is wrong, with the reasons below it.
 fn of_analysis(error: &vst_analysis::Error) -> Failure {
-    Failure::new(error.exit(), error.to_string())
+    let mut text = error.to_string();
+    let mut below = std::error::Error::source(error);
+    while let Some(source) = below {
+        let reason = source.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        below = source.source();
+    }
+    Failure::new(error.exit(), text)
 }
 
 /// The run directory that was made last: their names begin with the time.

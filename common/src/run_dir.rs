@@ -57,7 +57,7 @@ pub enum Error {
         source: object_store::Error,
     },
     /// An entry's bytes are wrong.
-    #[error("run directory: log entry {number} cannot be read")]
+    #[error("run directory: log entry {number} (`{}`) cannot be read", layout::entry_path(*.number))]
     Entry {
         /// Which.
         number: u64,

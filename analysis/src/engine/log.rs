@@ -99,7 +99,8 @@ impl Log {
     ) -> Result<Self, Error> {
         let mut log = Self { directory: directory.to_owned(), ..Self::default() };
         let mut read = std::pin::pin!(dir.read_entries(entries));
-        while let Some(entry) = read.try_next().await? {
+        let wrong = |source| Error::RunDir { directory: directory.to_owned(), source };
+        while let Some(entry) = read.try_next().await.map_err(wrong)? {
             log.take(entry, covers)?;
         }
         if let Some(facts) = facts {
@@ -139,7 +140,8 @@ impl Log {
             if !uncovered(table) && !merge {
                 continue;
             }
-            let failed = |source| Error::Batch { entry: number, table, source };
+            let directory = &self.directory;
+            let failed = |source| Error::Batch { directory: directory.clone(), entry: number, table, source };
             for batch in read_ipc(&stored.ipc).map_err(failed)? {
                 check_schema(table, &batch).map_err(failed)?;
                 if merge {

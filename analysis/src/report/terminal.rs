@@ -356,6 +356,19 @@ fn memory(summary: &Summary) -> String {
     if let Some(each) = names {
         push_wrapped(&mut out, &format!("of that key names {} B/vector", grouped(each)));
     }
+    let shares = || summary.checkpoints.iter().filter_map(|c| c.figures.as_ref()?.returned_share);
+    if shares().next().is_some() {
+        let mut text = String::from(
+            "came back: bytes given back since the checkpoint before, over what the removed rows cost on average then; \
+             100 % when a vector costs as much as before",
+        );
+        if shares().any(|share| share > 1.0) {
+            text.push_str(
+                ", more when it costs less, because the checkpoint before held memory that no row needed",
+            );
+        }
+        push_wrapped(&mut out, &text);
+    }
     out
 }
 

@@ -51,7 +51,7 @@ pub(super) struct MadePhase {
     pub(super) stated: bool,
 }
 
-fn work() -> VectorWork {
+pub(super) fn work() -> VectorWork {
     VectorWork {
         dataset: DatasetSpec {
             base: String::from("file:///data/base.u8bin"),
