@@ -101,6 +101,7 @@ impl OperationSummary {
             lost: 0,
             unsent: 0,
             partial: 0,
+            miss: 0,
             out_of_range: 0,
             offered_per_second: window.scheduled.and_then(|n| rate(n, window.length_ns)),
             achieved_per_second: rate(0, window.length_ns),

@@ -6,6 +6,7 @@ mod real {
     mod architecture;
     mod bad_input;
     mod durability;
+    mod kv;
     mod quick;
     mod registry;
     mod signals;

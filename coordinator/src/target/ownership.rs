@@ -12,7 +12,6 @@ use vst_common::resp::Frame;
 use vst_common::scenario::KeyspaceSpec;
 use vst_common::search::is_missing_index_error;
 
-use super::index::list;
 use super::link::{Link, frame, refusal};
 use super::{Lease, Target, TargetError, TargetNode, is_index_of, owner, topology};
 
@@ -133,7 +132,7 @@ impl Target {
     ) -> Result<Option<String>, TargetError> {
         for node in self.primaries() {
             let link = self.link(&node.address());
-            for name in list(&link).await? {
+            for name in self.list(&link).await? {
                 let Some(prefixes) = prefixes(&link, &name).await? else { continue };
                 if is_index_of(&name, prefix) {
                     // Where the module does not say what an index takes in, its name has to be enough.
