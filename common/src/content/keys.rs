@@ -97,6 +97,16 @@ impl KeyNames {
         out.extend_from_slice(id);
     }
 
+    /// The key that has this name; `None` for any name that [`KeyNames::write`] does not make of one of the keys.
+    #[must_use]
+    pub fn parse(&self, name: &[u8]) -> Option<u64> {
+        let digits = name.rsplit(|byte| *byte == b':').next()?;
+        let key = std::str::from_utf8(digits).ok()?.parse::<u64>().ok().filter(|key| *key < self.keys)?;
+        let mut written = Vec::with_capacity(name.len());
+        self.write(key, &mut written);
+        (written == name).then_some(key)
+    }
+
     /// The `i`-th key of those that a command with several keys takes, beginning with `key`: they share its slot and
     /// are distinct as long as there are enough in its group.
     #[must_use]

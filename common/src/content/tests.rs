@@ -130,6 +130,27 @@ proptest! {
     }
 
     #[test]
+    fn a_key_is_read_back_from_its_name_and_from_no_other(
+        keys in 1u64..2_000_000, group in 1u32..40, key: u64, damage in 0usize..40, byte: u8,
+    ) {
+        let names = KeyNames::new("p:", "hash", &KeyspaceSpec { keys, elements: 1, group });
+        let key = key % keys;
+        let mut name = Vec::new();
+        names.write(key, &mut name);
+        prop_assert_eq!(names.parse(&name), Some(key));
+        let at = damage % name.len();
+        let mut other = name.clone();
+        other[at] = byte;
+        if let Some(read) = names.parse(&other) {
+            let mut again = Vec::new();
+            names.write(read, &mut again);
+            prop_assert_eq!(again, other);
+        }
+        name.push(b'0');
+        prop_assert_eq!(names.parse(&name), None);
+    }
+
+    #[test]
     fn sequential_requests_write_every_key_equally_often(keys in 1u64..400, rounds in 1u64..4, seed: u64) {
         let keyspace = KeyspaceSpec { keys, elements: 3, group: 1 };
         let work = work(&[("SET {key} x", 1), ("LPUSH {key} x", 1)], KeyDistribution::Sequential, keyspace);

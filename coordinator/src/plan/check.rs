@@ -3,11 +3,11 @@
 use vst_common::count;
 use vst_common::live_set::LiveSet;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Load, QuerySpec, Step};
+use vst_common::scenario::{Load, PhaseSpec, QuerySpec, Step};
 
 use super::data::join;
 use super::phases::{live_sets, rows};
-use super::{BASELINE, DataFacts};
+use super::{BASELINE, DataFacts, kv};
 
 pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> {
     let mut faults: Vec<Faults> = Vec::new();
@@ -22,6 +22,19 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
             faults.push(checked.source.fault(
                 &format!("phases.{}.name", phase.name),
                 format!("`{BASELINE}` is the name of the phase that vst puts before all others"),
+                "this name is taken",
+                "choose another name for the phase",
+            ));
+        }
+        let filled = |other: &PhaseSpec| matches!(&other.step, Step::Kv(kv) if kv.fill);
+        let filled_first =
+            checked.scenario.phases.iter().find(|other| {
+                filled(other) && phase.name.strip_suffix(kv::FILL) == Some(other.name.as_str())
+            });
+        if let Some(other) = filled_first {
+            faults.push(checked.source.fault(
+                &format!("phases.{}.name", phase.name),
+                format!("`{}` is the name of the phase that vst puts before `{}`", phase.name, other.name),
                 "this name is taken",
                 "choose another name for the phase",
             ));

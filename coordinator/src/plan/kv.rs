@@ -11,6 +11,8 @@ use vst_common::content::template::Template;
 use vst_common::phase::CommandWork;
 use vst_common::scenario::{CommandSpec, KeyDistribution, KvSpec, Load, Scenario, Step};
 
+/// What is put behind a phase's name for the phase that writes its keys.
+pub(super) const FILL: &str = "_fill";
 /// Requests in flight per client while keys are written.
 const FILL_PIPELINE: u32 = 16;
 

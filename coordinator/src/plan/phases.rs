@@ -59,7 +59,7 @@ pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option
         if let Step::Kv(spec) = &phase.step
             && let Some((work, load, operations)) = kv::fill(scenario, spec, &mut filled)
         {
-            let name = format!("{}_fill", phase.name);
+            let name = format!("{}{}", phase.name, kv::FILL);
             let commands = kv::counted(&work);
             let order = PhaseOrder {
                 operations: Some(operations),

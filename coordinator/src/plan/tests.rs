@@ -61,7 +61,7 @@ fn refused(checked: &Checked, data: &DataFacts) -> String {
 #[tokio::test]
 async fn the_quick_scenario_is_planned_on_its_own_data() {
     let checked = quick(&[]);
-    let data = check_data(&checked, &scenarios()).await.unwrap();
+    let data = check_data(&checked, &scenarios()).await.unwrap().unwrap();
     let queries = data.queries.rows;
     assert_eq!(
         data.to_string(),
@@ -189,4 +189,47 @@ proptest! {
         let exact = count::to_f64(rows) * f64::from(keep) / 100.0;
         prop_assert!((left - exact).abs() <= 0.5 + 1e-6, "{} of {} for {} %", left, rows, keep);
     }
+}
+
+#[test]
+fn keys_are_written_once_before_the_first_phase_that_needs_them_and_cleanup_knows_them_all() {
+    let text = "
+name: k
+purpose: x
+keyspace: {keys: 70, group: 16}
+phases:
+  - {name: a, kv: {commands: [GET, LLEN], load: {closed: {clients: 4, pipeline: 2}}, operations: 10}}
+  - {name: b, kv: {commands: [MGET, HGET, INCR], load: {open: {rate: 5/s, connections: 3}}, duration: 1s}}
+  - {name: c, kv: {commands: [GET, \"FOO {key}\"], load: {closed: {clients: 4, pipeline: 2}}, duration: 1s}}
+  - {name: d, kv: {commands: [XLEN], fill: none, load: {closed: {clients: 4, pipeline: 2}}, duration: 1s}}
+";
+    let checked = parse(text, "k.yaml", &[]).unwrap();
+    let plan = plan(&checked, None, None).unwrap();
+    let names: Vec<&str> = plan.phases.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, [BASELINE, "a_fill", "a", "b_fill", "b", "c", "d"]);
+    assert!(plan.phases.iter().zip(0u32..).all(|(p, i)| p.index == PhaseIndex(i)));
+    let fill = |name: &str| match plan.phases.iter().find(|p| p.name == name).map(|p| &p.step) {
+        Some(PlannedStep::Load(load)) => (load.order.operations, load.commands.clone()),
+        _ => panic!("{name}"),
+    };
+    assert_eq!(fill("a_fill"), (Some(140), vec!["rpush".into(), "set".into()]));
+    // Strings are there; hashes and counters are not.
+    assert_eq!(fill("b_fill"), (Some(140), vec!["hset".into(), "set".into()]));
+    assert_eq!(fill("b"), (None, vec!["hget".into(), "incr".into(), "mget".into()]));
+    let spaces: Vec<&str> = spaces(&checked.scenario).into_iter().collect();
+    assert_eq!(spaces, ["counter", "hash", "key", "list", "stream", "string"]);
+}
+
+#[test]
+fn a_phase_may_not_have_the_name_of_one_that_is_put_before_another() {
+    let text = "
+name: k
+purpose: x
+phases:
+  - {name: a, kv: {commands: [GET], load: {closed: {clients: 4, pipeline: 2}}, operations: 10}}
+  - {name: a_fill, kv: {commands: [GET], load: {closed: {clients: 4, pipeline: 2}}, operations: 10}}
+";
+    let checked = parse(text, "k.yaml", &[]).unwrap();
+    let faults = check(&checked, None).unwrap_err();
+    assert!(messages(&faults)[0].contains("`a_fill`"), "{:?}", messages(&faults));
 }

@@ -58,6 +58,11 @@ impl OwnerMarker {
         self.rows.saturating_mul(u64::from(self.copies)).saturating_add(commands)
     }
 
+    /// The names of the keys of plain commands.
+    fn names(&self) -> impl Iterator<Item = KeyNames> {
+        self.spaces.iter().map(|space| KeyNames::new(&self.prefix, space, &self.keyspace))
+    }
+
     /// Every key that the plan can hold.
     fn keys(&self) -> impl Iterator<Item = Vec<u8>> {
         let rows = KeySpace::new(&self.prefix);
@@ -67,8 +72,7 @@ impl OwnerMarker {
             rows.write(copy, row, &mut key);
             key
         });
-        let commands = self.spaces.iter().flat_map(|space| {
-            let names = KeyNames::new(&self.prefix, space, &self.keyspace);
+        let commands = self.names().flat_map(|names| {
             (0..self.keyspace.keys).map(move |n| {
                 let mut key = Vec::new();
                 names.write(n, &mut key);
@@ -375,10 +379,12 @@ async fn first_stranger(
     prefix: &str,
     marker: Option<&OwnerMarker>,
 ) -> Result<Option<Vec<u8>>, TargetError> {
-    let keys_of = KeySpace::new(prefix);
+    let rows = KeySpace::new(prefix);
+    let spaces: Vec<KeyNames> = marker.into_iter().flat_map(OwnerMarker::names).collect();
     let is_planned = |key: &[u8]| {
-        let cell = keys_of.parse(key).zip(marker);
+        let cell = rows.parse(key).zip(marker);
         cell.is_some_and(|((copy, row), marker)| copy < marker.copies && row < marker.rows)
+            || spaces.iter().any(|names| names.parse(key).is_some())
     };
     let mut cursor = 0_u64;
     loop {
