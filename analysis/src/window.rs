@@ -129,8 +129,15 @@ mod tests {
             order: Some(order),
         };
         let end_wall_ns = count::to_i64(5 + took);
-        let ended =
-            PhaseEnded { index: PhaseIndex(1), end_wall_ns, outcome, totals: Totals::default(), live: 0 };
+        let ended = PhaseEnded {
+            index: PhaseIndex(1),
+            end_wall_ns,
+            outcome,
+            totals: Totals::default(),
+            live: 0,
+            scheduled: None,
+            unowned: 0,
+        };
         PhaseRecord { started, ended: Some(ended) }
     }
 

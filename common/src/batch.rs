@@ -14,6 +14,12 @@ pub mod memory;
 pub mod recall;
 pub mod table;
 
+/// A delivered batch has at most this many bytes as Arrow IPC: workers cut by it, intake refuses what is larger.
+pub const DELIVERY_BYTES: usize = 4 << 20;
+/// Metadata of the status that ends a delivery stream because of one batch: `generation/sequence` of that batch, which
+/// will never be taken.
+pub const REFUSED_BATCH: &str = "vst-refused-batch";
+
 pub use table::{Error, Stamp, Table};
 
 #[cfg(test)]

@@ -214,9 +214,15 @@ impl From<&Refusal> for Status {
         let text = refusal.to_string();
         match refusal {
             Refusal::OtherRun { .. } | Refusal::Closed => Self::failed_precondition(text),
-            Refusal::Batch { .. } | Refusal::Delivery(_) | Refusal::Sequence { .. } => {
-                Self::invalid_argument(text)
+            Refusal::Batch { generation, sequence, .. } => {
+                // The worker is told which one, so that it does not deliver it for ever.
+                let mut metadata = tonic::metadata::MetadataMap::new();
+                if let Ok(which) = format!("{generation}/{sequence}").parse() {
+                    metadata.insert(vst_common::batch::REFUSED_BATCH, which);
+                }
+                Self::with_metadata(tonic::Code::InvalidArgument, text, metadata)
             }
+            Refusal::Delivery(_) | Refusal::Sequence { .. } => Self::invalid_argument(text),
             Refusal::Log(_) => Self::unavailable(text),
         }
     }

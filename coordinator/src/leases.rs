@@ -3,7 +3,7 @@
 //! Fed by `run::loading` with what workers ask for and hand back; the ranges come from a [`Cut`], so a billion rows
 //! cost no list. A range that was leased and is neither held nor back in the pool is done: done needs no memory.
 //! Law: each range is done exactly once, is never held by two at once, and is in exactly one of: never leased, in the
-//! pool, held, done.
+//! pool, held, kept back, done. What a lost worker held is kept back until that worker can send nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +37,8 @@ pub struct Leases {
     /// Positions that came back.
     pool: BTreeSet<u64>,
     held: BTreeMap<u64, Generation>,
+    /// Held by workers that are lost and may still be sending.
+    kept_back: BTreeMap<u64, Generation>,
     /// Who failed a range, in order; only ranges that failed and are not done.
     failed: BTreeMap<u64, Vec<Generation>>,
     rows_done: u64,
@@ -51,6 +53,7 @@ impl Leases {
             next: 0,
             pool: BTreeSet::new(),
             held: BTreeMap::new(),
+            kept_back: BTreeMap::new(),
             failed: BTreeMap::new(),
             rows_done: 0,
         }
@@ -105,27 +108,39 @@ impl Leases {
         if by.len() >= TRIES { Handed::Failed } else { Handed::Again }
     }
 
-    /// A worker is lost: what it held goes back to the pool. Gives how many ranges that were.
+    /// A worker is lost: what it held is nobody's until [`Leases::release`]. Gives how many ranges that were.
     pub fn lose(&mut self, holder: Generation) -> u64 {
-        let lost: Vec<u64> = self.held.iter().filter(|(_, h)| **h == holder).map(|(p, _)| *p).collect();
+        let lost = positions(&self.held, holder);
         for position in &lost {
             self.held.remove(position);
-            self.pool.insert(*position);
+            self.kept_back.insert(*position, holder);
         }
         vst_common::count::len(lost.len())
+    }
+
+    /// A worker has ended or can send nothing more: what it held, lost or not, is free. Gives how many ranges that
+    /// were.
+    pub fn release(&mut self, holder: Generation) -> u64 {
+        self.lose(holder);
+        let free = positions(&self.kept_back, holder);
+        for position in &free {
+            self.kept_back.remove(position);
+            self.pool.insert(*position);
+        }
+        vst_common::count::len(free.len())
     }
 
     /// Whether every range is done.
     #[must_use]
     pub fn all_done(&self) -> bool {
-        self.next >= self.cut.count() && self.pool.is_empty() && self.held.is_empty()
+        let open = self.pool.len() + self.held.len() + self.kept_back.len();
+        self.next >= self.cut.count() && open == 0
     }
 
     /// Ranges that are done.
     #[must_use]
     pub fn ranges_done(&self) -> u64 {
-        let open =
-            vst_common::count::len(self.pool.len()).saturating_add(vst_common::count::len(self.held.len()));
+        let open = vst_common::count::len(self.pool.len() + self.held.len() + self.kept_back.len());
         self.next.saturating_sub(open)
     }
 
@@ -148,6 +163,10 @@ impl Leases {
     }
 }
 
+fn positions(of: &BTreeMap<u64, Generation>, holder: Generation) -> Vec<u64> {
+    of.iter().filter(|(_, h)| **h == holder).map(|(p, _)| *p).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -164,6 +183,7 @@ mod tests {
         Leave { pick: usize },
         Twice { pick: usize },
         Lose { by: u64 },
+        Release { by: u64 },
     }
 
     fn deed() -> impl Strategy<Value = Deed> {
@@ -174,6 +194,7 @@ mod tests {
             1 => any::<usize>().prop_map(|pick| Deed::Leave { pick }),
             1 => any::<usize>().prop_map(|pick| Deed::Twice { pick }),
             1 => (1u64..5).prop_map(|by| Deed::Lose { by }),
+            1 => (1u64..5).prop_map(|by| Deed::Release { by }),
         ]
     }
 
@@ -181,6 +202,7 @@ mod tests {
     #[derive(Default)]
     struct Model {
         held: BTreeMap<RowRange, Generation>,
+        kept_back: BTreeMap<RowRange, Generation>,
         done: BTreeMap<RowRange, u32>,
         last_done: Vec<(Generation, RowRange)>,
     }
@@ -194,6 +216,10 @@ mod tests {
         fn take(&mut self, leases: &mut Leases, by: Generation, wanted: u64) {
             for range in leases.lease(by, wanted) {
                 assert!(!self.held.contains_key(&range), "{range:?} leased while somebody holds it");
+                assert!(
+                    !self.kept_back.contains_key(&range),
+                    "{range:?} leased while its last holder may send"
+                );
                 assert!(!self.done.contains_key(&range), "{range:?} leased although it is done");
                 self.held.insert(range, by);
             }
@@ -237,8 +263,18 @@ mod tests {
                         prop_assert_eq!(leases.lose(gone), held.len() as u64);
                         for range in held {
                             model.held.remove(&range);
+                            model.kept_back.insert(range, gone);
                             prop_assert_eq!(leases.hand_back(gone, range, range.len(), 0), Handed::NotHeld);
                         }
+                    }
+                    Deed::Release { by } => {
+                        let of = |all: &BTreeMap<RowRange, Generation>| -> Vec<RowRange> {
+                            all.iter().filter(|(_, g)| **g == Generation(by)).map(|(r, _)| *r).collect()
+                        };
+                        let free = [of(&model.held), of(&model.kept_back)].concat();
+                        prop_assert_eq!(leases.release(Generation(by)), free.len() as u64);
+                        model.held.retain(|r, _| !free.contains(r));
+                        model.kept_back.retain(|r, _| !free.contains(r));
                     }
                 }
                 prop_assert_eq!(leases.ranges_done(), model.done.len() as u64);
@@ -250,6 +286,11 @@ mod tests {
                 prop_assert_eq!(leases.hand_back(by, range, range.len(), 0), Handed::Done);
                 *model.done.entry(range).or_default() += 1;
             }
+            prop_assert!(model.kept_back.is_empty() || !leases.all_done(), "what is kept back is not done");
+            for by in 1..5 {
+                leases.release(Generation(by));
+            }
+            model.kept_back.clear();
             while !leases.all_done() {
                 model.take(&mut leases, last, 3);
                 prop_assert!(!model.held.is_empty(), "not all done, yet nothing to lease");

@@ -2,14 +2,19 @@
 //!
 //! Fed by the run with what arrives on worker streams; each stream is one [`Generation`]. Law: a name is registered at
 //! most once at a time, a member counts as lost when neither its stream nor its heartbeats are there, and what is lost
-//! never comes back under the same generation. The deals give each share of load and each node to exactly one member.
+//! never comes back under the same generation. Silence counts only while somebody listens: a coordinator that was
+//! paused has heard nobody, and that says nothing about them. The deals give each share of load and each node to
+//! exactly one member.
 
 use std::collections::BTreeMap;
 
-use vst_common::clock::MonoNs;
+use vst_common::clock::{MonoNs, SECOND_NS};
 use vst_common::ids::{Generation, WorkerId};
 
 use crate::secret::same_secret;
+
+/// Between two looks at the members more than this does not count as listening, nanoseconds.
+const LISTENING_STEP_NS: u64 = SECOND_NS / 2;
 
 /// What a worker says of itself when it comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,9 +77,11 @@ pub enum Refusal {
 pub enum Presence {
     /// Registered and heard of lately.
     Here,
+    /// Said goodbye: takes up no work, delivers what it has.
+    Leaving,
     /// Its stream ended or its heartbeats stopped before the run was over.
     Lost,
-    /// Left after it was told to.
+    /// Left after it was told to, or after its goodbye.
     Left,
 }
 
@@ -85,8 +92,16 @@ pub struct Member {
     pub arrival: Arrival,
     /// When it was last heard of.
     pub heard: MonoNs,
+    /// The same on the clock that runs only while the coordinator listens.
+    listened: u64,
     /// Whether it is there.
     pub presence: Presence,
+}
+
+impl Member {
+    fn is_staying(&self) -> bool {
+        matches!(self.presence, Presence::Here | Presence::Leaving)
+    }
 }
 
 /// What admission and liveness depend on.
@@ -107,13 +122,16 @@ pub struct Terms {
 pub struct Roster {
     terms: Terms,
     members: BTreeMap<Generation, Member>,
+    /// For how long the coordinator has listened, nanoseconds, and when it last did.
+    listened: u64,
+    looked: Option<MonoNs>,
 }
 
 impl Roster {
     /// Nobody is here.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
-        Self { terms, members: BTreeMap::new() }
+        Self { terms, members: BTreeMap::new(), listened: 0, looked: None }
     }
 
     /// Registers the worker at the other end of a stream.
@@ -142,7 +160,8 @@ impl Roster {
             return Err(Refusal::Taken { worker });
         }
         let arrival = Arrival { token: String::new(), ..arrival };
-        self.members.insert(generation, Member { arrival, heard: now, presence: Presence::Here });
+        let listened = self.listened;
+        self.members.insert(generation, Member { arrival, heard: now, listened, presence: Presence::Here });
         Ok(())
     }
 
@@ -150,13 +169,14 @@ impl Roster {
     pub fn heard(&mut self, generation: Generation, now: MonoNs) {
         if let Some(member) = self.members.get_mut(&generation) {
             member.heard = member.heard.max(now);
+            member.listened = self.listened;
         }
     }
 
-    /// Marks a member; gives whether it was here until now.
+    /// Marks a member; gives whether that is news. Who is lost or has left stays so.
     pub fn mark(&mut self, generation: Generation, presence: Presence) -> bool {
         match self.members.get_mut(&generation) {
-            Some(member) if member.presence == Presence::Here => {
+            Some(member) if member.is_staying() && member.presence != presence => {
                 member.presence = presence;
                 true
             }
@@ -164,11 +184,44 @@ impl Roster {
         }
     }
 
-    /// Members that are here and have been silent for longer than lease and margin.
+    /// Everything that has arrived by now was taken in. Comes often; after a pause only a moment of it counts.
+    pub fn listen(&mut self, now: MonoNs) {
+        let step = self.looked.map_or(0, |looked| now.saturating_sub(looked)).min(LISTENING_STEP_NS);
+        self.listened = self.listened.saturating_add(step);
+        self.looked = Some(now);
+    }
+
+    /// Members that have been silent, while somebody listened, for longer than lease and margin.
     #[must_use]
-    pub fn silent(&self, now: MonoNs) -> Vec<Generation> {
-        let patience = self.terms.lease_ns.saturating_add(self.terms.margin_ns);
-        self.here().filter(|(_, m)| now.saturating_sub(m.heard) > patience).map(|(g, _)| g).collect()
+    pub fn silent(&self) -> Vec<Generation> {
+        let patience = self.patience_ns();
+        self.staying()
+            .filter(|(_, m)| self.listened.saturating_sub(m.listened) > patience)
+            .map(|(g, _)| g)
+            .collect()
+    }
+
+    /// When a member that is heard of no more can send no load any more, by its own clock: its lease is counted from
+    /// a question that was asked before it was last heard of.
+    #[must_use]
+    pub fn fenced_at(&self, generation: Generation) -> MonoNs {
+        let heard = self.members.get(&generation).map_or(0, |member| member.heard);
+        heard.saturating_add(self.patience_ns())
+    }
+
+    fn patience_ns(&self) -> u64 {
+        self.terms.lease_ns.saturating_add(self.terms.margin_ns)
+    }
+
+    /// Members that are here or have said goodbye and still deliver.
+    pub fn staying(&self) -> impl Iterator<Item = (Generation, &Member)> {
+        self.members.iter().filter(|(_, m)| m.is_staying()).map(|(g, m)| (*g, m))
+    }
+
+    /// Whether a member is here, or has said goodbye and still delivers.
+    #[must_use]
+    pub fn is_staying(&self, generation: Generation) -> bool {
+        self.members.get(&generation).is_some_and(Member::is_staying)
     }
 
     /// Members that are here, in the order in which they came.
@@ -269,13 +322,40 @@ mod tests {
         let mut roster = Roster::new(terms());
         roster.register(Generation(1), arrival("a", 1), 0).unwrap();
         roster.register(Generation(2), arrival("b", 1), 0).unwrap();
+        roster.listen(0);
+        roster.listen(50);
         roster.heard(Generation(2), 50);
-        assert_eq!(roster.silent(110), vec![]);
-        assert_eq!(roster.silent(111), vec![Generation(1)]);
+        roster.listen(110);
+        assert_eq!(roster.silent(), vec![]);
+        roster.listen(111);
+        assert_eq!(roster.silent(), vec![Generation(1)]);
+        assert_eq!(roster.fenced_at(Generation(2)), 160);
         assert!(roster.mark(Generation(1), Presence::Lost));
         roster.heard(Generation(1), 112);
         assert!(!roster.mark(Generation(1), Presence::Left));
         assert_eq!(roster.count_here(), 1);
+    }
+
+    #[test]
+    fn a_coordinator_that_was_paused_blames_nobody_for_it() {
+        let lease_ns = 10 * SECOND_NS;
+        let mut roster = Roster::new(Terms { lease_ns, ..terms() });
+        roster.register(Generation(1), arrival("a", 1), 0).unwrap();
+        roster.listen(0);
+        roster.listen(60 * SECOND_NS);
+        assert_eq!(roster.silent(), vec![], "nobody listened for a minute");
+        (0..21).for_each(|n| roster.listen(60 * SECOND_NS + n * SECOND_NS / 2));
+        assert_eq!(roster.silent(), vec![Generation(1)], "then it was silent for more than its lease");
+    }
+
+    #[test]
+    fn who_said_goodbye_gets_no_work_and_is_awaited_until_it_is_gone() {
+        let mut roster = Roster::new(terms());
+        roster.register(Generation(1), arrival("a", 1), 0).unwrap();
+        assert!(roster.mark(Generation(1), Presence::Leaving));
+        assert_eq!((roster.count_here(), roster.is_staying(Generation(1))), (0, true));
+        assert!(roster.mark(Generation(1), Presence::Left));
+        assert!(!roster.is_staying(Generation(1)));
     }
 
     proptest! {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use vst_common::clock::{MonoNs, WallNs};
 use vst_common::entry::{Control, RunState, Totals};
 use vst_common::exit::Exit;
-use vst_common::ids::{Generation, PhaseIndex};
+use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 
@@ -62,6 +62,8 @@ pub enum Event {
     IndexCreated,
     /// The server's counters were read and handed to the log.
     CommandsCounted(Edge),
+    /// A lost worker's connections are closed on every node, or why that is not known.
+    CutOff(Generation, Result<(), String>),
     /// An answer to [`Action::ReadRest`].
     RestRead(Rest),
     /// Everything acknowledged is in parts.
@@ -114,7 +116,11 @@ pub enum Said {
         phase: PhaseIndex,
         /// Why.
         reason: String,
+        /// Whether it is the target that does not do its part.
+        target: bool,
     },
+    /// It has ended what it did and leaves, because somebody asked it to. It still delivers.
+    Goodbye(String),
 }
 
 /// A worker's last word about a phase.
@@ -126,6 +132,8 @@ pub struct Statement {
     pub last_sequence: u64,
     /// What became of its requests.
     pub totals: Totals,
+    /// Batches of measurements that it had to give up since its last statement.
+    pub dropped: u64,
 }
 
 /// How far the target is from rest.
@@ -168,6 +176,8 @@ pub enum Action {
         /// At its start or its end.
         edge: Edge,
     },
+    /// Close this lost worker's connections on every node. Answered by [`Event::CutOff`].
+    CutOff(Generation, WorkerId),
     /// Ask every node how far it is from rest. Answered by [`Event::RestRead`].
     ReadRest,
     /// Write a row of the table of events.
@@ -301,9 +311,11 @@ impl RunCore {
     pub fn step(&mut self, event: Event, now: MonoNs) -> Vec<Action> {
         match event {
             Event::Tick => {
-                for generation in self.book.roster.silent(now) {
+                self.book.roster.listen(now);
+                for generation in self.book.roster.silent() {
                     self.leave(generation, now, "sent no heartbeat for longer than its lease");
                 }
+                self.book.cut_off(now);
                 self.advance(Happened::Tick, now);
             }
             Event::Said(generation, said) => self.said(generation, said, now),
@@ -315,6 +327,11 @@ impl RunCore {
             Event::Logged(ticket) => self.advance(Happened::Logged(ticket), now),
             Event::IndexCreated => self.advance(Happened::IndexCreated, now),
             Event::CommandsCounted(edge) => self.advance(Happened::CommandsCounted(edge), now),
+            Event::CutOff(generation, outcome) => {
+                if self.book.was_cut_off(generation, outcome, now) {
+                    self.advance(Happened::CutOff(generation), now);
+                }
+            }
             Event::RestRead(rest) => self.advance(Happened::RestRead(rest), now),
             Event::Archived => self.advance(Happened::Archived, now),
             Event::Failed(failure) => self.replace(|state, book| state.fail(failure, now, book)),
@@ -331,7 +348,7 @@ impl RunCore {
     #[must_use]
     pub fn view(&self, now: MonoNs) -> View {
         let (units_done, units_total) = self.state.units();
-        self.book.view(self.state.word(), units_done, units_total, now)
+        self.book.view(&self.state.doing(&self.book), units_done, units_total, now)
     }
 
     /// Whether [`Action::Finish`] was given.
@@ -360,8 +377,21 @@ impl RunCore {
             Said::Heartbeat { worker_mono, at } => {
                 self.book.tell(generation, Tell::Heard { worker_mono, at })
             }
+            Said::Goodbye(reason) => self.goodbye(generation, &reason, now),
             said => self.advance(Happened::Said(generation, said), now),
         }
+    }
+
+    /// A worker that has ended everything of its own accord costs the run nothing but its part of the load to come.
+    fn goodbye(&mut self, generation: Generation, reason: &str, now: MonoNs) {
+        if self.state.is_closing() || !self.book.roster.mark(generation, Presence::Leaving) {
+            return;
+        }
+        let name = self.book.worker_name(generation);
+        self.book.note("worker_left", Some(generation), format!("worker {name} left: {reason}"));
+        self.book.left(generation, reason, false, now);
+        self.book.observe();
+        self.advance(Happened::Left(generation), now);
     }
 
     fn hello(&mut self, generation: Generation, arrival: Arrival, now: MonoNs) {
@@ -378,17 +408,21 @@ impl RunCore {
     }
 
     fn leave(&mut self, generation: Generation, now: MonoNs, how: &str) {
-        let wanted = self.state.is_closing();
+        let told = self.book.roster.get(generation).is_some_and(|m| m.presence == Presence::Leaving);
+        let wanted = self.state.is_closing() || told;
         let presence = if wanted { Presence::Left } else { Presence::Lost };
         if !self.book.roster.mark(generation, presence) {
             return;
         }
         self.book.act(Action::Dismiss(generation));
+        if told {
+            return self.advance(Happened::Left(generation), now);
+        }
         // The log is what a run is judged by later, so it must call lost exactly what spoils this run.
         let spoils = !wanted && self.state.counts_losses();
         self.book.left(generation, how, spoils, now);
         if spoils {
-            self.book.lost(generation);
+            self.book.lost(generation, now);
         } else if !wanted {
             let name = self.book.worker_name(generation);
             self.book.note("worker_left", Some(generation), format!("worker {name} left: {how}"));
@@ -422,6 +456,8 @@ pub(crate) enum Happened {
     Logged(Ticket),
     IndexCreated,
     CommandsCounted(Edge),
+    /// A lost worker can send nothing more.
+    CutOff(Generation),
     RestRead(Rest),
     Archived,
 }

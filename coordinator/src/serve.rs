@@ -328,7 +328,7 @@ fn serve(listener: TcpListener, hub: Arc<Hub>, intake: Intake, token: Option<Str
     let task = tokio::spawn(async move {
         let served = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(30)))
             .add_service(FleetServer::new(FleetService::new(hub)))
             .add_service(flight_service(intake, token))
             .serve_with_incoming_shutdown(

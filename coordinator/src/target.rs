@@ -7,6 +7,7 @@
 //! marker says is vst's; a password appears in no text.
 
 mod address;
+mod connections;
 mod error;
 mod index;
 mod lease;

@@ -7,5 +7,6 @@
 pub mod cluster;
 pub mod command;
 pub mod etcd;
+pub mod fleet;
 pub mod layers;
 pub mod run;

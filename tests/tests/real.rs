@@ -6,6 +6,7 @@ mod real {
     mod architecture;
     mod bad_input;
     mod durability;
+    mod fleet;
     mod kv;
     mod quick;
     mod registry;

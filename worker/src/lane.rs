@@ -23,7 +23,7 @@ use vst_common::ids::{Generation, RunId, WorkerId};
 use crate::connection::{Connection, Error as ConnectionError, Progress};
 use crate::pipeline::{LinkIndex, Pipeline};
 pub use crate::topology::Credentials;
-use crate::work::{ArmedPhase, LaneCommand, LaneEvent};
+use crate::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease};
 
 const WAKE: Token = Token(0);
 const TIMER: Token = Token(1);
@@ -124,6 +124,9 @@ struct Line {
 struct Drive {
     phase: Arc<ArmedPhase>,
     pipeline: Pipeline,
+    /// Until when load may be sent, and whether the session said to send none before.
+    lease: LoadLease,
+    fenced: bool,
     lines: Vec<Line>,
     armed: bool,
     give_up_at: MonoNs,
@@ -156,7 +159,7 @@ impl Lane {
             }
             let wake = self.advance();
             if let Err(error) = self.wait(&mut events, wake) {
-                self.tell(LaneEvent::Failed { reason: format!("polling failed: {error}") });
+                self.tell(LaneEvent::Failed { reason: format!("polling failed: {error}"), target: false });
                 return;
             }
             let now = mono_ns();
@@ -188,7 +191,7 @@ impl Lane {
                 Err(std::sync::mpsc::TryRecvError::Disconnected) => return After::Leave,
             };
             match command {
-                LaneCommand::Arm { phase, lane } => self.arm(phase, lane),
+                LaneCommand::Arm { phase, lane, lease } => self.arm(phase, lane, lease),
                 LaneCommand::Leave => return After::Leave,
                 LaneCommand::Abort => self.abort(),
                 command => {
@@ -200,11 +203,11 @@ impl Lane {
         }
     }
 
-    fn arm(&mut self, phase: Arc<ArmedPhase>, lane: u32) {
+    fn arm(&mut self, phase: Arc<ArmedPhase>, lane: u32, lease: LoadLease) {
         self.close_all();
-        match Drive::new(phase, lane) {
+        match Drive::new(phase, lane, lease) {
             Ok(drive) => self.drive = Some(drive),
-            Err(reason) => self.tell(LaneEvent::Failed { reason }),
+            Err(reason) => self.tell(LaneEvent::Failed { reason, target: false }),
         }
     }
 
@@ -240,15 +243,20 @@ impl Lane {
             } else if now >= drive.give_up_at {
                 let reason = format!("cannot connect to the target: {}", drive.last_error);
                 self.close_all();
-                self.tell(LaneEvent::Failed { reason });
+                self.tell(LaneEvent::Failed { reason, target: true });
                 return None;
             }
         }
         let drive = self.drive.as_mut()?;
+        // Whatever the session says or does not get to say: the own clock decides.
+        drive.pipeline.fence(drive.fenced || now >= drive.lease.until());
         drive.pipeline.pump(now);
         drive.flush(now, self.poll.registry());
-        let events = drive.pipeline.take_events();
         let (measured, done) = drive.measure(mono_ns());
+        if done.is_some() {
+            drive.pipeline.give_back_rows();
+        }
+        let events = drive.pipeline.take_events();
         let wake = drive.wake(now);
         for event in events.into_iter().chain(measured) {
             self.tell(event);
@@ -293,12 +301,14 @@ impl Lane {
 }
 
 impl Drive {
-    fn new(phase: Arc<ArmedPhase>, lane: u32) -> Result<Self, String> {
+    fn new(phase: Arc<ArmedPhase>, lane: u32, lease: LoadLease) -> Result<Self, String> {
         let pipeline = Pipeline::new(Arc::clone(&phase), lane).map_err(|e| e.to_string())?;
         let now = mono_ns();
         Ok(Self {
             phase,
             pipeline,
+            lease,
+            fenced: false,
             lines: Vec::new(),
             armed: false,
             give_up_at: now.saturating_add(CONNECT_LIMIT_NS),
@@ -315,8 +325,8 @@ impl Drive {
             LaneCommand::Start { at, .. } => self.pipeline.start(at),
             LaneCommand::Rows(block) => self.pipeline.give(block),
             LaneCommand::NoMoreRows => self.pipeline.no_more_rows(),
-            LaneCommand::Fence => self.pipeline.fence(true),
-            LaneCommand::Resume => self.pipeline.fence(false),
+            LaneCommand::Fence => self.fenced = true,
+            LaneCommand::Resume => self.fenced = false,
             LaneCommand::Drain => self.pipeline.drain(mono_ns()),
             LaneCommand::Arm { .. } | LaneCommand::Abort | LaneCommand::Leave => {}
         }

@@ -237,6 +237,12 @@ impl Pipeline {
         self.fenced = fenced;
     }
 
+    /// The rows in hand of a phase that is over: what became of those that were sent is told, the others were not
+    /// tried.
+    pub(crate) fn give_back_rows(&mut self) {
+        self.events.extend(self.blocks.give_back());
+    }
+
     /// The phase takes up nothing new from now on.
     pub(crate) fn drain(&mut self, now: u64) {
         self.stop = Some(self.stop.map_or(now, |stop| stop.min(now)));

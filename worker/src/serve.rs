@@ -21,7 +21,7 @@ use vst_proto::fleet;
 
 use crate::fetch::Source;
 use crate::health::Machine;
-use crate::session::{Action, Config, Departure, Event, SessionCore};
+use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::topology::Credentials;
 use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
@@ -38,8 +38,13 @@ const RETRY_MAX_NS: u64 = 2 * SECOND_NS;
 /// The session hears of passing time this often at least, and no more often than the shortest.
 const TICK: Duration = Duration::from_millis(50);
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
-/// A connection that does not answer a ping for this long is closed.
+/// The coordinator is pinged this often, and may take this long for a connection.
 const PING: Duration = Duration::from_secs(5);
+/// A connection that does not answer a ping for this long is closed. Longer than the lease: a coordinator that was
+/// paused for a moment finds its fleet as it left it.
+const PING_ANSWER: Duration = Duration::from_secs(30);
+/// For the target to say who serves which slots.
+const TOPOLOGY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a worker is started.
 #[derive(Clone)]
@@ -141,7 +146,7 @@ enum Note {
     /// The stream with this number says something.
     Stream(u64, Event),
     /// A phase is prepared.
-    Prepared { ticket: u64, outcome: Result<(Arc<ArmedPhase>, Option<Arc<Source>>), String> },
+    Prepared { ticket: u64, outcome: Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> },
     /// Something for the session.
     Session(Event),
     /// A node was sampled.
@@ -166,7 +171,7 @@ struct Worker {
     lanes: Vec<lane::Handle>,
     lane_events: UnboundedReceiver<(u32, LaneEvent)>,
     sampler: Option<sampler::Handle>,
-    source: Option<Arc<Source>>,
+    source: Newest<Arc<Source>>,
     left_behind: u64,
 }
 
@@ -178,7 +183,7 @@ impl Worker {
             .map_err(address)?
             .connect_timeout(PING)
             .http2_keep_alive_interval(PING)
-            .keep_alive_timeout(PING);
+            .keep_alive_timeout(PING_ANSWER);
         let name = options
             .worker
             .clone()
@@ -201,7 +206,7 @@ impl Worker {
             lanes: Vec::new(),
             lane_events: unbounded_channel().1,
             sampler: None,
-            source: None,
+            source: Newest::default(),
             left_behind: 0,
             options,
         })
@@ -244,7 +249,7 @@ impl Worker {
             }
             Note::Prepared { ticket, outcome } => {
                 let outcome = outcome.map(|(armed, source)| {
-                    self.source = source;
+                    self.source.put(ticket, source);
                     armed
                 });
                 Some(Event::Prepared { ticket, outcome })
@@ -254,8 +259,8 @@ impl Worker {
                 self.uplink.send(Order::Memory(vec![row]));
                 None
             }
-            Note::Uplink(Report::Flushed { ticket, last_sequence }) => {
-                Some(Event::Flushed { ticket, last_sequence })
+            Note::Uplink(Report::Flushed { ticket, last_sequence, dropped }) => {
+                Some(Event::Flushed { ticket, last_sequence, dropped })
             }
             Note::Uplink(Report::Delivered { left }) => {
                 self.left_behind = left;
@@ -361,7 +366,7 @@ impl Worker {
     }
 
     fn fetch(&self, ticket: u64, range: vst_common::ranges::RowRange) {
-        let (source, noted) = (self.source.clone(), self.noted.clone());
+        let (source, noted) = (self.source.of(ticket), self.noted.clone());
         tokio::spawn(async move {
             let outcome = match source {
                 Some(source) => source.blocks(range).await.map_err(|e| with_sources(&e)),
@@ -390,6 +395,29 @@ impl Worker {
     }
 }
 
+/// What the newest phase works with, by the ticket of its preparation. What an older preparation brings late is not
+/// kept, and nobody gets what belongs to another phase.
+#[derive(Debug)]
+struct Newest<T>(Option<(u64, Option<T>)>);
+
+impl<T> Default for Newest<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Clone> Newest<T> {
+    fn put(&mut self, ticket: u64, item: Option<T>) {
+        if self.0.as_ref().is_none_or(|(own, _)| *own < ticket) {
+            self.0 = Some((ticket, item));
+        }
+    }
+
+    fn of(&self, ticket: u64) -> Option<T> {
+        self.0.as_ref().filter(|(own, _)| *own == ticket).and_then(|(_, item)| item.clone())
+    }
+}
+
 /// A channel whose items become notes.
 fn forward<T: Send + 'static>(noted: &UnboundedSender<Note>, note: fn(T) -> Note) -> UnboundedSender<T> {
     let (sender, mut receiver) = unbounded_channel();
@@ -408,13 +436,24 @@ async fn prepare(
     order: PhaseOrder,
     target: String,
     credentials: Credentials,
-) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), String> {
+) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
     // Boxed: the compiler cannot see by itself that the client's future may move between threads.
-    let topology = topology::discover(&target, &credentials).boxed().await.map_err(|e| with_sources(&e))?;
-    let source = Source::open(&order.work).await.map_err(|e| with_sources(&e))?;
+    let asked = tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, &credentials).boxed()).await;
+    let no_target = |reason| NotReady { reason, target: true };
+    let topology = match asked {
+        Ok(topology) => topology.map_err(|e| no_target(with_sources(&e)))?,
+        Err(_) => {
+            let seconds = TOPOLOGY_LIMIT.as_secs();
+            return Err(no_target(format!(
+                "target `{target}` did not say within {seconds} s who serves its slots"
+            )));
+        }
+    };
+    let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
+    let source = Source::open(&order.work).await.map_err(|e| not_ready(&e))?;
     let queries = match &order.work {
         Work::Query { vectors, k, .. } => {
-            Some(Arc::new(recall_probe::build(vectors, *k).await.map_err(|e| with_sources(&e))?))
+            Some(Arc::new(recall_probe::build(vectors, *k).await.map_err(|e| not_ready(&e))?))
         }
         Work::Ingest(_) | Work::Delete(_) | Work::Commands(_) => None,
     };
@@ -456,6 +495,16 @@ mod tests {
         assert_eq!(found.password.as_deref(), Some("secret"));
         let found = credentials("valkey://host:7000", &|_| None);
         assert_eq!((found.username, found.password), (None, None));
+    }
+
+    #[test]
+    fn what_an_older_preparation_brings_late_is_not_kept() {
+        let mut newest = Newest::default();
+        newest.put(2, Some("second"));
+        newest.put(1, Some("first, drained meanwhile"));
+        assert_eq!((newest.of(2), newest.of(1)), (Some("second"), None));
+        newest.put(3, None);
+        assert_eq!((newest.of(2), newest.of(3)), (None, None), "a phase without rows has no source");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! `serve` feeds it with what arrives (messages, lane events, finished preparations, time) and does what the returned
 //! actions say. It reads no clock and owns no socket, so tests run the very code that production runs.
+//! A worker that is asked to end hands back what it holds and says goodbye; the run goes on without it.
 //! Laws: at most one phase runs; without a valid lease nothing that causes load leaves here; each leased range is
 //! handed back exactly once; `PhaseDone` follows only when every block that was dealt has ended.
 
@@ -24,7 +25,7 @@ use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as FromCoordinator;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
-use crate::work::{ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, RowBlock};
+use crate::work::{ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, LoadLease, RowBlock};
 use clock::Exchanges;
 use phase::Phase;
 
@@ -73,7 +74,7 @@ pub enum Event {
         /// The ticket of the action.
         ticket: u64,
         /// The phase, ready for the lanes, or why not.
-        outcome: Result<Arc<ArmedPhase>, String>,
+        outcome: Result<Arc<ArmedPhase>, NotReady>,
     },
     /// [`Action::Fetch`] has ended.
     Fetched {
@@ -90,11 +91,22 @@ pub enum Event {
         ticket: u64,
         /// Last sequence given out so far.
         last_sequence: u64,
+        /// Batches given up since the flush before.
+        dropped: u64,
     },
     /// [`Action::Deliver`] has ended: everything is acknowledged, or nobody is there to take it.
     Delivered,
     /// The process was asked to end.
     Stop,
+}
+
+/// Why a phase could not be prepared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// In words, with the fix where one is known.
+    pub reason: String,
+    /// Whether the target is what does not do its part.
+    pub target: bool,
 }
 
 /// What a session wants done.
@@ -235,10 +247,11 @@ enum Link {
 }
 
 /// The right to send load, by the own clock.
-#[derive(Clone, Copy, Debug)]
-struct LoadLease {
+#[derive(Clone, Debug)]
+struct Lease {
     length_ns: u64,
-    until: MonoNs,
+    /// Shared with the lanes of this registration.
+    right: LoadLease,
     fenced: bool,
 }
 
@@ -248,7 +261,7 @@ pub struct SessionCore {
     config: Config,
     link: Link,
     run: Option<RunId>,
-    lease: LoadLease,
+    lease: Lease,
     heartbeat_ns: u64,
     next_heartbeat: MonoNs,
     unacknowledged: u64,
@@ -256,6 +269,8 @@ pub struct SessionCore {
     phase: Option<Phase>,
     /// The lanes hold a phase that was given up and must be replaced before the next.
     lanes_stale: bool,
+    /// Asked to end: until when what runs may be ended in order.
+    leaving: Option<MonoNs>,
     tickets: u64,
     blocks: u64,
 }
@@ -268,13 +283,14 @@ impl SessionCore {
             config,
             link: Link::Away(now),
             run: None,
-            lease: LoadLease { length_ns: 0, until: now, fenced: true },
+            lease: Lease { length_ns: 0, right: LoadLease::new(now), fenced: true },
             heartbeat_ns: SECOND_NS,
             next_heartbeat: now,
             unacknowledged: 0,
             exchanges: Exchanges::default(),
             phase: None,
             lanes_stale: false,
+            leaving: None,
             tickets: 0,
             blocks: 0,
         }
@@ -291,7 +307,8 @@ impl SessionCore {
             Link::Over => MonoNs::MAX,
             Link::Welcomed => {
                 let phase = self.phase.as_ref().map_or(MonoNs::MAX, Phase::wake_at);
-                self.next_heartbeat.min(phase).min(self.fence_at())
+                let leave = self.leaving.unwrap_or(MonoNs::MAX);
+                self.next_heartbeat.min(phase).min(self.fence_at()).min(leave)
             }
         }
     }
@@ -303,7 +320,7 @@ impl SessionCore {
     }
 
     fn fence_at(&self) -> MonoNs {
-        if self.lease.fenced { MonoNs::MAX } else { self.lease.until }
+        if self.lease.fenced { MonoNs::MAX } else { self.lease.right.until() }
     }
 
     /// Takes one event at an instant of the own clock and says what is to be done, in order.
@@ -323,6 +340,10 @@ impl SessionCore {
                     Link::Greeted { since, .. } => Link::Away(since),
                     other => other,
                 };
+                if self.leaving.is_some() {
+                    // Nobody is there to be told goodbye; what was measured can still be delivered.
+                    self.close(now, true, &mut out);
+                }
             }
             Event::Refused { reason } => self.leave(Departure::Refused { reason }, &mut out),
             Event::Received(message) => self.received(now, message, &mut out),
@@ -339,9 +360,9 @@ impl SessionCore {
                 }
                 self.blocks = next_block;
             }
-            Event::Flushed { ticket, last_sequence } => {
+            Event::Flushed { ticket, last_sequence, dropped } => {
                 if let Some(phase) = self.phase_of(ticket)
-                    && phase.flushed(last_sequence, &mut out)
+                    && phase.flushed(last_sequence, dropped, &mut out)
                 {
                     self.phase = None;
                 }
@@ -351,7 +372,7 @@ impl SessionCore {
                     self.leave(if stopped { Departure::Stopped } else { Departure::Closed }, &mut out);
                 }
             }
-            Event::Stop => self.close(now, true, &mut out),
+            Event::Stop => self.stop(now, &mut out),
         }
         self.advance(now, &mut out);
         out
@@ -359,7 +380,7 @@ impl SessionCore {
 
     /// What the passing of time alone does.
     fn pass(&mut self, now: MonoNs, out: &mut Vec<Action>) {
-        if !self.lease.fenced && now >= self.lease.until {
+        if !self.lease.fenced && now >= self.lease.right.until() {
             self.lease.fenced = true;
             self.every_lane(out, || LaneCommand::Fence);
             out.push(Action::RecordEvent {
@@ -393,6 +414,15 @@ impl SessionCore {
     /// What the present state allows to go on.
     fn advance(&mut self, now: MonoNs, out: &mut Vec<Action>) {
         if self.link == Link::Over {
+            return;
+        }
+        if let Some(until) = self.leaving
+            && self.link == Link::Welcomed
+            && (self.phase.is_none() || now >= until)
+        {
+            let reason = String::from("it was asked to end");
+            out.push(Action::Send(ToCoordinator::Goodbye(fleet::Goodbye { reason })));
+            self.close(now, true, out);
             return;
         }
         let may_load = !self.lease.fenced;
@@ -467,7 +497,8 @@ impl SessionCore {
         self.next_heartbeat = now;
         // Counted from the question: the coordinator may have heard nothing of this worker since.
         let until = hello.saturating_add(welcome.lease_ns);
-        self.lease = LoadLease { length_ns: welcome.lease_ns, until, fenced: false };
+        // A right of its own: lanes of the registration before must not be given it.
+        self.lease = Lease { length_ns: welcome.lease_ns, right: LoadLease::new(until), fenced: false };
         out.push(Action::Register {
             run,
             generation: Generation(welcome.generation),
@@ -484,8 +515,8 @@ impl SessionCore {
         // Counted from the question, not the answer: the coordinator may have forgotten this worker at any moment
         // after it answered.
         let until = reply.worker_mono_ns.min(now).saturating_add(self.lease.length_ns);
-        self.lease.until = self.lease.until.max(until);
-        if self.lease.fenced && now < self.lease.until {
+        self.lease.right.renew(until);
+        if self.lease.fenced && now < self.lease.right.until() {
             self.lease.fenced = false;
             self.every_lane(out, || LaneCommand::Resume);
         }
@@ -501,6 +532,10 @@ impl SessionCore {
             self.phase = None;
             self.lanes_stale = true;
         }
+        if self.leaving.is_some() {
+            // The goodbye is on its way and says it all.
+            return;
+        }
         let order: PhaseOrder = match serde_json::from_str(&arm.order_json) {
             Ok(order) => order,
             Err(e) => return fault(arm.phase, &format!("the order of the phase is not readable: {e}"), out),
@@ -513,7 +548,8 @@ impl SessionCore {
             out.push(Action::RestartLanes);
         }
         self.tickets += 1;
-        self.phase = Some(Phase::new(self.tickets, order.clone(), arm.first_lane, arm.lanes, now));
+        let lease = self.lease.right.clone();
+        self.phase = Some(Phase::new(self.tickets, order.clone(), arm.first_lane, arm.lanes, lease, now));
         out.push(Action::Prepare { ticket: self.tickets, order: Box::new(order) });
     }
 
@@ -527,11 +563,11 @@ impl SessionCore {
                     detail,
                 });
             }
-            LaneEvent::Failed { reason } => {
+            LaneEvent::Failed { reason, target } => {
                 // The thread is gone; the next phase needs new ones.
                 self.lanes_stale = true;
                 match &mut self.phase {
-                    Some(phase) => phase.lane_failed(lane, &reason, out),
+                    Some(phase) => phase.lane_failed(lane, &reason, target, out),
                     None => fault(0, &reason, out),
                 }
             }
@@ -543,14 +579,22 @@ impl SessionCore {
         }
     }
 
+    /// Ends what runs in order, so that nothing is lost and others can have what this worker held.
+    fn stop(&mut self, now: MonoNs, out: &mut Vec<Action>) {
+        if self.link != Link::Welcomed {
+            return self.close(now, true, out);
+        }
+        self.leaving = Some(now.saturating_add(self.phase.as_ref().map_or(0, Phase::drain_ns)));
+        if let Some(phase) = &mut self.phase {
+            phase.drain(out);
+        }
+    }
+
     fn close(&mut self, now: MonoNs, stopped: bool, out: &mut Vec<Action>) {
         if matches!(self.link, Link::Closing { .. }) {
             return;
         }
-        if let Some(phase) = self.phase.take() {
-            if stopped {
-                fault(phase.index().0, "the worker was told to end", out);
-            }
+        if self.phase.take().is_some() {
             self.every_lane(out, || LaneCommand::Abort);
         }
         self.link = Link::Closing { until: now.saturating_add(CLOSING_NS), stopped };
@@ -579,5 +623,11 @@ impl SessionCore {
 }
 
 fn fault(phase: u32, reason: &str, out: &mut Vec<Action>) {
-    out.push(Action::Send(ToCoordinator::Fault(fleet::Fault { phase, reason: reason.to_owned() })));
+    let reason = reason.to_owned();
+    out.push(Action::Send(ToCoordinator::Fault(fleet::Fault { phase, reason, target: false })));
+}
+
+fn target_fault(phase: u32, reason: &str, out: &mut Vec<Action>) {
+    let reason = reason.to_owned();
+    out.push(Action::Send(ToCoordinator::Fault(fleet::Fault { phase, reason, target: true })));
 }

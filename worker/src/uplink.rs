@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tonic::transport::Channel;
 use vst_common::batch::memory::MemoryRow;
-use vst_common::batch::{Stamp, Table};
+use vst_common::batch::{DELIVERY_BYTES, Stamp, Table};
 use vst_common::clock::{ClockOffset, MonoNs, SECOND_NS, mono_ns, wall_ns};
 use vst_common::ids::{Generation, NodeId, PhaseIndex, RunId, Sequence, WorkerId};
 use vst_common::latency::{Cell, Window};
@@ -32,7 +32,10 @@ use rows::{Events, Intervals, TableRows};
 use stream::{Happened, Stream};
 
 /// Batches that wait for their acknowledgement may take this much memory.
-const BOUNDS: Bounds = Bounds { held_bytes: 256 << 20, in_flight_bytes: 16 << 20 };
+const BOUNDS: Bounds =
+    Bounds { held_bytes: 256 << 20, in_flight_bytes: 16 << 20, batch_bytes: DELIVERY_BYTES };
+/// An event that tells of a loss may displace a batch itself; it is told this many times at most.
+const LOSSES_TOLD: u32 = 3;
 /// Time between two batches of a table, nanoseconds.
 const CUT_NS: u64 = SECOND_NS;
 const TICK: Duration = Duration::from_millis(50);
@@ -107,6 +110,8 @@ pub enum Report {
         ticket: u64,
         /// The last number given out.
         last_sequence: u64,
+        /// Batches given up since the flush before.
+        dropped: u64,
     },
     /// Nothing more will be delivered.
     Delivered {
@@ -250,7 +255,8 @@ impl Uplink {
                 self.cut(true);
                 self.phases.remove(&phase);
                 let last_sequence = self.core.as_ref().map_or(0, UplinkCore::last_sequence);
-                let _ = self.reports.send(Report::Flushed { ticket, last_sequence });
+                let dropped = self.core.as_mut().map_or(0, UplinkCore::take_dropped);
+                let _ = self.reports.send(Report::Flushed { ticket, last_sequence, dropped });
             }
             Order::Deliver => {
                 self.cut(true);
@@ -267,19 +273,21 @@ impl Uplink {
             rows.extend(if all { intervals.take_all() } else { intervals.take_complete() });
         }
         rows.push(TableRows::Memory(std::mem::take(&mut self.memory)));
-        let loss = core.take_loss();
-        if loss.batches > 0 {
-            let detail = format!("{} rows in {} batches did not fit into memory", loss.rows, loss.batches);
-            tracing::warn!("measurements were dropped before delivery: {detail}");
-            self.events.add(wall_ns(), None, "undelivered", None, detail);
-        }
         rows.push(self.events.take());
-        for part in rows.into_iter().flat_map(TableRows::parts) {
-            if let Err(error) = core.seal(&part) {
-                let detail = format!("rows of table {} could not be written: {error}", part.table());
-                tracing::error!("{detail}");
+        seal(core, rows, &mut self.events);
+        // What is given up while this is sealed is said with it: there may be no next time.
+        for _ in 0..LOSSES_TOLD {
+            let loss = core.take_loss();
+            if loss.batches > 0 {
+                let detail = format!("{} rows in {} batches were given up", loss.rows, loss.batches);
+                tracing::warn!("measurements are lost: {detail}");
                 self.events.add(wall_ns(), None, "undelivered", None, detail);
             }
+            let told = self.events.take();
+            if told.is_empty() {
+                return;
+            }
+            seal(core, vec![told], &mut self.events);
         }
     }
 
@@ -325,8 +333,12 @@ impl Uplink {
                     );
                 }
             }
-            Happened::Broken { reason, nobody_there } => {
+            Happened::Broken { reason, nobody_there, refused } => {
                 self.streams.remove(&table);
+                if let Some((generation, sequence)) = refused {
+                    tracing::error!(%table, "batch {generation}/{sequence} is given up: {reason}");
+                    core.refused(table, generation, sequence);
+                }
                 core.broken(table);
                 tracing::info!(%table, "delivery stream ended, it is opened again: {reason}");
                 if self.closing && nobody_there {
@@ -338,6 +350,17 @@ impl Uplink {
                     self.retry.get(&table).map_or(RETRY_NS, |r| (2 * r.pause_ns).min(RETRY_MAX_NS));
                 self.retry.insert(table, Retry { at: mono_ns().saturating_add(pause_ns), pause_ns });
             }
+        }
+    }
+}
+
+/// Numbers rows and holds them; what cannot be written becomes an event.
+fn seal(core: &mut UplinkCore, rows: Vec<TableRows>, events: &mut Events) {
+    for part in rows.into_iter().flat_map(TableRows::parts) {
+        if let Err(error) = core.seal(&part) {
+            let detail = format!("rows of table {} could not be written: {error}", part.table());
+            tracing::error!("{detail}");
+            events.add(wall_ns(), None, "undelivered", None, detail);
         }
     }
 }

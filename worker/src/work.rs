@@ -4,8 +4,10 @@
 //! with anyone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vst_common::clock::{MonoNs, WallNs};
+pub use vst_common::entry::Totals;
 use vst_common::ids::{NodeId, PhaseIndex};
 use vst_common::latency::{Cell, Hdr, Window};
 use vst_common::phase::PhaseOrder;
@@ -53,6 +55,8 @@ pub enum LaneCommand {
         phase: Arc<ArmedPhase>,
         /// Position of this lane in the deal of shares over the fleet.
         lane: u32,
+        /// Until when it may send.
+        lease: LoadLease,
     },
     /// Interval 0 and the schedule begin at this instant of the own clock.
     Start {
@@ -109,23 +113,28 @@ pub struct LaneHealth {
     pub backlog_max: u64,
 }
 
-/// Counts of a phase since its start; they only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Fell due (open loop) or were taken up (closed loop).
-    pub due: u64,
-    /// First attempts written.
-    pub sent: u64,
-    /// Ended well.
-    pub ok: u64,
-    /// Answered with an error.
-    pub errors: u64,
-    /// Not answered in time.
-    pub timeout: u64,
-    /// Connection ended first.
-    pub lost: u64,
-    /// Never sent.
-    pub unsent: u64,
+/// Until when load may be sent, by the own clock. The session renews it, lanes look at it before they send: a lane
+/// whose session does not run (the process was stopped, the async side is stuck) must not send either.
+#[derive(Clone, Debug, Default)]
+pub struct LoadLease(Arc<AtomicU64>);
+
+impl LoadLease {
+    /// A right that ends at `until`.
+    #[must_use]
+    pub fn new(until: MonoNs) -> Self {
+        Self(Arc::new(AtomicU64::new(until)))
+    }
+
+    /// When it ends.
+    #[must_use]
+    pub fn until(&self) -> MonoNs {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// It ends at `until`, unless it ended later already.
+    pub fn renew(&self, until: MonoNs) {
+        self.0.fetch_max(until, Ordering::AcqRel);
+    }
 }
 
 /// What a lane gives.
@@ -186,5 +195,7 @@ pub enum LaneEvent {
     Failed {
         /// Why, with the fix where one is known.
         reason: String,
+        /// Whether the target is what does not do its part.
+        target: bool,
     },
 }

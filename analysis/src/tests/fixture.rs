@@ -126,6 +126,8 @@ impl Made {
                 end_wall_ns: start + seconds * SECOND,
                 outcome: PhaseOutcome::Completed,
                 totals: Totals::default(),
+                scheduled: None,
+                unowned: 0,
                 live,
             }),
             latency: [Vec::new(), Vec::new()],

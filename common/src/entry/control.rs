@@ -168,6 +168,13 @@ pub struct PhaseEnded {
     pub outcome: PhaseOutcome,
     /// Requests over all workers, from their statements.
     pub totals: Totals,
+    /// Requests that the schedule holds until the phase ended or was cut short, warm-up included, whoever was there
+    /// to send them; `None` where the work itself is the load.
+    #[serde(default)]
+    pub scheduled: Option<u64>,
+    /// Of those, how many fell due while no worker owned them, by arithmetic.
+    #[serde(default)]
+    pub unowned: u64,
     /// Rows alive on the target afterwards.
     pub live: u64,
 }

@@ -31,6 +31,8 @@ fn control() -> impl Strategy<Value = Control> {
                 end_wall_ns,
                 outcome: PhaseOutcome::Failed { reason },
                 totals: Totals { due, ..Totals::default() },
+                scheduled: Some(due),
+                unowned: due,
                 live: due,
             })
         }),

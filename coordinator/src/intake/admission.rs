@@ -15,7 +15,7 @@ use vst_proto::fleet::Delivery;
 use super::core::Refusal;
 
 /// Largest batch that is taken, as Arrow IPC, bytes.
-pub const BATCH_BYTES: usize = 4 << 20;
+pub const BATCH_BYTES: usize = vst_common::batch::DELIVERY_BYTES;
 
 /// The batch as the log stores it, from a message's `app_metadata` and its record batch.
 ///
@@ -31,7 +31,12 @@ pub fn admit(run: &RunId, app_metadata: &[u8], batch: &RecordBatch) -> Result<St
         return Err(Refusal::OtherRun { wanted: run.to_string(), found: delivery.run });
     }
     let worker = WorkerId::new(delivery.worker);
-    let refuse = |reason| Refusal::Batch { worker: worker.clone(), sequence: delivery.sequence, reason };
+    let refuse = |reason| Refusal::Batch {
+        worker: worker.clone(),
+        generation: delivery.generation,
+        sequence: delivery.sequence,
+        reason,
+    };
     let table: Table = delivery.table.parse().map_err(|e: vst_common::batch::Error| refuse(e.to_string()))?;
     if table == Table::LatencyRollup {
         return Err(refuse(String::from("latency_rollup is made here, deliver latency")));

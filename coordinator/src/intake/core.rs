@@ -71,6 +71,8 @@ pub enum Refusal {
     Batch {
         /// Who delivered it.
         worker: WorkerId,
+        /// In which registration.
+        generation: u64,
         /// Its sequence.
         sequence: u64,
         /// What is wrong.

@@ -65,6 +65,30 @@ pub struct Findings {
     pub workers_lost: Vec<String>,
     /// Phases and workers of which not everything stated was delivered.
     pub undelivered: Vec<String>,
+    /// Phases of which nobody sent a part, and how much.
+    pub unowned: Vec<String>,
+}
+
+/// The load of a phase, when it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// As the workers state it.
+    pub(crate) totals: Totals,
+    /// Requests of the schedule until it ended or was cut short; `None` where the work itself is the load.
+    pub(crate) scheduled: Option<u64>,
+    /// Of those, how many fell due while no worker owned them.
+    pub(crate) unowned: u64,
+}
+
+/// A lost worker that may still be sending.
+#[derive(Debug)]
+struct Fencing {
+    /// When its connections are closed: not before its lease is over by its own clock, for it would open new ones.
+    cut_at: MonoNs,
+    /// Whether they are being closed now.
+    cutting: bool,
+    /// Since when it has been tried, and what the target said the last time.
+    tried: Option<(MonoNs, String)>,
 }
 
 /// What a person is shown of the run.
@@ -117,6 +141,7 @@ pub(crate) struct Book {
     pub(crate) rows_done: u64,
     nodes: Vec<usize>,
     delivered: BTreeMap<Generation, u64>,
+    fencing: BTreeMap<Generation, Fencing>,
     tickets: u64,
     actions: Vec<Action>,
     /// Set with the closing record.
@@ -146,6 +171,7 @@ impl Book {
             rows_done: 0,
             nodes: (0..nodes).collect(),
             delivered: BTreeMap::new(),
+            fencing: BTreeMap::new(),
             tickets: 0,
             actions: Vec::new(),
             sealed: false,
@@ -194,7 +220,8 @@ impl Book {
     }
 
     /// Logs that the phase ended at an instant, and what is alive now where that changed. Gives the last ticket.
-    pub(crate) fn log_phase_ended(&mut self, at: MonoNs, outcome: PhaseOutcome, totals: Totals) -> Ticket {
+    pub(crate) fn log_phase_ended(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded) -> Ticket {
+        let Loaded { totals, scheduled, unowned } = load;
         self.open = false;
         let end_wall_ns = self.wall(at);
         let index = self.phase_index();
@@ -208,7 +235,15 @@ impl Book {
             (Some(before), _) => before.count().saturating_sub(self.rows_done),
             _ => 0,
         };
-        let ticket = self.log(Control::PhaseEnded(PhaseEnded { index, end_wall_ns, outcome, totals, live }));
+        let ticket = self.log(Control::PhaseEnded(PhaseEnded {
+            index,
+            end_wall_ns,
+            outcome,
+            totals,
+            scheduled,
+            unowned,
+            live,
+        }));
         match after {
             Some(live) if completed && before != after => {
                 self.log(Control::PopulationChanged { phase: index, live })
@@ -224,7 +259,7 @@ impl Book {
                 RunState::Failed { reason } => PhaseOutcome::Failed { reason: reason.clone() },
                 RunState::Finished | RunState::Interrupted => PhaseOutcome::Interrupted,
             };
-            self.log_phase_ended(now, outcome, Totals::default());
+            self.log_phase_ended(now, outcome, Loaded::default());
         }
     }
 
@@ -302,10 +337,73 @@ impl Book {
         self.log(Control::WorkerLeft { worker, generation, lost, reason, at_wall_ns });
     }
 
-    /// A loss that spoils the run.
-    pub(crate) fn lost(&mut self, generation: Generation) {
+    /// A loss that spoils the run. What the worker did is not given to others before it can do no more.
+    pub(crate) fn lost(&mut self, generation: Generation, now: MonoNs) {
         let name = self.worker_name(generation);
         self.findings.workers_lost.push(name);
+        let cut_at = self.roster.fenced_at(generation).max(now);
+        self.fencing.insert(generation, Fencing { cut_at, cutting: false, tried: None });
+    }
+
+    /// Has the connections closed of those lost workers whose lease is over.
+    pub(crate) fn cut_off(&mut self, now: MonoNs) {
+        let due = |f: &Fencing| !f.cutting && now >= f.cut_at;
+        let due: Vec<Generation> = self.fencing.iter().filter(|(_, f)| due(f)).map(|(g, _)| *g).collect();
+        for generation in due {
+            if let Some(fencing) = self.fencing.get_mut(&generation) {
+                fencing.cutting = true;
+            }
+            let name = WorkerId::new(self.worker_name(generation));
+            self.act(Action::CutOff(generation, name));
+        }
+    }
+
+    /// Takes in whether a lost worker's connections are closed; gives whether it is now known to send nothing more.
+    pub(crate) fn was_cut_off(
+        &mut self,
+        generation: Generation,
+        outcome: Result<(), String>,
+        now: MonoNs,
+    ) -> bool {
+        let name = self.worker_name(generation);
+        let Some(fencing) = self.fencing.get_mut(&generation) else { return false };
+        match outcome {
+            Ok(()) => {
+                self.fencing.remove(&generation);
+                let detail =
+                    format!("worker {name} is cut off: its lease is over, its connections are closed");
+                self.note("worker_cut_off", Some(generation), detail);
+                true
+            }
+            Err(reason) => {
+                let first = fencing.tried.is_none();
+                let since = fencing.tried.as_ref().map_or(now, |(since, _)| *since);
+                fencing.tried = Some((since, reason.clone()));
+                fencing.cutting = false;
+                fencing.cut_at = now.saturating_add(SECOND_NS);
+                if first {
+                    let detail =
+                        format!("the connections of worker {name} are not known to be closed: {reason}");
+                    self.note("cut_off_failed", Some(generation), detail);
+                }
+                false
+            }
+        }
+    }
+
+    /// Lost workers that may still be sending.
+    pub(crate) fn uncut(&self) -> Vec<Generation> {
+        self.fencing.keys().copied().collect()
+    }
+
+    /// Why a lost worker could not be cut off for longer than the run waits for anything of the kind.
+    pub(crate) fn uncuttable(&self, now: MonoNs) -> Option<String> {
+        self.fencing.iter().find_map(|(generation, fencing)| {
+            let (since, reason) = fencing.tried.as_ref()?;
+            let late = now.saturating_sub(*since) >= self.settings.arm_ns;
+            let name = self.worker_name(*generation);
+            late.then(|| format!("the connections of lost worker {name} cannot be closed: {reason}"))
+        })
     }
 
     pub(crate) fn delivered(&mut self, generation: Generation, sequence: u64) {
@@ -315,6 +413,11 @@ impl Book {
 
     pub(crate) fn delivered_up_to(&self, generation: Generation) -> u64 {
         self.delivered.get(&generation).copied().unwrap_or(0)
+    }
+
+    /// The run ends once the phase that runs has; the first reason stays.
+    pub(crate) fn stop_after_phase(&mut self, verdict: Verdict) {
+        self.stopping.get_or_insert(verdict);
     }
 
     pub(crate) fn close_all(&mut self, reason: &str) {
@@ -331,6 +434,10 @@ impl Book {
         }
         if !self.findings.workers_lost.is_empty() {
             let reason = format!("workers were lost: {}", self.findings.workers_lost.join(", "));
+            return Verdict::finished(Exit::Fleet, reason);
+        }
+        if !self.findings.unowned.is_empty() {
+            let reason = format!("part of the load had no worker: {}", self.findings.unowned.join(", "));
             return Verdict::finished(Exit::Fleet, reason);
         }
         if !self.findings.undelivered.is_empty() {

@@ -59,7 +59,7 @@ impl Closing {
 
     fn leave(mut self, now: MonoNs, book: &mut Book) -> State {
         let Stage::Leaving { until } = self.stage else { return State::Closing(self) };
-        let staying: Vec<_> = book.roster.here().map(|(g, _)| g).collect();
+        let staying: Vec<_> = book.roster.staying().map(|(g, _)| g).collect();
         if !staying.is_empty() && now < until {
             return State::Closing(self);
         }

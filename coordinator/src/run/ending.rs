@@ -6,22 +6,21 @@
 use std::collections::BTreeMap;
 
 use vst_common::clock::MonoNs;
-use vst_common::entry::{Control, PhaseOutcome, Totals};
+use vst_common::entry::{Control, PhaseOutcome};
 use vst_common::ids::{Generation, Sequence, WorkerId};
 
 use super::beginning::begin_next;
-use super::book::Book;
+use super::book::{Book, Loaded};
 use super::closing::Closing;
 use super::state::State;
 use super::{Happened, Statement, Ticket};
-use crate::roster::Presence;
 
 #[derive(Debug)]
 pub(crate) struct Ending {
     /// When everything had ended.
     ended: MonoNs,
     outcome: PhaseOutcome,
-    totals: Totals,
+    load: Loaded,
     /// What is not in the log yet: the last sequence stated.
     awaited: BTreeMap<Generation, u64>,
     until: MonoNs,
@@ -32,7 +31,7 @@ pub(crate) struct Ending {
 impl Ending {
     /// A phase without load has done its step.
     pub(crate) fn quiet(now: MonoNs, book: &mut Book) -> Self {
-        Self::new(now, PhaseOutcome::Completed, &BTreeMap::new(), now, book)
+        Self::new(now, PhaseOutcome::Completed, &BTreeMap::new(), Loaded::default(), now, book)
     }
 
     /// A phase of load ended at `ended`; `statements` are the workers' last words about it.
@@ -40,14 +39,26 @@ impl Ending {
         ended: MonoNs,
         outcome: PhaseOutcome,
         statements: &BTreeMap<Generation, Statement>,
+        mut load: Loaded,
         now: MonoNs,
         book: &mut Book,
     ) -> Self {
-        let mut totals = Totals::default();
+        if load.unowned > 0 {
+            let (phase, unowned) = (book.phase_name(), load.unowned);
+            let of = load.scheduled.unwrap_or(0);
+            let detail =
+                format!("{unowned} of {of} requests of phase {phase} fell due while no worker owned them");
+            book.note("unowned", None, detail.clone());
+            book.findings.unowned.push(detail);
+        }
         for (generation, statement) in statements {
-            totals.add(&statement.totals);
+            load.totals.add(&statement.totals);
             let worker = WorkerId::new(book.worker_name(*generation));
             let (generation, phase) = (*generation, book.phase_index());
+            if statement.dropped > 0 {
+                let dropped = statement.dropped;
+                book.findings.undelivered.push(format!("worker {worker} gave up {dropped} batches"));
+            }
             let last_sequence = Sequence(statement.last_sequence);
             book.log(Control::StreamEnded {
                 worker,
@@ -59,7 +70,7 @@ impl Ending {
         }
         let awaited = statements.iter().map(|(g, s)| (*g, s.last_sequence)).collect();
         let until = now.saturating_add(book.settings.delivery_ns);
-        let mut ending = Self { ended, outcome, totals, awaited, until, ticket: None };
+        let mut ending = Self { ended, outcome, load, awaited, until, ticket: None };
         ending.log_when_delivered(now, book);
         ending
     }
@@ -85,8 +96,7 @@ impl Ending {
             return;
         }
         self.awaited.retain(|generation, sequence| book.delivered_up_to(*generation) < *sequence);
-        let here = |g: &Generation| book.roster.get(*g).is_some_and(|m| m.presence == Presence::Here);
-        if self.awaited.keys().any(here) && now < self.until {
+        if self.awaited.keys().any(|g| book.roster.is_staying(*g)) && now < self.until {
             return;
         }
         for (generation, sequence) in std::mem::take(&mut self.awaited) {
@@ -96,6 +106,6 @@ impl Ending {
             book.note("undelivered", Some(generation), detail.clone());
             book.findings.undelivered.push(detail);
         }
-        self.ticket = Some(book.log_phase_ended(self.ended, self.outcome.clone(), self.totals));
+        self.ticket = Some(book.log_phase_ended(self.ended, self.outcome.clone(), self.load));
     }
 }

@@ -8,11 +8,11 @@
 mod work;
 
 use vst_common::clock::{MonoNs, SECOND_NS};
-use vst_common::entry::{Control, LaneOwner, PhaseOutcome};
+use vst_common::entry::{Control, LaneOwner, PhaseOutcome, RunState};
 use vst_common::exit::Exit;
-use vst_common::ids::WorkerId;
+use vst_common::ids::{Generation, WorkerId};
 
-use super::book::Book;
+use super::book::{Book, Loaded};
 use super::closing::Closing;
 use super::ending::Ending;
 use super::state::{State, TransitionTo};
@@ -53,25 +53,38 @@ impl Arming {
 
     pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
         let tick = matches!(happened, Happened::Tick);
-        or_close!(self.load.take(happened, book), now, book);
+        or_close!(self.load.take(happened, now, book), now, book);
         let late = self.load.not_armed();
-        if late.is_empty() {
+        // What a lost worker still had on its way to the target would undo what this phase does.
+        if late.is_empty() && book.uncut().is_empty() {
             let (phase, edge) = (self.load.phase(), Edge::Start);
             book.act(Action::CountCommands { phase, edge });
             let next = CountingIn { load: self.load.clone() };
             return self.to(next);
         }
         if tick && now >= self.until {
-            let names: Vec<String> = late.iter().map(|g| book.worker_name(*g)).collect();
             let reason = format!(
-                "not ready for phase {} within {} s: {}; see the log of these workers",
+                "phase {} was not ready within {} s: {}; see the log of these workers",
                 book.phase_name(),
                 book.settings.arm_ns / SECOND_NS,
-                names.join(", ")
+                self.waits_for(book)
             );
             return Closing::enter(Verdict::failed(Exit::Fleet, reason), now, book);
         }
         State::Arming(self)
+    }
+
+    /// What is being waited for, for people.
+    pub(crate) fn waits_for(&self, book: &Book) -> String {
+        let names = |all: Vec<Generation>| -> String {
+            all.iter().map(|g| book.worker_name(*g)).collect::<Vec<_>>().join(", ")
+        };
+        let (late, uncut) = (self.load.not_armed(), book.uncut());
+        match (late.is_empty(), uncut.is_empty()) {
+            (false, _) => format!("waiting for {} to connect and to read the data", names(late)),
+            (true, false) => format!("waiting until lost {} can send nothing more", names(uncut)),
+            (true, true) => String::from("ready"),
+        }
     }
 }
 
@@ -88,7 +101,7 @@ impl CountingIn {
 
     pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
         let counted = matches!(happened, Happened::CommandsCounted(Edge::Start));
-        or_close!(self.load.take(happened, book), now, book);
+        or_close!(self.load.take(happened, now, book), now, book);
         if !counted {
             return State::CountingIn(self);
         }
@@ -110,7 +123,7 @@ impl Starting {
         let at = now.saturating_add(book.settings.start_lead_ns);
         let started = book.log_phase_started(at, Some(load.order().clone()));
         // Only a dealt schedule has owners; leased ranges are whoever's asks for them.
-        let ticket = if load.is_leased() { started } else { log_owners(&load, book) };
+        let ticket = if load.is_leased() { started } else { log_owners(&load, 0, book) };
         Self { load, at, ticket }
     }
 
@@ -120,7 +133,7 @@ impl Starting {
 
     pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
         let durable = matches!(happened, Happened::Logged(ticket) if ticket == self.ticket);
-        or_close!(self.load.take(happened, book), now, book);
+        or_close!(self.load.take(happened, now, book), now, book);
         if !durable {
             return State::Starting(self);
         }
@@ -143,33 +156,35 @@ impl Starting {
                 .saturating_add(drain)
                 .saturating_add(book.settings.grace_ns)
         });
-        let next = Loading { load: self.load.clone(), ends, drained: None };
+        let next = Loading { load: self.load.clone(), start: at, ends, drained: None };
         self.to(next)
     }
 }
 
-fn log_owners(load: &Load, book: &mut Book) -> Ticket {
+fn log_owners(load: &Load, from_ns: u64, book: &mut Book) -> Ticket {
     let lanes = load
-        .deal()
-        .iter()
+        .owners()
+        .into_iter()
         .map(|(generation, first_lane, lanes)| LaneOwner {
-            worker: WorkerId::new(book.worker_name(*generation)),
-            generation: *generation,
-            first_lane: *first_lane,
-            lanes: *lanes,
+            worker: WorkerId::new(book.worker_name(generation)),
+            generation,
+            first_lane,
+            lanes,
         })
         .collect();
-    book.log(Control::SharesOwned { phase: load.phase(), from_ns: 0, lanes, total: load.order().lanes_total })
+    book.log(Control::SharesOwned { phase: load.phase(), from_ns, lanes, total: load.order().lanes_total })
 }
 
 /// The workers send load.
 #[derive(Debug)]
 pub(crate) struct Loading {
     load: Load,
+    /// When the schedule began.
+    start: MonoNs,
     /// When the last one must have ended; `None` where the work itself ends the phase.
     ends: Option<MonoNs>,
-    /// Until when those that were told to drain must have ended.
-    drained: Option<MonoNs>,
+    /// Since when the phase drains, and until when those that were told to must have ended.
+    drained: Option<(MonoNs, MonoNs)>,
 }
 
 impl Loading {
@@ -178,19 +193,28 @@ impl Loading {
     }
 
     pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
-        or_close!(self.load.take(happened, book), now, book);
+        let left = matches!(happened, Happened::Left(_)).then(|| self.load.owners().len());
+        if let Taken::Fatal(verdict) = self.load.take(happened, now, book) {
+            return self.fail(verdict, now, book);
+        }
+        if left.is_some_and(|owners| owners != self.load.owners().len()) && !self.load.is_leased() {
+            log_owners(&self.load, now.saturating_sub(self.start), book);
+        }
+        self.go_on(now, book)
+    }
+
+    fn go_on(self, now: MonoNs, book: &mut Book) -> State {
         let awaited = self.load.awaited();
         if awaited.is_empty() {
             return self.over(now, book);
         }
-        if let Some(until) = self.drained {
+        if let Some((_, until)) = self.drained {
             if now >= until {
                 let names: Vec<String> = awaited.iter().map(|g| book.worker_name(*g)).collect();
                 let reason = format!("phase {} was not ended by {}", book.phase_name(), names.join(", "));
-                return match book.stopping.clone() {
-                    Some(verdict) => Closing::enter(verdict, now, book),
-                    None => Closing::enter(Verdict::failed(Exit::Fleet, reason), now, book),
-                };
+                book.note("phase_not_ended", None, reason.clone());
+                book.stop_after_phase(Verdict::failed(Exit::Fleet, reason));
+                return self.over(now, book);
             }
         } else if self.ends.is_some_and(|ends| now >= ends) {
             return self.drain(now, book);
@@ -198,11 +222,20 @@ impl Loading {
         State::Loading(self)
     }
 
+    /// The phase cannot do what it was to do: what is in flight ends, and what was measured is delivered.
+    pub(crate) fn fail(self, verdict: Verdict, now: MonoNs, book: &mut Book) -> State {
+        book.stop_after_phase(verdict);
+        match self.drain(now, book) {
+            State::Loading(draining) => draining.go_on(now, book),
+            other => other,
+        }
+    }
+
     /// Tells those that have not ended to send nothing new.
     pub(crate) fn drain(mut self, now: MonoNs, book: &mut Book) -> State {
         if self.drained.is_none() {
             let patience = DRAIN_NS.max(self.load.order().timeout_ns).saturating_add(book.settings.grace_ns);
-            self.drained = Some(now.saturating_add(patience));
+            self.drained = Some((now, now.saturating_add(patience)));
             self.load.stop_leasing();
             for generation in self.load.awaited() {
                 book.tell(generation, Tell::Drain(self.load.phase()));
@@ -212,20 +245,24 @@ impl Loading {
     }
 
     fn over(self, now: MonoNs, book: &mut Book) -> State {
-        let outcome = match (&book.stopping, self.load.is_done()) {
-            (Some(_), _) => PhaseOutcome::Interrupted,
-            (None, true) => PhaseOutcome::Completed,
-            (None, false) => {
-                let (done, total) = self.load.units();
-                let reason = format!(
-                    "the workers ended phase {} with {done} of {total} rows done: see their faults in table events",
-                    book.phase_name()
-                );
-                return Closing::enter(Verdict::failed(Exit::Fleet, reason), now, book);
-            }
+        if book.stopping.is_none() && !self.load.is_done() {
+            let (done, total) = self.load.units();
+            let reason = format!(
+                "the workers ended phase {} with {done} of {total} rows done: see their faults in table events",
+                book.phase_name()
+            );
+            book.stop_after_phase(Verdict::failed(Exit::Fleet, reason));
+        }
+        let outcome = match book.stopping.as_ref().map(|verdict| &verdict.state) {
+            Some(RunState::Failed { reason }) => PhaseOutcome::Failed { reason: reason.clone() },
+            Some(_) => PhaseOutcome::Interrupted,
+            None => PhaseOutcome::Completed,
         };
         book.act(Action::CountCommands { phase: self.load.phase(), edge: Edge::End });
-        let next = CountingOut { load: self.load.clone(), ended: now, outcome };
+        // Only a drain cuts the schedule short: what falls due after everybody went is to be sent all the same.
+        let until = self.drained.map_or(MonoNs::MAX, |(since, _)| since);
+        let loaded = self.load.loaded(self.start, until);
+        let next = CountingOut { load: self.load.clone(), loaded, ended: now, outcome };
         self.to(next)
     }
 }
@@ -234,6 +271,7 @@ impl Loading {
 #[derive(Debug)]
 pub(crate) struct CountingOut {
     load: Load,
+    loaded: Loaded,
     ended: MonoNs,
     outcome: PhaseOutcome,
 }
@@ -246,7 +284,14 @@ impl CountingOut {
     pub(crate) fn advance(self, happened: &Happened, now: MonoNs, book: &mut Book) -> State {
         match happened {
             Happened::CommandsCounted(Edge::End) => {
-                let next = Ending::new(self.ended, self.outcome.clone(), self.load.statements(), now, book);
+                let next = Ending::new(
+                    self.ended,
+                    self.outcome.clone(),
+                    self.load.statements(),
+                    self.loaded,
+                    now,
+                    book,
+                );
                 self.to(next)
             }
             Happened::Said(generation, Said::Fault { reason, .. }) => {

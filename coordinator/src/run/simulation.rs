@@ -19,12 +19,19 @@ use crate::roster::{Arrival, Terms};
 use stage::{ROWS, Weather, plan, weather};
 
 const STEP_NS: u64 = SECOND_NS / 10;
+/// Without an answer for this long a worker sends nothing, by its own clock.
+const LEASE_NS: u64 = 3 * SECOND_NS;
 /// Simulated time within which every run must have ended: 20 minutes.
 const STEPS: u64 = 12_000;
 
 #[derive(Debug, Default)]
 struct Worker {
+    /// Nothing of it is heard any more; it may still be sending.
     gone: bool,
+    /// It said goodbye.
+    leaving: bool,
+    /// Until when it may send, by the answers that it got.
+    lease_until: MonoNs,
     silent: bool,
     welcomed: bool,
     closed: bool,
@@ -54,12 +61,18 @@ struct World {
     durable: usize,
     finished: Vec<Verdict>,
     lost: BTreeSet<Generation>,
+    /// Their connections are closed.
+    cut: BTreeSet<Generation>,
+    /// Said goodbye while they were members.
+    goodbyes: BTreeSet<Generation>,
     any_fault: bool,
     any_range_failed: bool,
     told: BTreeSet<(PhaseIndex, Generation)>,
     stated: BTreeSet<(PhaseIndex, Generation)>,
     logged_at: MonoNs,
     stopped: bool,
+    /// Phases that somebody was told to drain.
+    drained: BTreeSet<PhaseIndex>,
 }
 
 fn arrival(generation: Generation) -> Arrival {
@@ -76,7 +89,7 @@ fn arrival(generation: Generation) -> Arrival {
 
 impl World {
     fn new(weather: Weather) -> Self {
-        let terms = Terms { version: "1".into(), token: None, lease_ns: 3 * SECOND_NS, margin_ns: SECOND_NS };
+        let terms = Terms { version: "1".into(), token: None, lease_ns: LEASE_NS, margin_ns: SECOND_NS };
         let wanted = weather.workers.try_into().unwrap();
         let settings = Settings::new(wanted, SECOND_NS / 2, 1_000);
         let plan = Arc::new(plan(weather.range_length));
@@ -95,12 +108,15 @@ impl World {
             durable: 0,
             finished: Vec::new(),
             lost: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            goodbyes: BTreeSet::new(),
             any_fault: false,
             any_range_failed: false,
             told: BTreeSet::new(),
             stated: BTreeSet::new(),
             logged_at: 0,
             stopped: false,
+            drained: BTreeSet::new(),
         }
     }
 
@@ -134,10 +150,25 @@ impl World {
                     !matches!(self.trace.last(), Some(Control::RunClosed { .. })),
                     "logged after the closing record"
                 );
-                if let Control::PhaseEnded(ended) = &*control
-                    && ended.outcome == PhaseOutcome::Completed
-                {
-                    self.check_phase_may_end(ended.index);
+                if let Control::PhaseEnded(ended) = &*control {
+                    match ended.outcome {
+                        PhaseOutcome::Completed => {
+                            self.check_phase_may_end(ended.index);
+                            assert_eq!(
+                                self.rows_left(ended.index),
+                                0,
+                                "{} ended with rows left",
+                                ended.index
+                            );
+                            // What was to be sent is the schedule's to say, whoever is lost on the way.
+                            assert_eq!(ended.scheduled, (ended.index.0 == 4).then_some(3));
+                        }
+                        // Also of a phase that fails everything measured is delivered before its end is logged.
+                        PhaseOutcome::Failed { .. } if self.is_loaded(ended.index) => {
+                            self.check_phase_may_end(ended.index);
+                        }
+                        _ => {}
+                    }
                 }
                 self.trace.push(*control);
                 let wait = self.draw.below(self.weather.slow_log + 1) * STEP_NS;
@@ -146,6 +177,12 @@ impl World {
             }
             Action::CreateIndex => self.later(Event::IndexCreated),
             Action::CountCommands { edge, .. } => self.later(Event::CommandsCounted(edge)),
+            Action::CutOff(generation, _) => {
+                let worker = &self.workers[&generation];
+                assert!(self.now >= worker.lease_until, "{generation} is cut off while it may connect again");
+                let outcome = if self.chance(300) { Err(String::from("no answer")) } else { Ok(()) };
+                self.later(Event::CutOff(generation, outcome));
+            }
             Action::ReadRest => {
                 let busy = self.chance(300).then(|| "backfill".to_owned());
                 self.later(Event::RestRead(Rest { used_memory_bytes: 1_000, busy }));
@@ -162,19 +199,27 @@ impl World {
     /// The laws of a phase's end, checked at the moment at which it is logged.
     fn check_phase_may_end(&self, phase: PhaseIndex) {
         for (told, generation) in &self.told {
-            let done = self.stated.contains(&(phase, *generation)) || self.is_lost(generation);
+            let worker = &self.workers[generation];
+            let gone = self.is_lost(generation) || worker.leaving || worker.gone;
+            let done = self.stated.contains(&(phase, *generation)) || gone;
             assert!(*told != phase || done, "phase {phase} ended before {generation} did");
         }
-        assert_eq!(self.rows_left(phase), 0, "phase {phase} ended with rows left");
         if !self.weather.lose_deliveries {
             for (generation, worker) in &self.workers {
-                let here = !self.is_lost(generation) && self.stated.contains(&(phase, *generation));
+                let here =
+                    !self.is_lost(generation) && !worker.gone && self.stated.contains(&(phase, *generation));
                 assert!(
                     !here || worker.delivered >= worker.sequence,
                     "{generation} has not delivered {phase}"
                 );
             }
         }
+    }
+
+    /// Whether somebody who is there was told to start the phase.
+    fn is_loaded(&self, phase: PhaseIndex) -> bool {
+        let told = |g: &Generation| self.told.contains(&(phase, *g));
+        self.workers.iter().any(|(g, w)| w.started && !w.gone && told(g))
     }
 
     fn rows_left(&self, phase: PhaseIndex) -> u64 {
@@ -205,10 +250,11 @@ impl World {
     fn told(&mut self, generation: Generation, tell: Tell) {
         if let Tell::Lease { phase, ranges, exhausted } = &tell {
             let left = self.rows_left(*phase);
-            assert!(!exhausted || self.stopped || left == 0, "{generation} was let go with {left} rows left");
+            let ends_early = self.stopped || self.drained.contains(phase);
+            assert!(!exhausted || ends_early || left == 0, "{generation} was let go with {left} rows left");
             for range in ranges {
                 for (other, worker) in &self.workers {
-                    let free = self.is_lost(other) || !worker.held.contains(range);
+                    let free = self.cut.contains(other) || !worker.held.contains(range);
                     assert!(free, "{range:?} leased to {generation}, held by {other}");
                 }
             }
@@ -217,14 +263,26 @@ impl World {
             if let Control::PhaseStarted(p) = c { Some((p.index, p.start_mono_ns)) } else { None }
         });
         let all_armed = {
-            let armed = |g: &Generation| self.is_lost(g) || self.workers[g].armed;
+            let armed = |g: &Generation| self.is_lost(g) || self.workers[g].leaving || self.workers[g].armed;
             self.told.iter().filter(|(p, _)| durable.is_some_and(|d| d.0 == *p)).all(|(_, g)| armed(g))
         };
         let now = self.now;
+        if let Tell::Start { phase, .. } = &tell {
+            for (other, worker) in &self.workers {
+                let unfinished = worker.phase.is_some_and(|(own, _)| own.0 < phase.0);
+                assert!(!unfinished || self.cut.contains(other), "{phase} starts while {other} may send");
+            }
+        }
         let worker = self.workers.get_mut(&generation).unwrap();
         match tell {
-            Tell::Welcome => worker.welcomed = true,
-            Tell::Heard { .. } => {}
+            Tell::Welcome => {
+                worker.welcomed = true;
+                worker.lease_until = now + LEASE_NS;
+            }
+            Tell::Heard { worker_mono, .. } => {
+                assert!(!worker.gone, "whoever is gone is not answered");
+                worker.lease_until = worker_mono + LEASE_NS;
+            }
             Tell::Arm { order, .. } => {
                 self.told.insert((order.index, generation));
                 let leased = order.work.is_leased();
@@ -235,6 +293,7 @@ impl World {
                     silent: worker.silent,
                     gone: worker.gone,
                     welcomed: true,
+                    lease_until: worker.lease_until,
                     sequence: worker.sequence,
                     delivered: worker.delivered,
                     ..Worker::default()
@@ -250,9 +309,15 @@ impl World {
             Tell::Lease { ranges, exhausted, .. } => {
                 worker.asked = false;
                 worker.exhausted |= exhausted;
-                worker.held.extend(ranges);
+                // Whoever leaves works on nothing more; its statement gives back what it is leased meanwhile.
+                if !worker.leaving {
+                    worker.held.extend(ranges);
+                }
             }
-            Tell::Drain(_) => worker.draining = true,
+            Tell::Drain(phase) => {
+                worker.draining = true;
+                self.drained.insert(phase);
+            }
             Tell::Observe { nodes, .. } => assert!(nodes.iter().all(|n| *n < 3)),
             Tell::Close(_) => worker.closed = true,
         }
@@ -265,6 +330,11 @@ impl World {
         if self.weather.stop_at == Some(step) || self.weather.stop_again_at == Some(step) {
             self.stopped = true;
             self.event(Event::Stop("test".into()));
+        }
+        if self.weather.pause_at == Some(step) {
+            // Longer than lease and margin: what the workers said meanwhile has not been read yet.
+            self.now += 15 * SECOND_NS;
+            self.event(Event::Tick);
         }
         if self.weather.late_worker_at == Some(step) {
             self.workers.insert(Generation(90), Worker::default());
@@ -279,6 +349,9 @@ impl World {
         self.effects = waiting;
         let due: Vec<(MonoNs, Event)> = due;
         for (_, event) in due {
+            if let Event::CutOff(generation, Ok(())) = &event {
+                self.cut.insert(*generation);
+            }
             self.event(event);
         }
         let all: Vec<Generation> = self.workers.keys().copied().collect();
@@ -303,6 +376,14 @@ impl World {
         if self.workers[&generation].gone {
             return;
         }
+        if self.workers[&generation].leaving {
+            self.deliver(generation);
+            if self.chance(300) {
+                self.workers.get_mut(&generation).unwrap().gone = true;
+                self.event(Event::StreamEnded(generation));
+            }
+            return;
+        }
         if !self.workers[&generation].welcomed {
             if self.chance(200) || calm {
                 self.says(generation, Said::Hello(arrival(generation)));
@@ -313,6 +394,9 @@ impl World {
             self.workers.get_mut(&generation).unwrap().gone = true;
             self.lost.insert(generation);
             return self.event(Event::StreamEnded(generation));
+        }
+        if !calm && self.chance(self.weather.leave) {
+            return self.say_goodbye(generation);
         }
         if !calm && self.chance(silent) {
             self.workers.get_mut(&generation).unwrap().silent = true;
@@ -335,10 +419,35 @@ impl World {
         if let Some((phase, leased)) = self.workers[&generation].phase {
             if !calm && self.chance(fault) {
                 self.any_fault = true;
-                return self.says(generation, Said::Fault { phase, reason: "simulated".into() });
+                let target = self.draw.below(2) == 0;
+                let reason = format!("simulated fault of the {}", if target { "target" } else { "worker" });
+                return self.says(generation, Said::Fault { phase, reason, target });
             }
             self.work_on(generation, phase, leased, calm);
         }
+    }
+
+    /// Ends what it does, hands back what it holds, and says so.
+    fn say_goodbye(&mut self, generation: Generation) {
+        let worker = self.workers.get_mut(&generation).unwrap();
+        let (phase, held) = (worker.phase.take(), std::mem::take(&mut worker.held));
+        worker.leaving = true;
+        if !self.is_lost(&generation) {
+            self.goodbyes.insert(generation);
+        }
+        if let Some((phase, _)) = phase {
+            let worker = self.workers.get_mut(&generation).unwrap();
+            worker.sequence += 1;
+            let last_sequence = worker.sequence;
+            for range in held {
+                let first_error = String::new();
+                self.says(generation, Said::RangeDone { phase, range, ok: 0, failed: 0, first_error });
+            }
+            self.stated.insert((phase, generation));
+            let statement = Statement { phase, last_sequence, totals: Totals::default(), dropped: 0 };
+            self.says(generation, Said::PhaseDone(statement));
+        }
+        self.says(generation, Said::Goodbye("asked to".into()));
     }
 
     fn deliver(&mut self, generation: Generation) {
@@ -398,7 +507,7 @@ impl World {
             worker.sequence += 1;
             let last_sequence = worker.sequence;
             self.stated.insert((phase, generation));
-            let statement = Statement { phase, last_sequence, totals: Totals::default() };
+            let statement = Statement { phase, last_sequence, totals: Totals::default(), dropped: 0 };
             self.says(generation, Said::PhaseDone(statement));
         }
     }
@@ -427,6 +536,9 @@ impl World {
                     assert_eq!(live.count(), if phase.0 == 2 { ROWS } else { ROWS / 2 });
                 }
                 Control::RangeDone { phase, .. } => assert!(open.is_none_or(|o| o == *phase)),
+                Control::WorkerLeft { generation, lost: true, .. } => {
+                    assert!(!self.goodbyes.contains(generation), "{generation} said goodbye, it is not lost");
+                }
                 _ => {}
             }
         }
@@ -459,14 +571,33 @@ proptest! {
         world.check_log();
         let verdict = &world.finished[0];
         let through = world.trace.iter().any(|c| matches!(c, Control::PhaseEnded(e) if e.index.0 == 6));
-        let trouble = !world.lost.is_empty() || world.any_fault || world.any_range_failed || weather.lose_deliveries;
         let stopped = weather.stop_at.is_some() || weather.stop_again_at.is_some();
+        // What the log says of losses is what the run must be judged by.
+        let lost = world.trace.iter().any(|c| matches!(c, Control::WorkerLeft { lost: true, .. }));
+        let unowned = world.trace.iter().any(|c| matches!(c, Control::PhaseEnded(e) if e.unowned > 0));
+        let stayed = world.workers.iter().any(|(g, w)| {
+            g.0 <= weather.workers && !w.silent && !w.leaving && !world.lost.contains(g)
+        });
+        let failed = world.any_fault || world.any_range_failed;
         if verdict.exit == Exit::Valid {
             prop_assert!(through && !weather.lose_deliveries);
             prop_assert_eq!(&verdict.state, &vst_common::entry::RunState::Finished);
         }
-        if !trouble && !stopped {
-            prop_assert_eq!(verdict.exit, Exit::Valid, "{}", verdict.reason);
+        if !failed && !stopped && stayed {
+            prop_assert!(through, "one worker that stays brings the run to its end: {}", verdict.reason);
+            let expected = match (lost || unowned, weather.lose_deliveries) {
+                (true, _) => Exit::Fleet,
+                (false, true) => Exit::NotValid,
+                (false, false) => Exit::Valid,
+            };
+            prop_assert_eq!(verdict.exit, expected, "{}", verdict.reason);
+        }
+        if verdict.exit == Exit::Target {
+            prop_assert!(failed, "{}", verdict.reason);
+        }
+        for (who, exit) in [("target", Exit::Target), ("worker", Exit::Fleet)] {
+            let blamed = verdict.reason.contains(&format!("simulated fault of the {who}"));
+            prop_assert!(!blamed || verdict.exit == exit, "{}: {:?}", verdict.reason, verdict.exit);
         }
         if verdict.exit == Exit::Interrupted {
             prop_assert!(stopped);

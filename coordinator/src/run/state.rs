@@ -117,6 +117,12 @@ impl State {
                 book.finish(Verdict::failed(failure.exit, failure.reason));
                 Self::Over
             }
+            // What was measured until now is worth having, all the more when something went wrong.
+            Self::Loading(s) => s.fail(Verdict::failed(failure.exit, failure.reason), now, book),
+            Self::CountingOut(_) | Self::Ending(_) => {
+                book.stop_after_phase(Verdict::failed(failure.exit, failure.reason));
+                self
+            }
             _ => Closing::enter(Verdict::failed(failure.exit, failure.reason), now, book),
         }
     }
@@ -134,15 +140,15 @@ impl State {
             },
             // Load that runs is drained first, so that what is in flight is counted and not cut off.
             Self::Loading(s) => {
-                book.stopping = Some(verdict);
+                book.stop_after_phase(verdict);
                 s.drain(now, book)
             }
             Self::CountingOut(s) => {
-                book.stopping = Some(verdict);
+                book.stop_after_phase(verdict);
                 Self::CountingOut(s)
             }
             Self::Ending(s) => {
-                book.stopping = Some(verdict);
+                book.stop_after_phase(verdict);
                 Self::Ending(s)
             }
             _ => Closing::enter(verdict, now, book),
@@ -159,8 +165,15 @@ impl State {
         !matches!(self, Self::Gathering(_))
     }
 
-    /// What the run is doing, for people.
-    pub(crate) fn word(&self) -> &'static str {
+    /// What the run is doing and what it waits for, for people.
+    pub(crate) fn doing(&self, book: &Book) -> String {
+        match self {
+            Self::Arming(s) => format!("{}: {}", self.word(), s.waits_for(book)),
+            _ => self.word().to_owned(),
+        }
+    }
+
+    fn word(&self) -> &'static str {
         match self {
             Self::Gathering(_) => "gathering workers",
             Self::Beginning(_) => "beginning",

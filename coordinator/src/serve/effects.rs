@@ -29,6 +29,21 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
     }
 }
 
+/// Closes the connections that carry this name, on every node there was and is; why not, where that is not known.
+pub(super) async fn cut_off(target: &Target, name: &str) -> Result<(), String> {
+    // Asked anew, because a node may have come since the run began. If nobody can say who is there now, those who
+    // were there then must do.
+    let now = Target::connect_to(target.url().clone()).await;
+    let now = now.as_ref().ok();
+    for all in std::iter::once(target).chain(now) {
+        let closed = all.close_connections(name).await.map_err(|e| chain(&e))?;
+        if closed > 0 {
+            tracing::info!("closed {closed} connections of {name}");
+        }
+    }
+    Ok(())
+}
+
 /// How far the target is from rest; one that does not answer is not at rest. No rest can come to an index that is gone.
 pub(super) async fn rest(target: &Target, search: Option<&SearchPlan>) -> Event {
     match read_rest(target, search).await {

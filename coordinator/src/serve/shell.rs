@@ -141,6 +141,10 @@ impl Shell {
                 }
                 Some(reason) = stops.recv() => shell.take(Event::Stop(reason)).await,
                 _ = tick.tick() => {
+                    // What has arrived comes first: silence is judged by what was really not said.
+                    while let Ok(event) = inbox.try_recv() {
+                        shell.take(event).await;
+                    }
                     shell.take(Event::Tick).await;
                     shell.show();
                 }
@@ -186,6 +190,13 @@ impl Shell {
             Action::CountCommands { phase, edge } => {
                 let url = self.prepared.target.url().clone();
                 self.report(async move { Done::Counted(phase, edge, counting::read(&url).await) });
+            }
+            Action::CutOff(generation, worker) => {
+                let target = Arc::clone(&self.prepared.target);
+                let name = format!("{}/{worker}/{generation}", self.run);
+                self.report(async move {
+                    Done::Event(Event::CutOff(generation, effects::cut_off(&target, &name).await))
+                });
             }
             Action::ReadRest => {
                 let target = Arc::clone(&self.prepared.target);

@@ -117,6 +117,7 @@ pub(super) fn said(message: FromWorker, now: MonoNs) -> Option<Said> {
         FromWorker::PhaseDone(done) => Said::PhaseDone(Statement {
             phase: PhaseIndex(done.phase),
             last_sequence: done.last_sequence,
+            dropped: done.dropped,
             totals: Totals {
                 due: done.due,
                 sent: done.sent,
@@ -127,7 +128,10 @@ pub(super) fn said(message: FromWorker, now: MonoNs) -> Option<Said> {
                 unsent: done.unsent,
             },
         }),
-        FromWorker::Fault(fault) => Said::Fault { phase: PhaseIndex(fault.phase), reason: fault.reason },
+        FromWorker::Fault(fault) => {
+            Said::Fault { phase: PhaseIndex(fault.phase), reason: fault.reason, target: fault.target }
+        }
+        FromWorker::Goodbye(goodbye) => Said::Goodbye(goodbye.reason),
         FromWorker::Progress(_) => return None,
     })
 }

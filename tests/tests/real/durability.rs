@@ -1,14 +1,15 @@
 //! kill -9 of the coordinator at any instant: what was acknowledged is in the run directory, once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
 use std::time::Duration;
 
 use fleet_tests::cluster::Servers;
-use fleet_tests::command::{run, vst};
+use fleet_tests::command::run;
+use fleet_tests::fleet::Fleet;
 use fleet_tests::run::Results;
-use tokio::process::{Child, Command};
 use vst_common::batch::Table;
+use vst_common::entry::Control;
+use vst_common::exit::Exit;
 use vst_common::run_dir::RunDir;
 use vst_common::seed::Draw;
 
@@ -30,59 +31,16 @@ const SHORT: [&str; 7] = [
 /// (worker, generation, sequence) of a batch.
 type Batch = (String, u64, u64);
 
-struct Fleet {
-    coordinator: Child,
-    workers: Vec<Child>,
-    folder: tempfile::TempDir,
-}
-
-impl Fleet {
-    fn start(results: &Results, target: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut command =
-            vst(&["coordinator", "start", "--scenario", "quick", "--cleanup", "--target", target]);
-        command.args(["--results", results.path()]).arg("--announce").arg(folder.path().join("address"));
-        for set in SHORT {
-            command.args(["--set", set]);
-        }
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let coordinator = command.spawn().expect("coordinator starts");
-        Self { coordinator, workers: Vec::new(), folder }
+/// Kills the coordinator, then the workers, and gives every batch that a worker was told is safe.
+async fn kill_all(mut fleet: Fleet) -> BTreeSet<Batch> {
+    fleet.coordinator.kill().await.expect("killed");
+    // An acknowledgement that was on its way may still arrive.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for worker in fleet.workers.values_mut() {
+        worker.kill().await.expect("killed");
     }
-
-    /// Workers start as soon as the coordinator has an address; they note what is acknowledged.
-    async fn start_workers(&mut self) {
-        let path = self.folder.path().join("address");
-        let address = loop {
-            match std::fs::read_to_string(&path) {
-                Ok(address) if !address.is_empty() => break address,
-                _ => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
-        for n in 0..2 {
-            let journal = std::fs::File::create(self.folder.path().join(format!("w{n}"))).expect("a file");
-            let mut command: Command =
-                vst(&["--log", "vst::ack=debug", "worker", "start", "--coordinator", address.trim()]);
-            command.args(["--name", &format!("w{n}")]).stdout(Stdio::null()).stderr(journal);
-            self.workers.push(command.spawn().expect("worker starts"));
-        }
-    }
-
-    /// Kills the coordinator, then the workers, and gives every batch that a worker was told is safe.
-    async fn kill(mut self) -> BTreeSet<Batch> {
-        self.coordinator.kill().await.expect("killed");
-        // An acknowledgement that was on its way may still arrive.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        for worker in &mut self.workers {
-            worker.kill().await.expect("killed");
-        }
-        let mut acknowledged = BTreeSet::new();
-        for n in 0..self.workers.len() {
-            let journal = std::fs::read_to_string(self.folder.path().join(format!("w{n}"))).expect("journal");
-            acknowledged.extend(journal.lines().filter_map(acknowledged_batch));
-        }
-        acknowledged
-    }
+    let journals: Vec<String> = fleet.workers.keys().map(|name| fleet.said(name)).collect();
+    journals.iter().flat_map(|journal| journal.lines().filter_map(acknowledged_batch)).collect()
 }
 
 fn acknowledged_batch(line: &str) -> Option<Batch> {
@@ -91,21 +49,32 @@ fn acknowledged_batch(line: &str) -> Option<Batch> {
     Some((value("worker")?.to_owned(), value("generation")?.parse().ok()?, value("sequence")?.parse().ok()?))
 }
 
-/// Batches in the log, with how often each is there and how many rows of each table they hold.
-async fn batches_in(run_dir: &str) -> (BTreeMap<Batch, u64>, BTreeMap<Table, u64>) {
+/// What a run log holds.
+#[derive(Default)]
+struct Logged {
+    /// How often each batch is there.
+    batches: BTreeMap<Batch, u64>,
+    /// Rows of each table.
+    rows: BTreeMap<Table, u64>,
+    /// Whether its closing record is there.
+    closed: bool,
+}
+
+async fn logged(run_dir: &str) -> Logged {
     let dir = RunDir::open(run_dir).expect("the run directory opens");
-    let (mut batches, mut rows) = (BTreeMap::new(), BTreeMap::new());
+    let mut logged = Logged::default();
     for number in dir.list_entries().await.expect("its log can be listed") {
         let entry = dir.read_entry(number).await.expect("every entry is whole");
+        logged.closed |= entry.controls.iter().any(|c| matches!(c, Control::RunClosed { .. }));
         for batch in entry.batches {
             let key = (batch.worker.to_string(), batch.generation.0, batch.sequence.0);
-            *batches.entry(key).or_default() += 1;
+            *logged.batches.entry(key).or_default() += 1;
             let read = vst_common::batch::table::read_ipc(&batch.ipc).expect("a batch");
-            *rows.entry(batch.table).or_default() +=
+            *logged.rows.entry(batch.table).or_default() +=
                 read.iter().map(|b| u64::try_from(b.num_rows()).expect("few")).sum::<u64>();
         }
     }
-    (batches, rows)
+    logged
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,14 +86,14 @@ async fn every_acknowledged_batch_is_there_once_whenever_the_coordinator_is_kill
         let after_ms = Draw::new(seed, 0, kill).below(RUN_MS);
         let what = format!("seed {seed}, kill {kill} after {after_ms} ms");
         let results = Results::new();
-        let mut fleet = Fleet::start(&results, &servers.url());
+        let mut fleet = Fleet::start(&results, &servers.url(), &SHORT);
         // Killed before or while workers start, too: whichever comes first.
         let workers = tokio::time::timeout(Duration::from_millis(after_ms), async {
-            fleet.start_workers().await;
+            fleet.start_workers(2, "vst::ack=debug").await;
             std::future::pending::<()>().await;
         });
         workers.await.expect_err("the instant comes");
-        let acknowledged = fleet.kill().await;
+        let acknowledged = kill_all(fleet).await;
 
         // Known to be dead: the next run need not wait for its sign of life to run out.
         servers.forget_run("vst:").await;
@@ -133,7 +102,7 @@ async fn every_acknowledged_batch_is_there_once_whenever_the_coordinator_is_kill
             assert!(acknowledged.is_empty(), "{what}: nothing is acknowledged without a run directory");
             continue;
         };
-        let (batches, rows) = batches_in(&run_dir).await;
+        let Logged { batches, rows, closed } = logged(&run_dir).await;
         assert!(batches.values().all(|times| *times == 1), "{what}: a batch is twice in the log");
         let missing: Vec<&Batch> = acknowledged.iter().filter(|b| !batches.contains_key(*b)).collect();
         assert!(missing.is_empty(), "{what}: acknowledged, but not in the log: {missing:?}");
@@ -152,7 +121,11 @@ async fn every_acknowledged_batch_is_there_once_whenever_the_coordinator_is_kill
                 assert_eq!(row["n"].as_u64(), Some(expected), "{what}: rows of {table}");
             }
             let output = run(&["analyze", "summary", &run_dir]).await;
-            assert!([0, 5, 7, 130].contains(&output.code), "{what}: {}\n{}", output.code, output.stderr);
+            // Without its closing record a run is a partial report, whatever else is wrong with it. With it, nothing
+            // happened to this run before its end but, at most, a machine too busy for its schedule.
+            let right = if closed { [Exit::Valid, Exit::NotValid].as_slice() } else { &[Exit::Interrupted] };
+            let codes: Vec<i32> = right.iter().map(|exit| i32::from(exit.code())).collect();
+            assert!(codes.contains(&output.code), "{what}, closed: {closed}: {}", output.stdout);
             opened += 1;
         }
     }

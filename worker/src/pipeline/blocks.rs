@@ -84,6 +84,18 @@ impl Blocks {
         })
     }
 
+    /// Ends every block as it stands.
+    pub(super) fn give_back(&mut self) -> Vec<LaneEvent> {
+        self.queue.clear();
+        let told = |block: Block| LaneEvent::BlockDone {
+            id: block.rows.id,
+            ok: block.ok,
+            failed: block.failed,
+            first_error: block.first_error,
+        };
+        self.held.drain().map(told).collect()
+    }
+
     /// Whether a row is left to send.
     pub(super) fn has_next(&self) -> bool {
         !self.queue.is_empty()

@@ -16,11 +16,14 @@ use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
 use super::progress::Progress;
 use super::ranges::RangeBook;
-use super::{Action, fault};
-use crate::work::{ArmedPhase, LaneCommand, LaneEvent, RowBlock};
+use super::{Action, NotReady, fault, target_fault};
+use crate::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease, RowBlock};
 
 /// Time between two progress messages, nanoseconds.
 const PROGRESS_NS: u64 = SECOND_NS / 2;
+/// A phase drains for this long, or its timeout where that is longer, and a little for the lanes to say so.
+const DRAIN_NS: u64 = 10 * SECOND_NS;
+const LAST_WORD_NS: u64 = 2 * SECOND_NS;
 /// Rows that a lane has in hand at least, so that it does not wait for the async side.
 const ROWS_IN_HAND: u64 = 1024;
 
@@ -62,11 +65,19 @@ pub(super) struct Phase {
     rows_in_hand: u64,
     progress: Progress,
     next_progress: MonoNs,
+    lease: LoadLease,
 }
 
 impl Phase {
     /// A phase that is being prepared.
-    pub(super) fn new(ticket: u64, order: PhaseOrder, first_lane: u32, lanes: u32, now: MonoNs) -> Self {
+    pub(super) fn new(
+        ticket: u64,
+        order: PhaseOrder,
+        first_lane: u32,
+        lanes: u32,
+        lease: LoadLease,
+        now: MonoNs,
+    ) -> Self {
         let ranges = order.work.is_leased().then(|| RangeBook::new(order.index.0, lanes));
         let lanes = vec![LaneBook { state: LaneState::Waiting, rows: 0 }; count::index(u64::from(lanes))];
         Self {
@@ -81,6 +92,7 @@ impl Phase {
             draining: false,
             rows_in_hand: rows_in_hand(&order),
             next_progress: now,
+            lease,
             order,
         }
     }
@@ -102,6 +114,11 @@ impl Phase {
         matches!(self.step, Step::Running | Step::Flushing)
     }
 
+    /// How long ending it in order takes at most, nanoseconds.
+    pub(super) fn drain_ns(&self) -> u64 {
+        DRAIN_NS.max(self.order.timeout_ns).saturating_add(LAST_WORD_NS)
+    }
+
     pub(super) fn wake_at(&self) -> MonoNs {
         if self.step != Step::Running {
             return MonoNs::MAX;
@@ -109,7 +126,7 @@ impl Phase {
         self.next_progress.min(self.ranges.as_ref().map_or(MonoNs::MAX, RangeBook::wake_at))
     }
 
-    pub(super) fn prepared(&mut self, outcome: Result<Arc<ArmedPhase>, String>, out: &mut Vec<Action>) {
+    pub(super) fn prepared(&mut self, outcome: Result<Arc<ArmedPhase>, NotReady>, out: &mut Vec<Action>) {
         if self.step != Step::Preparing {
             return;
         }
@@ -119,11 +136,15 @@ impl Phase {
                 for (lane, dealt) in
                     (0u32..).zip(&self.lanes).map(|(i, _)| (i, self.first_lane.saturating_add(i)))
                 {
-                    let command = LaneCommand::Arm { phase: Arc::clone(&armed), lane: dealt };
+                    let command = LaneCommand::Arm {
+                        phase: Arc::clone(&armed),
+                        lane: dealt,
+                        lease: self.lease.clone(),
+                    };
                     out.push(Action::Lane { lane, command });
                 }
             }
-            Err(reason) => self.break_off(&reason, out),
+            Err(NotReady { reason, target }) => self.break_off(&reason, target, out),
         }
     }
 
@@ -197,13 +218,13 @@ impl Phase {
         }
     }
 
-    pub(super) fn lane_failed(&mut self, lane: u32, reason: &str, out: &mut Vec<Action>) {
+    pub(super) fn lane_failed(&mut self, lane: u32, reason: &str, target: bool, out: &mut Vec<Action>) {
         let at = count::index(u64::from(lane));
         if self.lanes.get(at).is_none_or(|book| book.state == LaneState::Over) {
             return;
         }
         if self.step != Step::Running {
-            return self.break_off(&format!("lane {lane}: {reason}"), out);
+            return self.break_off(&format!("lane {lane}: {reason}"), target, out);
         }
         fault(self.index().0, &format!("lane {lane}: {reason}"), out);
         if let Some(ranges) = &mut self.ranges {
@@ -230,7 +251,7 @@ impl Phase {
     }
 
     /// Takes in the last sequence; gives whether the phase is over.
-    pub(super) fn flushed(&mut self, last_sequence: u64, out: &mut Vec<Action>) -> bool {
+    pub(super) fn flushed(&mut self, last_sequence: u64, dropped: u64, out: &mut Vec<Action>) -> bool {
         if self.step != Step::Flushing {
             return false;
         }
@@ -246,6 +267,7 @@ impl Phase {
             timeout: totals.timeout,
             lost: totals.lost,
             unsent: totals.unsent,
+            dropped,
         })));
         true
     }
@@ -335,10 +357,11 @@ impl Phase {
         out.push(Action::Flush { ticket: self.ticket, phase: self.index() });
     }
 
-    fn break_off(&mut self, reason: &str, out: &mut Vec<Action>) {
+    fn break_off(&mut self, reason: &str, target: bool, out: &mut Vec<Action>) {
         if self.step != Step::Broken {
             self.step = Step::Broken;
-            fault(self.index().0, reason, out);
+            let say = if target { target_fault } else { fault };
+            say(self.index().0, reason, out);
         }
     }
 

@@ -76,15 +76,9 @@ impl Progress {
 
     /// Totals over all lanes.
     pub(super) fn totals(&self) -> Totals {
-        self.lanes.iter().fold(Totals::default(), |sum, lane| Totals {
-            due: sum.due + lane.totals.due,
-            sent: sum.sent + lane.totals.sent,
-            ok: sum.ok + lane.totals.ok,
-            errors: sum.errors + lane.totals.errors,
-            timeout: sum.timeout + lane.totals.timeout,
-            lost: sum.lost + lane.totals.lost,
-            unsent: sum.unsent + lane.totals.unsent,
-        })
+        let mut sum = Totals::default();
+        self.lanes.iter().for_each(|lane| sum.add(&lane.totals));
+        sum
     }
 
     /// The message; the latency is that of the newest interval that every lane has passed.

@@ -73,6 +73,7 @@ enum FakeState {
 struct FakeLane {
     state: FakeState,
     phase: PhaseIndex,
+    lease: LoadLease,
     fenced: bool,
     blocks: VecDeque<RowBlock>,
     ending: bool,
@@ -84,6 +85,7 @@ impl FakeLane {
         Self {
             state: FakeState::Idle,
             phase: PhaseIndex(0),
+            lease: LoadLease::default(),
             fenced: false,
             blocks: VecDeque::new(),
             ending: false,
@@ -103,6 +105,7 @@ struct Lease {
 struct Tally {
     started: u32,
     done: u32,
+    goodbyes: u32,
     left: Vec<Departure>,
 }
 
@@ -159,6 +162,10 @@ impl World {
                 assert!(lane.fenced, "a lane may send although the lease ended");
             }
         }
+        for lane in self.lanes.iter().filter(|lane| lane.state == FakeState::Running) {
+            // The lane asks its own clock, also when the session gets no turn to fence it.
+            assert_eq!(lane.lease.until(), self.lease_until, "the lane's right is not that of the session");
+        }
     }
 
     fn tell(&mut self, message: FromCoordinator) {
@@ -196,7 +203,7 @@ impl World {
             }
             Action::Flush { ticket, .. } => {
                 self.sequence += 3;
-                self.owed.push_back(Event::Flushed { ticket, last_sequence: self.sequence });
+                self.owed.push_back(Event::Flushed { ticket, last_sequence: self.sequence, dropped: 2 });
             }
             Action::Deliver => {
                 self.lanes.clear();
@@ -221,11 +228,12 @@ impl World {
         let leased = self.now < self.lease_until;
         let Some(lane) = self.lanes.get_mut(lane as usize) else { return };
         match command {
-            LaneCommand::Arm { phase, .. } => {
+            LaneCommand::Arm { phase, lease, .. } => {
                 assert!(self.running.is_none(), "armed while phase {:?} runs", self.running);
                 assert_ne!(lane.state, FakeState::Running);
                 lane.state = FakeState::Arming;
                 lane.phase = phase.order.index;
+                lane.lease = lease;
                 lane.blocks.clear();
                 (lane.ending, lane.no_more) = (false, false);
             }
@@ -267,8 +275,12 @@ impl World {
                 assert_eq!(done.ok, lease.ok, "other rows than ended well");
                 assert!(done.ok + done.failed <= range.end - range.start);
             }
+            ToCoordinator::Goodbye(_) => {
+                assert!(self.running.is_none(), "goodbye while a phase runs");
+                self.tally.goodbyes += 1;
+            }
             ToCoordinator::PhaseDone(done) => {
-                assert_eq!(done.last_sequence, self.sequence);
+                assert_eq!((done.last_sequence, done.dropped), (self.sequence, 2));
                 assert!(self.lanes.iter().all(|lane| lane.state != FakeState::Running), "a lane still runs");
                 assert!(self.lanes.iter().all(|l| l.blocks.is_empty() || l.ending), "blocks are open");
                 assert!(
@@ -292,7 +304,7 @@ impl World {
             _ if fail => {
                 lane.state = FakeState::Over;
                 lane.ending = true;
-                LaneEvent::Failed { reason: "broken".into() }
+                LaneEvent::Failed { reason: "broken".into(), target: false }
             }
             FakeState::Arming => {
                 lane.state = FakeState::Armed;
@@ -330,9 +342,10 @@ impl World {
             return;
         }
         let event = match self.owed.remove(pick % self.owed.len()).unwrap() {
-            Event::Prepared { ticket, .. } if fail => {
-                Event::Prepared { ticket, outcome: Err("no target".into()) }
-            }
+            Event::Prepared { ticket, .. } if fail => Event::Prepared {
+                ticket,
+                outcome: Err(NotReady { reason: "no target".into(), target: true }),
+            },
             Event::Fetched { ticket, range, .. } if fail => {
                 Event::Fetched { ticket, range, outcome: Err("no data".into()) }
             }
@@ -460,6 +473,37 @@ fn without_a_coordinator_load_ends_with_the_lease_and_the_worker_a_minute_later(
     assert!(world.lanes.iter().all(|lane| lane.fenced));
     world.pass(60 * SECOND_NS);
     assert_eq!(world.tally.left, vec![Departure::CoordinatorGone]);
+}
+
+#[test]
+fn a_worker_that_is_asked_to_end_hands_back_what_it_holds_and_says_goodbye() {
+    let mut world = World::new(100);
+    world.begin("ingest");
+    world.coordinator_step();
+    world.coordinator_step();
+    assert!(!world.ranges.is_empty(), "it holds ranges");
+    world.outbox.clear();
+    world.happen(Event::Stop);
+    world.settle();
+    // That each range was handed back before the statement is checked with the statement.
+    assert_eq!((world.tally.started, world.tally.done, world.tally.goodbyes), (1, 1, 1));
+    assert!(!world.outbox.iter().any(|m| matches!(m, ToCoordinator::Fault(_))), "that is no fault");
+    assert_eq!(world.tally.left, vec![Departure::Stopped]);
+}
+
+#[test]
+fn a_target_that_is_away_is_told_apart_from_a_worker_that_fails() {
+    let mut world = World::new(0);
+    world.settle();
+    world.tell(arm(1, "query"));
+    world.outbox.clear();
+    world.task_step(0, true);
+    let faults: Vec<bool> = world
+        .outbox
+        .iter()
+        .filter_map(|m| if let ToCoordinator::Fault(fault) = m { Some(fault.target) } else { None })
+        .collect();
+    assert_eq!(faults, [true]);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Which batches the coordinator does not hold yet: numbering, sending order, acknowledgement, bounded memory.
 //!
 //! Pure; the shell moves bytes. Laws: the sequences of a (worker, generation) are 1, 2, 3, ... without gaps; a batch
-//! is kept, unchanged, until it is acknowledged; what is given up for want of memory was never sent, keeps its
-//! sequence as an empty batch, and is counted.
+//! is kept, unchanged, until it is acknowledged; no batch is larger than intake takes; what is given up (for want of
+//! memory before it was sent, or because it was refused for good) keeps its sequence as an empty batch, and is counted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use vst_common::batch::table::write_ipc;
 use vst_common::batch::{Error, Stamp, Table};
 use vst_common::count;
 use vst_common::ids::{Generation, Sequence};
@@ -32,7 +33,17 @@ struct Held {
     sent: bool,
 }
 
-/// What did not fit into memory.
+impl Held {
+    /// Takes the rows out, under the same sequence; gives the bytes that are left.
+    fn empty(&mut self) -> u64 {
+        let content = RecordBatch::new_empty(self.batch.table.schema());
+        self.bytes = count::len(content.get_array_memory_size());
+        self.batch = Arc::new(Batch { stamp: self.batch.stamp.clone(), table: self.batch.table, content });
+        self.bytes
+    }
+}
+
+/// What was given up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Loss {
     pub(super) batches: u64,
@@ -44,6 +55,8 @@ pub(super) struct Loss {
 pub(super) struct Bounds {
     /// Altogether; past it the oldest batch that was never sent is emptied.
     pub(super) held_bytes: u64,
+    /// One batch as Arrow IPC.
+    pub(super) batch_bytes: usize,
     /// On a table's stream without acknowledgement.
     pub(super) in_flight_bytes: u64,
 }
@@ -56,13 +69,15 @@ pub(super) struct UplinkCore {
     tables: BTreeMap<Table, VecDeque<Held>>,
     held_bytes: u64,
     loss: Loss,
+    /// Batches given up since this was last stated.
+    dropped: u64,
 }
 
 impl UplinkCore {
     /// Nothing is held; the first batch will carry `stamp` with sequence 1.
     pub(super) fn new(bounds: Bounds, stamp: Stamp) -> Self {
         let stamp = Stamp { sequence: Sequence(0), ..stamp };
-        Self { bounds, stamp, tables: BTreeMap::new(), held_bytes: 0, loss: Loss::default() }
+        Self { bounds, stamp, tables: BTreeMap::new(), held_bytes: 0, loss: Loss::default(), dropped: 0 }
     }
 
     /// A new registration: numbering begins anew, what is held keeps the stamp of its birth.
@@ -88,6 +103,17 @@ impl UplinkCore {
         std::mem::take(&mut self.loss)
     }
 
+    /// How many batches were given up since the last call, for the statement at the end of a phase.
+    pub(super) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn give_up(&mut self, rows: usize) {
+        self.loss.batches += 1;
+        self.loss.rows += count::len(rows);
+        self.dropped += 1;
+    }
+
     /// Numbers rows and holds them until they are acknowledged. No rows, no batch.
     ///
     /// # Errors
@@ -99,6 +125,16 @@ impl UplinkCore {
         let stamp =
             Stamp { sequence: Sequence(self.stamp.sequence.0.saturating_add(1)), ..self.stamp.clone() };
         let content = rows.to_batch(&stamp)?;
+        if self.is_too_large(&content)? {
+            if rows.len() < 2 {
+                // No cut makes it smaller, and nobody would ever take it.
+                self.give_up(rows.len());
+                return Ok(());
+            }
+            let (first, second) = rows.halves();
+            self.seal(&first)?;
+            return self.seal(&second);
+        }
         let bytes = count::len(content.get_array_memory_size());
         self.stamp.sequence = stamp.sequence;
         self.held_bytes = self.held_bytes.saturating_add(bytes);
@@ -107,6 +143,34 @@ impl UplinkCore {
         self.tables.entry(rows.table()).or_default().push_back(held);
         while self.held_bytes > self.bounds.held_bytes && self.empty_oldest() {}
         Ok(())
+    }
+
+    fn is_too_large(&self, content: &RecordBatch) -> Result<bool, Error> {
+        // Arrow in memory and as IPC differ by the schema and by padding, so most need not be written to know.
+        if content.get_array_memory_size() < self.bounds.batch_bytes / 2 {
+            return Ok(false);
+        }
+        Ok(write_ipc(content)?.len() > self.bounds.batch_bytes)
+    }
+
+    /// The coordinator will never take this batch: its sequence goes on as an empty one, and if not even that is
+    /// taken, not at all.
+    pub(super) fn refused(&mut self, table: Table, generation: Generation, sequence: u64) {
+        let Some(all) = self.tables.get_mut(&table) else { return };
+        let wanted =
+            |h: &Held| h.batch.stamp.generation == generation && h.batch.stamp.sequence.0 == sequence;
+        let Some(at) = all.iter().position(wanted) else { return };
+        let Some(held) = all.get_mut(at) else { return };
+        let rows = held.batch.content.num_rows();
+        let before = held.bytes;
+        if rows == 0 {
+            all.remove(at);
+            self.held_bytes = self.held_bytes.saturating_sub(before);
+        } else {
+            let after = held.empty();
+            self.held_bytes = self.held_bytes.saturating_sub(before).saturating_add(after);
+        }
+        self.give_up(rows);
     }
 
     /// Tables of which something waits to be sent.
@@ -168,13 +232,10 @@ impl UplinkCore {
             .filter_map(|held| held.iter_mut().find(unsent))
             .min_by_key(|h| (h.batch.stamp.generation, h.batch.stamp.sequence));
         let Some(held) = oldest else { return false };
-        self.loss.batches += 1;
-        self.loss.rows += count::len(held.batch.content.num_rows());
-        let content = RecordBatch::new_empty(held.batch.table.schema());
-        let bytes = count::len(content.get_array_memory_size());
-        self.held_bytes = self.held_bytes.saturating_sub(held.bytes).saturating_add(bytes);
-        held.bytes = bytes;
-        held.batch = Arc::new(Batch { stamp: held.batch.stamp.clone(), table: held.batch.table, content });
+        let (rows, before) = (held.batch.content.num_rows(), held.bytes);
+        let after = held.empty();
+        self.held_bytes = self.held_bytes.saturating_sub(before).saturating_add(after);
+        self.give_up(rows);
         true
     }
 }

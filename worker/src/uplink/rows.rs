@@ -68,8 +68,35 @@ impl TableRows {
         }
     }
 
-    /// The same rows in parts that stay below the 4 MiB that a gRPC message may have by default: histograms are a
-    /// few kilobytes each, all else is small.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Latency(rows) => rows.len(),
+            Self::Memory(rows) => rows.len(),
+            Self::Recall(rows) => rows.len(),
+            Self::RecallQueries(rows) => rows.len(),
+            Self::Events(rows) => rows.len(),
+            Self::Health(rows) => rows.len(),
+        }
+    }
+
+    /// The same rows in two parts, the first half first.
+    pub(super) fn halves(&self) -> (Self, Self) {
+        fn cut<R: Clone>(rows: &[R], part: impl Fn(Vec<R>) -> TableRows) -> (TableRows, TableRows) {
+            let (first, second) = rows.split_at(rows.len() / 2);
+            (part(first.to_vec()), part(second.to_vec()))
+        }
+        match self {
+            Self::Latency(rows) => cut(rows, Self::Latency),
+            Self::Memory(rows) => cut(rows, Self::Memory),
+            Self::Recall(rows) => cut(rows, Self::Recall),
+            Self::RecallQueries(rows) => cut(rows, Self::RecallQueries),
+            Self::Events(rows) => cut(rows, Self::Events),
+            Self::Health(rows) => cut(rows, Self::Health),
+        }
+    }
+
+    /// The same rows in parts of a size that is usual for their table; what is larger all the same is cut by its bytes
+    /// when it is sealed.
     pub(super) fn parts(self) -> Vec<Self> {
         fn cut<R>(rows: Vec<R>, most: usize, part: impl Fn(Vec<R>) -> TableRows) -> Vec<TableRows> {
             let mut rows = rows.into_iter().peekable();

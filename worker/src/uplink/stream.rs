@@ -12,7 +12,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
 use tonic::transport::Channel;
-use vst_common::batch::Table;
+use vst_common::batch::{REFUSED_BATCH, Table};
+use vst_common::ids::Generation;
 use vst_proto::fleet::Acknowledgement;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -28,6 +29,8 @@ pub(super) enum Happened {
         reason: String,
         /// Whether nobody takes batches there: no process, or a run that is closed.
         nobody_there: bool,
+        /// (generation, sequence) of the batch that ended it, where it was one that will never be taken.
+        refused: Option<(Generation, u64)>,
     },
 }
 
@@ -64,14 +67,14 @@ impl Stream {
                 }
                 Ok::<(), tonic::Status>(())
             };
-            let (reason, nobody_there) = match end.await {
-                Ok(()) => (String::from("ended by the coordinator"), false),
+            let (reason, nobody_there, refused) = match end.await {
+                Ok(()) => (String::from("ended by the coordinator"), false, None),
                 Err(status) => {
                     let nobody = matches!(status.code(), Code::Unavailable | Code::FailedPrecondition);
-                    (status.message().to_owned(), nobody)
+                    (status.message().to_owned(), nobody, refused_batch(&status))
                 }
             };
-            let _ = told.send((table, id, Happened::Broken { reason, nobody_there }));
+            let _ = told.send((table, id, Happened::Broken { reason, nobody_there, refused }));
         });
         Self { id, messages }
     }
@@ -85,4 +88,10 @@ impl Stream {
     pub(super) fn send(&self, message: FlightData) {
         let _ = self.messages.send(message);
     }
+}
+
+/// Which batch a status speaks of.
+fn refused_batch(status: &tonic::Status) -> Option<(Generation, u64)> {
+    let (generation, sequence) = status.metadata().get(REFUSED_BATCH)?.to_str().ok()?.split_once('/')?;
+    Some((Generation(generation.parse().ok()?), sequence.parse().ok()?))
 }

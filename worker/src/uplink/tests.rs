@@ -102,7 +102,7 @@ proptest! {
     ) {
         // With the small bound a handful of batches do not fit.
         let held_bytes = if small { 40_000 } else { 1 << 30 };
-        let mut core = UplinkCore::new(Bounds { held_bytes, in_flight_bytes: 20_000 }, stamp(1));
+        let mut core = UplinkCore::new(Bounds { held_bytes, in_flight_bytes: 20_000, batch_bytes: 1 << 20 }, stamp(1));
         let mut peer = Peer::default();
         let mut sealed: BTreeMap<Key, (Table, u64)> = BTreeMap::new();
         let mut generation = 1;
@@ -154,6 +154,54 @@ proptest! {
         prop_assert_eq!(core.take_loss(), emptied);
         prop_assert!(small || emptied == Loss::default());
     }
+}
+
+fn sizable(n: u64, bytes: usize) -> EventRow {
+    EventRow { detail: "x".repeat(bytes), ..event(n) }
+}
+
+fn uplink_core(batch_bytes: usize) -> UplinkCore {
+    UplinkCore::new(Bounds { held_bytes: 1 << 30, in_flight_bytes: 1 << 30, batch_bytes }, stamp(1))
+}
+
+proptest! {
+    #[test]
+    fn no_batch_is_larger_than_intake_takes_and_no_row_that_fits_is_missing(
+        sizes in prop::collection::vec(prop_oneof![6 => 0usize..9_000, 1 => 60_000usize..90_000], 0..40),
+    ) {
+        let bound = 50_000;
+        let mut core = uplink_core(bound);
+        let rows: Vec<EventRow> = (0u64..).zip(&sizes).map(|(n, bytes)| sizable(n, *bytes)).collect();
+        core.seal(&TableRows::Events(rows.clone())).unwrap();
+        let mut carried = Vec::new();
+        while let Some(batch) = core.next(Table::Events) {
+            prop_assert!(vst_common::batch::table::write_ipc(&batch.content).unwrap().len() <= bound);
+            carried.extend(events::from_batch(&batch.content).unwrap().into_iter().map(|(_, row)| row));
+        }
+        let fits: Vec<EventRow> = rows.into_iter().filter(|row| row.detail.len() < 20_000).collect();
+        let given_up = (sizes.len() - fits.len()) as u64;
+        prop_assert_eq!(carried, fits);
+        prop_assert_eq!(core.take_dropped(), given_up);
+        prop_assert_eq!(core.take_loss(), Loss { batches: given_up, rows: given_up });
+    }
+}
+
+#[test]
+fn what_is_refused_for_good_is_counted_and_not_sent_for_ever() {
+    let mut core = uplink_core(1 << 20);
+    for n in 0..3 {
+        core.seal(&rows(true, n)).unwrap();
+    }
+    while core.next(Table::Events).is_some() {}
+    core.refused(Table::Events, Generation(1), 2);
+    core.broken(Table::Events);
+    let again: Vec<(u64, usize)> = std::iter::from_fn(|| core.next(Table::Events))
+        .map(|batch| (batch.stamp.sequence.0, batch.content.num_rows()))
+        .collect();
+    assert_eq!(again, [(1, 3), (2, 0), (3, 3)], "the sequence has no gap, the rows are gone");
+    assert_eq!((core.take_loss(), core.take_dropped()), (Loss { batches: 1, rows: 3 }, 1));
+    core.refused(Table::Events, Generation(1), 2);
+    assert_eq!(core.unacknowledged(), 2, "what is refused even without rows is not kept");
 }
 
 fn label(lanes: u32) -> PhaseLabel {

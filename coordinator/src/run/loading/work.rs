@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use vst_common::clock::MonoNs;
 use vst_common::entry::Control;
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
+use vst_common::schedule::Schedule;
+use vst_common::shares::ShareSet;
 
-use super::super::book::Book;
+use super::super::book::{Book, Loaded};
 use super::super::{Happened, Said, Statement, Tell, Verdict};
 use crate::leases::{Handed, Leases, TRIES};
 use crate::plan::LoadPlan;
+use crate::roster::Presence;
 
 /// What an event did.
 pub(crate) enum Taken {
@@ -37,6 +41,8 @@ pub(crate) struct Load {
     /// Asked for ranges while none was free, and not all are done: answered when either changes.
     parked: BTreeMap<Generation, u32>,
     leasing: bool,
+    /// Those who took part and went before the end, and when.
+    departed: BTreeMap<Generation, MonoNs>,
 }
 
 impl Load {
@@ -64,6 +70,7 @@ impl Load {
             rows_total: plan.cut.map_or(0, rows),
             parked: BTreeMap::new(),
             leasing: true,
+            departed: BTreeMap::new(),
         })
     }
 
@@ -73,10 +80,6 @@ impl Load {
 
     pub(crate) fn phase(&self) -> PhaseIndex {
         self.order.index
-    }
-
-    pub(crate) fn deal(&self) -> &[(Generation, u32, u32)] {
-        &self.deal
     }
 
     pub(crate) fn is_leased(&self) -> bool {
@@ -112,31 +115,83 @@ impl Load {
     }
 
     /// Takes in what happened.
-    pub(crate) fn take(&mut self, happened: Happened, book: &mut Book) -> Taken {
+    pub(crate) fn take(&mut self, happened: Happened, now: MonoNs, book: &mut Book) -> Taken {
         match happened {
             Happened::Said(generation, said) if self.taking_part.contains(&generation) => {
                 self.said(generation, said, book)
             }
             Happened::Left(generation) if self.taking_part.remove(&generation) => {
-                self.parked.remove(&generation);
+                self.left(generation, now, book)
+            }
+            Happened::CutOff(generation) => {
                 if let Some(leases) = &mut self.leases {
-                    let ranges = leases.lose(generation);
+                    let ranges = leases.release(generation);
                     let worker = book.worker_name(generation);
-                    book.note(
-                        "ranges_returned",
-                        Some(generation),
-                        format!("{ranges} ranges of {worker} are free"),
-                    );
-                }
-                if self.taking_part.is_empty() {
-                    let reason = format!("all workers of phase {} are lost", book.phase_name());
-                    return Taken::Fatal(Verdict::failed(Exit::Fleet, reason));
+                    let detail = format!("{ranges} ranges of {worker} are free");
+                    book.note("ranges_returned", Some(generation), detail);
                 }
                 self.serve_parked(book);
                 Taken::Nothing
             }
+            Happened::Tick => match book.uncuttable(now) {
+                Some(reason) => Taken::Fatal(Verdict::failed(Exit::Target, reason)),
+                None => Taken::Nothing,
+            },
             _ => Taken::Nothing,
         }
+    }
+
+    fn left(&mut self, generation: Generation, now: MonoNs, book: &mut Book) -> Taken {
+        self.parked.remove(&generation);
+        self.departed.insert(generation, now);
+        let lost = book.roster.get(generation).is_some_and(|m| m.presence == Presence::Lost);
+        if let Some(leases) = &mut self.leases {
+            if lost {
+                let ranges = leases.lose(generation);
+                let worker = book.worker_name(generation);
+                let detail = format!("{ranges} ranges of {worker} wait until it can send nothing more");
+                book.note("ranges_kept_back", Some(generation), detail);
+            } else {
+                leases.release(generation);
+            }
+        }
+        // Whoever has made a statement has ended; the phase is not over for want of others.
+        let ended = !self.statements.is_empty() && self.is_done();
+        if self.taking_part.is_empty() && !ended {
+            let reason = format!("all workers of phase {} are lost or have left", book.phase_name());
+            return Taken::Fatal(Verdict::failed(Exit::Fleet, reason));
+        }
+        self.serve_parked(book);
+        Taken::Nothing
+    }
+
+    /// What the phase comes to, when it began at `start` and its schedule was followed until `until` at most.
+    pub(crate) fn loaded(&self, start: MonoNs, until: MonoNs) -> Loaded {
+        let none = Loaded::default();
+        if self.is_leased() {
+            return none;
+        }
+        let Some(schedule) = Schedule::of_order(&self.order) else { return none };
+        let until_ns = until.saturating_sub(start).min(schedule.length_ns());
+        let mut unowned: u64 = 0;
+        for (generation, first_lane, lanes) in &self.deal {
+            let Some(at) = self.departed.get(generation) else { continue };
+            let own = (*first_lane..first_lane.saturating_add(*lanes))
+                .map(|lane| ShareSet::for_lane(lane, self.order.lanes_total))
+                .fold(ShareSet::empty(), |all, lane| all.union(&lane));
+            let left = match self.statements.get(generation) {
+                // What it took up is stated, so the rest is exact.
+                Some(statement) => schedule.due_in(&own, 0, until_ns).saturating_sub(statement.totals.due),
+                None => schedule.due_in(&own, at.saturating_sub(start), until_ns),
+            };
+            unowned = unowned.saturating_add(left);
+        }
+        Loaded { scheduled: Some(schedule.due_in(&ShareSet::all(), 0, until_ns)), unowned, ..none }
+    }
+
+    /// Those who own lanes now.
+    pub(crate) fn owners(&self) -> Vec<(Generation, u32, u32)> {
+        self.deal.iter().filter(|(g, _, _)| !self.departed.contains_key(g)).copied().collect()
     }
 
     fn said(&mut self, generation: Generation, said: Said, book: &mut Book) -> Taken {
@@ -156,16 +211,19 @@ impl Load {
                 // It keeps nothing once it has ended; what it did not hand back is free.
                 self.parked.remove(&generation);
                 if let Some(leases) = &mut self.leases {
-                    leases.lose(generation);
+                    leases.release(generation);
                 }
                 self.statements.insert(generation, statement);
                 self.serve_parked(book);
             }
-            Said::Fault { reason, .. } => {
+            Said::Fault { reason, target, .. } => {
                 let name = book.worker_name(generation);
                 book.note("fault", Some(generation), reason.clone());
-                let verdict = Verdict::failed(Exit::Fleet, format!("worker {name} cannot go on: {reason}"));
-                return Taken::Fatal(verdict);
+                let (exit, who) = match target {
+                    true => (Exit::Target, format!("the target fails worker {name}")),
+                    false => (Exit::Fleet, format!("worker {name} cannot go on")),
+                };
+                return Taken::Fatal(Verdict::failed(exit, format!("{who}: {reason}")));
             }
             _ => {}
         }

@@ -105,12 +105,15 @@ pub(super) struct Weather {
     /// Chances of 1,000 per worker and step.
     pub(super) die: u64,
     pub(super) fall_silent: u64,
+    pub(super) leave: u64,
     pub(super) repeat: u64,
     pub(super) fail_range: u64,
     pub(super) fault: u64,
     pub(super) stop_at: Option<u64>,
     pub(super) stop_again_at: Option<u64>,
     pub(super) late_worker_at: Option<u64>,
+    /// The coordinator does not run for a while.
+    pub(super) pause_at: Option<u64>,
     pub(super) lose_deliveries: bool,
     pub(super) slow_log: u64,
 }
@@ -124,12 +127,14 @@ impl Weather {
             range_length: 7,
             die: 0,
             fall_silent: 0,
+            leave: 0,
             repeat: 0,
             fail_range: 0,
             fault: 0,
             stop_at: None,
             stop_again_at: None,
             late_worker_at: None,
+            pause_at: None,
             lose_deliveries: false,
             slow_log: 3,
         }
@@ -142,24 +147,26 @@ pub(super) fn weather() -> impl Strategy<Value = Weather> {
     let sometimes = || prop_oneof![2 => Just(None), 1 => (0u64..400).prop_map(Some)];
     (
         (any::<u64>(), 1u64..4, prop_oneof![1u64..20, 20u64..400]),
-        (rare(), rare(), 0u64..300, rare(), prop_oneof![6 => Just(0u64), 1 => 1u64..4]),
-        (sometimes(), sometimes(), sometimes(), prop::bool::weighted(0.2), 0u64..30),
+        ((rare(), rare()), rare(), 0u64..300, rare(), prop_oneof![6 => Just(0u64), 1 => 1u64..4]),
+        ((sometimes(), sometimes()), sometimes(), sometimes(), prop::bool::weighted(0.2), 0u64..30),
     )
         .prop_map(|((seed, workers, range_length), chances, rest)| {
-            let (die, fall_silent, repeat, fail_range, fault) = chances;
-            let (stop_at, stop_again_at, late_worker_at, lose_deliveries, slow_log) = rest;
+            let ((die, leave), fall_silent, repeat, fail_range, fault) = chances;
+            let ((stop_at, pause_at), stop_again_at, late_worker_at, lose_deliveries, slow_log) = rest;
             Weather {
                 seed,
                 workers,
                 range_length,
                 die,
                 fall_silent,
+                leave,
                 repeat,
                 fail_range,
                 fault,
                 stop_at,
                 stop_again_at,
                 late_worker_at,
+                pause_at,
                 lose_deliveries,
                 slow_log,
             }

@@ -1,0 +1,97 @@
+//! A coordinator and its workers as processes of their own, so that a test can stop and kill each.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::command::{LIMIT, Output, vst};
+use crate::run::Results;
+
+/// The processes; what they say on stderr goes to files.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The coordinator.
+    pub coordinator: Child,
+    /// Workers by name.
+    pub workers: BTreeMap<String, Child>,
+    folder: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// Starts the coordinator: the quick scenario with these values replaced.
+    #[must_use]
+    pub fn start(results: &Results, target: &str, sets: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command =
+            vst(&["coordinator", "start", "--scenario", "quick", "--cleanup", "--target", target]);
+        command.args(["--results", results.path()]).arg("--announce").arg(folder.path().join("address"));
+        for set in sets {
+            command.args(["--set", set]);
+        }
+        let said = std::fs::File::create(folder.path().join("coordinator")).expect("a file");
+        command.stdout(Stdio::null()).stderr(said);
+        let coordinator = command.spawn().expect("coordinator starts");
+        Self { coordinator, workers: BTreeMap::new(), folder }
+    }
+
+    /// Where the coordinator listens, as soon as it does.
+    pub async fn address(&self) -> String {
+        loop {
+            let address = self.said("address");
+            if !address.is_empty() {
+                return address.trim().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts workers as soon as there is somebody to call; they say what `log` names.
+    pub async fn start_workers(&mut self, count: u32, log: &str) {
+        let address = self.address().await;
+        for n in 0..count {
+            let name = format!("w{n}");
+            let said = std::fs::File::create(self.folder.path().join(&name)).expect("a file");
+            let mut command: Command = vst(&["--log", log, "worker", "start", "--coordinator", &address]);
+            command.args(["--name", &name]).stdout(Stdio::null()).stderr(said);
+            self.workers.insert(name, command.spawn().expect("worker starts"));
+        }
+    }
+
+    /// What a process has said on stderr so far: `coordinator` or the name of a worker.
+    #[must_use]
+    pub fn said(&self, who: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(who)).unwrap_or_default()
+    }
+
+    /// Sends a signal to a worker.
+    pub fn signal_worker(&self, name: &str, signal: Signal) {
+        send(&self.workers[name], signal);
+    }
+
+    /// Sends a signal to the coordinator.
+    pub fn signal_coordinator(&self, signal: Signal) {
+        send(&self.coordinator, signal);
+    }
+
+    /// Waits for the end of the coordinator and of the workers that still run; what the coordinator said is stderr.
+    pub async fn end(&mut self) -> (Output, BTreeMap<String, i32>) {
+        let status = tokio::time::timeout(LIMIT, self.coordinator.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("the run ends in time:\n{}", self.said("coordinator")));
+        let code = status.expect("the coordinator can be waited for").code().unwrap_or(-1);
+        let mut codes = BTreeMap::new();
+        for (name, worker) in &mut self.workers {
+            let status = tokio::time::timeout(LIMIT, worker.wait()).await.expect("workers end in time");
+            codes.insert(name.clone(), status.expect("a worker can be waited for").code().unwrap_or(-1));
+        }
+        let output = Output { code, stdout: String::new(), stderr: self.said("coordinator") };
+        (output, codes)
+    }
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    kill_process(pid.expect("still running"), signal).expect("signalled");
+}

@@ -1,0 +1,179 @@
+//! Workers, coordinators and servers that stop, leave or die in the middle of a run.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use fleet_tests::cluster::Servers;
+use fleet_tests::command::LIMIT;
+use fleet_tests::fleet::Fleet;
+use fleet_tests::run::Results;
+use rustix::process::Signal;
+use vst_common::entry::{Control, PhaseEnded, PhaseOutcome};
+use vst_common::exit::Exit;
+use vst_common::ranges::RowRange;
+use vst_common::run_dir::RunDir;
+
+const ROWS: u64 = 10_000;
+
+/// Ingest one row at a time, so that it can be met in its middle, and short waits after it.
+const SLOW_INGEST: [&str; 9] = [
+    "phases.load.ingest.load.closed.clients=2",
+    "phases.load.ingest.load.closed.pipeline=1",
+    "sampling.interval=100ms",
+    "phases.settle_full.settle.window=500ms",
+    "phases.settle_half.settle.window=500ms",
+    "phases.query_full.query.warm_up=0s",
+    "phases.query_full.query.duration=2s",
+    "phases.query_half.query.warm_up=0s",
+    "phases.query_half.query.duration=2s",
+];
+
+/// A fleet of two in the middle of its ingest.
+async fn in_mid_ingest(results: &Results, servers: &Servers) -> Fleet {
+    let mut fleet = Fleet::start(results, &servers.url(), &SLOW_INGEST);
+    fleet.start_workers(2, "warn").await;
+    let middle = async {
+        while count_rows(servers).await < ROWS / 10 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(LIMIT, middle).await;
+    assert!(in_time.is_ok(), "rows arrive: {}", fleet.said("coordinator"));
+    fleet
+}
+
+/// Not by DBSIZE: the sign of life of a coordinator that is paused runs out.
+async fn count_rows(servers: &Servers) -> u64 {
+    vst_common::count::len(servers.keys_under("vst:").await.len())
+}
+
+async fn controls(results: &Results) -> Vec<Control> {
+    let dir = RunDir::open(&results.newest()).expect("the run directory opens");
+    let mut controls = Vec::new();
+    for number in dir.list_entries().await.expect("its log can be listed") {
+        controls.extend(dir.read_entry(number).await.expect("every entry is whole").controls);
+    }
+    controls
+}
+
+fn ended<'a>(log: &'a [Control], name: &str) -> &'a PhaseEnded {
+    let index = log.iter().find_map(|c| match c {
+        Control::PhaseStarted(started) if started.name == name => Some(started.index),
+        _ => None,
+    });
+    let ended = log.iter().find_map(|c| match c {
+        Control::PhaseEnded(ended) if Some(ended.index) == index => Some(ended),
+        _ => None,
+    });
+    ended.unwrap_or_else(|| panic!("phase {name} did not end: {log:?}"))
+}
+
+/// The ranges of the load phase cover every row once, and the phase says that it wrote all.
+fn every_row_was_written_once(log: &[Control]) {
+    let load = ended(log, "load");
+    assert_eq!((&load.outcome, load.live), (&PhaseOutcome::Completed, ROWS));
+    let mut ranges: Vec<RowRange> = log
+        .iter()
+        .filter_map(|c| match c {
+            Control::RangeDone { phase, range, .. } if *phase == load.index => Some(*range),
+            _ => None,
+        })
+        .collect();
+    ranges.sort();
+    assert_eq!(ranges.iter().map(|r| r.len()).sum::<u64>(), ROWS);
+    assert!(ranges.windows(2).all(|w| w[0].end == w[1].start), "{ranges:?}");
+}
+
+/// (worker, lost) of those that left before the run was closed.
+fn departures(log: &[Control]) -> BTreeSet<(String, bool)> {
+    log.iter()
+        .filter_map(|c| match c {
+            Control::WorkerLeft { worker, lost, .. } => Some((worker.to_string(), *lost)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn code(exit: Exit) -> i32 {
+    i32::from(exit.code())
+}
+
+/// Asked to end, a worker ends in order: the run does without it and is valid.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_asked_to_end_hands_over_and_the_run_stays_valid() {
+    let (servers, results) = (Servers::cluster().await, Results::new());
+    let mut fleet = in_mid_ingest(&results, &servers).await;
+    fleet.signal_worker("w0", Signal::TERM);
+    let (output, workers) = fleet.end().await;
+    let log = controls(&results).await;
+    every_row_was_written_once(&log);
+    assert_eq!(output.code, code(Exit::Valid), "{}", output.stderr);
+    assert!(departures(&log).contains(&(String::from("w0"), false)), "{log:?}");
+    assert!(!departures(&log).iter().any(|(_, lost)| *lost), "{log:?}");
+    assert_eq!((workers["w0"], workers["w1"]), (code(Exit::Interrupted), code(Exit::Valid)));
+    for name in ["query_full", "query_half"] {
+        let query = ended(&log, name);
+        assert_eq!(
+            (query.scheduled, query.unowned),
+            (Some(400), 0),
+            "the one that stayed owns all of {name}"
+        );
+    }
+}
+
+/// Killed, a worker spoils the run, but no row is missing: others write what it held, once it can write no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_worker_held_is_written_by_others_after_the_fence() {
+    let (servers, results) = (Servers::cluster().await, Results::new());
+    let mut fleet = in_mid_ingest(&results, &servers).await;
+    fleet.signal_worker("w0", Signal::KILL);
+    let (output, workers) = fleet.end().await;
+    let log = controls(&results).await;
+    every_row_was_written_once(&log);
+    assert_eq!(output.code, code(Exit::Fleet), "{}", output.stderr);
+    assert!(output.stderr.contains("w0"), "the lost worker is named: {}", output.stderr);
+    assert!(departures(&log).contains(&(String::from("w0"), true)), "{log:?}");
+    assert_eq!(workers["w1"], code(Exit::Valid));
+    let lost_at = log.iter().find_map(|c| match c {
+        Control::WorkerLeft { worker, at_wall_ns, .. } if worker.as_str() == "w0" => Some(*at_wall_ns),
+        _ => None,
+    });
+    let after_ns = ended(&log, "load").end_wall_ns - lost_at.expect("seen above");
+    assert!(after_ns >= 10_000_000_000, "its ranges wait until its lease is over: {after_ns} ns");
+}
+
+/// A coordinator that does not run for longer than a lease finds its fleet as it left it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_paused_goes_on_and_blames_nobody() {
+    let (servers, results) = (Servers::cluster().await, Results::new());
+    let mut fleet = in_mid_ingest(&results, &servers).await;
+    fleet.signal_coordinator(Signal::STOP);
+    // Within the lease of 10 s the workers write what they hold; after it they write nothing.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let rows = count_rows(&servers).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(count_rows(&servers).await, rows, "without a lease nothing is written");
+    fleet.signal_coordinator(Signal::CONT);
+    let (output, _) = fleet.end().await;
+    let log = controls(&results).await;
+    every_row_was_written_once(&log);
+    assert_eq!(output.code, code(Exit::Valid), "{}", output.stderr);
+    assert!(!departures(&log).iter().any(|(_, lost)| *lost), "{log:?}");
+}
+
+/// A server that is gone when the workers get ready: the target's code, and its name, soon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_before_a_phase_is_armed_is_the_targets_fault_and_is_named() {
+    let (servers, results) = (Servers::cluster().await, Results::new());
+    let mut fleet = Fleet::start(&results, &servers.url(), &SLOW_INGEST);
+    // The coordinator has looked at the target before it lets workers come.
+    let gone = servers.cluster.nodes()[1].clone();
+    fleet.address().await;
+    servers.cluster.kill(&gone.id).expect("killed");
+    fleet.start_workers(2, "warn").await;
+    let began = Instant::now();
+    let (output, _) = fleet.end().await;
+    assert_eq!(output.code, code(Exit::Target), "{}", output.stderr);
+    assert!(output.stderr.contains(&gone.address), "{} is not named: {}", gone.address, output.stderr);
+    assert!(began.elapsed() < Duration::from_secs(40), "after {:?}", began.elapsed());
+}
