@@ -1,0 +1,1 @@
+//! Nothing: this crate only asks for features of the shared dependencies (see its Cargo.toml).
