@@ -133,7 +133,9 @@ async fn a_run_whose_parent_was_killed_names_that_and_blames_no_worker() {
         run(&["analyze", "query", "select kind, detail from events", "--run", &newest, "--json"]).await;
     assert!(recorded.stdout.contains("`vst run`, which started it, is gone"), "{}", recorded.stdout);
     for said in [&output.stdout, &recorded.stdout] {
-        assert!(!said.contains("told to end") && !said.contains("lost"), "{said}");
+        // (The table of requests has a column of that name.)
+        let blames = ["told to end", "worker_lost", "is lost"].into_iter().find(|blame| said.contains(blame));
+        assert_eq!(blames, None, "{said}");
     }
     assert_eq!(servers.keys().await, Vec::<String>::new(), "and what it made is cleaned up");
 }
