@@ -8,11 +8,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use vst_common::clock::{mono_ns, process_cpu_ns, wall_ns};
 use vst_common::count;
+use vst_common::expand::Expansion;
 use vst_common::ids::{Generation, PhaseIndex, RunId, WorkerId};
 use vst_common::latency::Cell;
 use vst_common::live_set::LiveSet;
-use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
-use vst_common::scenario::{DatasetSpec, Load, Metric};
+use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, TruthSource, VectorWork, Work};
+use vst_common::scenario::{CopyOrder, DatasetSpec, Load, Metric};
 use vst_worker::lane::{Config, Credentials, spawn};
 use vst_worker::topology::Topology;
 use vst_worker::work::{ArmedPhase, LaneCommand, LaneEvent, RowBlock};
@@ -119,7 +120,10 @@ fn order(case: Case) -> PhaseOrder {
         metric: Metric::L2,
         prefix: String::from("p:"),
         field: String::from("v"),
-        live: LiveSet { seed: 1, rows: 1, copies: 1, cut: 0 },
+        expansion: Expansion::None,
+        order: CopyOrder::Interleaved,
+        truth: TruthSource::Listed,
+        live: LiveSet::empty(1, 1, 1),
         search: SearchPlan::ServerSide { module: SearchModule::RediSearch, index: String::from("i") },
     };
     PhaseOrder {
@@ -131,6 +135,7 @@ fn order(case: Case) -> PhaseOrder {
         },
         load: Load::Closed { clients: CONNECTIONS, pipeline: case.pipeline },
         warm_up_ns: 0,
+        operations: None,
         duration_ns: 0,
         timeout_ns: 10_000_000_000,
         interval_ns: 1_000_000_000,

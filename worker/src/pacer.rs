@@ -4,7 +4,6 @@
 //! due instant depends on no reply; the union over all lanes is the scenario's schedule.
 
 use vst_common::phase::PhaseOrder;
-use vst_common::scenario::{Arrival, Load};
 use vst_common::schedule::{DueIter, Schedule};
 use vst_common::shares::{SHARES, ShareSet};
 
@@ -15,10 +14,8 @@ pub(crate) struct Pacer {
     /// From start to end of the phase; `None` where the work itself ends it.
     length: Option<u64>,
     due: Option<DueIter>,
-    /// Numbers from this one on are never sent.
+    /// Numbers from this one on are not sent.
     limit: u64,
-    /// Whether due instants ascend with the number, so that one past the limit ends the lane's part.
-    ascending: bool,
     numbers: Numbers,
 }
 
@@ -30,24 +27,7 @@ impl Pacer {
         let length = (!order.work.is_leased() && total > 0).then_some(total);
         let due = Schedule::of_order(order).map(|schedule| DueIter::new(schedule, &shares));
         let limit = order.operations.unwrap_or(u64::MAX);
-        let ascending = !matches!(order.load, Load::Open { arrival: Arrival::Poisson { .. }, .. });
-        let mut pacer = Self { start: 0, length, due, limit, ascending, numbers: Numbers::new(&shares) };
-        pacer.skip();
-        pacer
-    }
-
-    /// Passes over numbers beyond the limit.
-    fn skip(&mut self) {
-        while let Some((n, _)) = self.due.as_ref().and_then(DueIter::peek) {
-            if n < self.limit {
-                return;
-            }
-            if self.ascending {
-                self.due = None;
-            } else if let Some(due) = &mut self.due {
-                due.next();
-            }
-        }
+        Self { start: 0, length, due, limit, numbers: Numbers::new(&shares) }
     }
 
     /// Whether every request of this lane has been taken.
@@ -77,7 +57,6 @@ impl Pacer {
             return None;
         }
         let (n, due) = self.due.as_mut()?.next()?;
-        self.skip();
         Some((n, self.start.saturating_add(due)))
     }
 

@@ -58,7 +58,7 @@ fn vectors(nodes: u16, fan_out: bool) -> VectorWork {
         metric: Metric::L2,
         prefix: String::from("p:"),
         field: String::from("v"),
-        live: LiveSet { seed: 1, rows: 1000, copies: 1, missing: 0, cut: 1000 },
+        live: LiveSet::empty(1, 1000, 1).full(),
         search,
     }
 }
