@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use vst_common::clock::{mono_ns, process_cpu_ns, wall_ns};
+use vst_common::clock::{MonoNs, mono_ns, process_cpu_ns, wall_ns};
 use vst_common::count;
 use vst_common::expand::Expansion;
 use vst_common::ids::{Generation, PhaseIndex, RunId, WorkerId};
@@ -16,7 +16,7 @@ use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, TruthSource, Vecto
 use vst_common::scenario::{CopyOrder, DatasetSpec, Load, Metric};
 use vst_worker::lane::{Config, Credentials, spawn};
 use vst_worker::topology::Topology;
-use vst_worker::work::{ArmedPhase, LaneCommand, LaneEvent, RowBlock};
+use vst_worker::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease, RowBlock};
 
 use crate::server::Server;
 use crate::{CONNECTIONS, Case, Command, Error, VALUE_BYTES};
@@ -53,7 +53,7 @@ impl LaneRun {
             topology: Arc::new(Topology::standalone("127.0.0.1", server.port)),
             queries: None,
         });
-        handle.send(LaneCommand::Arm { phase, lane: 0 });
+        handle.send(LaneCommand::Arm { phase, lane: 0, lease: LoadLease::new(MonoNs::MAX) });
         wait_for(&mut events, |event| matches!(event, LaneEvent::Armed { .. }))?;
         match case.command {
             Command::Hset => {
@@ -100,7 +100,7 @@ fn wait_for(
     mut last: impl FnMut(&LaneEvent) -> bool,
 ) -> Result<(), Error> {
     while let Some((_, event)) = events.blocking_recv() {
-        if let LaneEvent::Failed { reason } = event {
+        if let LaneEvent::Failed { reason, .. } = event {
             return Err(Error::Lane(reason));
         }
         if last(&event) {
