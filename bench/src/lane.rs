@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use vst_common::clock::{MonoNs, mono_ns, process_cpu_ns, wall_ns};
+use vst_common::clock::{mono_ns, process_cpu_ns, wall_ns};
 use vst_common::count;
 use vst_common::expand::Expansion;
 use vst_common::ids::{Generation, PhaseIndex, RunId, WorkerId};
@@ -53,7 +53,7 @@ impl LaneRun {
             topology: Arc::new(Topology::standalone("127.0.0.1", server.port)),
             queries: None,
         });
-        handle.send(LaneCommand::Arm { phase, lane: 0, lease: LoadLease::new(MonoNs::MAX) });
+        handle.send(LaneCommand::Arm { phase, lane: 0, lease: LoadLease::new(u64::MAX) });
         wait_for(&mut events, |event| matches!(event, LaneEvent::Armed { .. }))?;
         match case.command {
             Command::Hset => {
@@ -117,12 +117,12 @@ fn order(case: Case) -> PhaseOrder {
         dataset,
         rows: u64::MAX >> 1,
         dims: u32::try_from(VALUE_BYTES / size_of::<f32>()).unwrap_or(0),
-        metric: Metric::L2,
-        prefix: String::from("p:"),
-        field: String::from("v"),
         expansion: Expansion::None,
         order: CopyOrder::Interleaved,
         truth: TruthSource::Listed,
+        metric: Metric::L2,
+        prefix: String::from("p:"),
+        field: String::from("v"),
         live: LiveSet::empty(1, 1, 1),
         search: SearchPlan::ServerSide { module: SearchModule::RediSearch, index: String::from("i") },
     };
