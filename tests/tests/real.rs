@@ -12,6 +12,7 @@ mod real {
     mod liar;
     mod quick;
     mod registry;
+    mod rows;
     mod signals;
     mod stall;
     mod target;
