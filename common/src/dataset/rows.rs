@@ -36,6 +36,12 @@ impl Rows {
         append_f32(self.element, self.stored(i), out);
     }
 
+    /// All rows as numbers, one after another, in place of what `out` held.
+    pub fn all_f32(&self, out: &mut Vec<f32>) {
+        out.clear();
+        append_f32(self.element, &self.bytes, out);
+    }
+
     /// Each row as numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = Vec<f32>> + '_ {
         (0..self.len()).map(|i| {
