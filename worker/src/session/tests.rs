@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::scenario::{Arrival, DatasetSpec, Load, Metric};
