@@ -6,8 +6,10 @@
 
 pub mod cluster;
 pub mod command;
+pub mod course;
 pub mod etcd;
 pub mod fleet;
 pub mod layers;
 pub mod liar;
 pub mod run;
+pub mod web;

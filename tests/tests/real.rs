@@ -6,6 +6,7 @@ mod real {
     mod architecture;
     mod bad_input;
     mod copies;
+    mod discovery;
     mod durability;
     mod fleet;
     mod kv;
@@ -14,5 +15,6 @@ mod real {
     mod registry;
     mod signals;
     mod stall;
+    mod status;
     mod target;
 }
