@@ -11,3 +11,4 @@ pub mod fleet;
 pub mod layers;
 pub mod liar;
 pub mod run;
+pub mod stores;

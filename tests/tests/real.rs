@@ -13,5 +13,6 @@ mod real {
     mod registry;
     mod signals;
     mod stall;
+    mod stores;
     mod target;
 }

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use vst_common::dataset::{DatasetView, open_truth};
 use vst_common::exit::Exit;
 use vst_common::expand::{Extent, Lift, Permutation, Refusal, Translation, lift};
-use vst_common::ground_truth::{GroundTruth, distance};
+use vst_common::ground_truth::distance;
 use vst_common::ranges::RowRange;
 use vst_common::scenario::Metric;
 
@@ -175,7 +175,7 @@ async fn listed(
 ) -> Result<Option<f64>, Failure> {
     let Some(reference) = &options.ground_truth else { return Ok(None) };
     let url = resolve(reference)?;
-    let truth = open_truth(&url).await.map_err(|e| refuse(&e))?;
+    let truth = open_truth(&url, base.faults()).await.map_err(|e| refuse(&e))?;
     truth.check_against(base.manifest().rows).map_err(|e| refuse(&e))?;
     let mut most = 0_f64;
     for (number, query) in (0..truth.queries).zip(asked) {
