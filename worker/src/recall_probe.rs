@@ -360,7 +360,11 @@ mod tests {
     }
 
     fn build_now(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(build(work, k))
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(build(
+            work,
+            k,
+            &ReadFaults::default(),
+        ))
     }
 
     proptest! {

@@ -116,7 +116,7 @@ impl DatasetWriter {
                 .set_max_row_group_row_count(Some(GROUP_ROWS))
                 .set_dictionary_enabled(false)
                 .build();
-            let writer = AsyncArrowWriter::try_new(out, Arc::clone(&schema), Some(properties));
+            let writer = AsyncArrowWriter::try_new(*out, Arc::clone(&schema), Some(properties));
             let failed = |e: parquet::errors::ParquetError| Error::Layout {
                 url: self.url.clone(),
                 format: Format::Parquet,
