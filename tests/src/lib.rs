@@ -11,4 +11,6 @@ pub mod fleet;
 pub mod layers;
 pub mod liar;
 pub mod run;
+pub mod sink;
+pub mod sparse;
 pub mod stores;

@@ -9,4 +9,5 @@
 
 mod long {
     mod copies;
+    mod load;
 }

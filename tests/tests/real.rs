@@ -5,6 +5,7 @@
 mod real {
     mod architecture;
     mod bad_input;
+    mod billion;
     mod copies;
     mod durability;
     mod fleet;
