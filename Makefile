@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-copies lint servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-copies bench-load lint servers fleet-servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ lint: cargo ## Formatting and clippy, warnings are errors
 test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside that of one (minutes)
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
+
+bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture load::
 
 bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlatL2 on the same cores
 	@cargo build --quiet --locked -p vst
