@@ -12,4 +12,7 @@ pub mod fleet;
 pub mod layers;
 pub mod liar;
 pub mod run;
+pub mod sink;
+pub mod sparse;
+pub mod stores;
 pub mod web;

@@ -5,6 +5,7 @@
 mod real {
     mod architecture;
     mod bad_input;
+    mod billion;
     mod copies;
     mod discovery;
     mod durability;
@@ -16,5 +17,6 @@ mod real {
     mod signals;
     mod stall;
     mod status;
+    mod stores;
     mod target;
 }

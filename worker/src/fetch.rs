@@ -74,7 +74,7 @@ pub struct Source {
 #[derive(Debug)]
 enum Kind {
     /// Vectors of the base and of its copies, by the number of the cell.
-    Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier> },
+    Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier>, vector_bytes: usize },
     /// Cells by their position in the live set's order; no vectors.
     Cells(LiveSet),
 }
@@ -91,7 +91,9 @@ impl Source {
             Work::Ingest(vectors) => {
                 let view = open_vectors(&vectors.dataset.base, vectors).await?;
                 let copier = Arc::new(vectors.expansion.copier(vectors.dims));
-                Kind::Vectors { view, live: vectors.live, order: vectors.order, copier }
+                let dims = vectors.expansion.index_dims(vectors.dims);
+                let vector_bytes = count::index(u64::from(dims).saturating_mul(4));
+                Kind::Vectors { view, live: vectors.live, order: vectors.order, copier, vector_bytes }
             }
         };
         Ok(Some(Self { kind, reads: Semaphore::new(READS) }))
@@ -111,9 +113,11 @@ impl Source {
     /// # Errors
     /// When the range is not in the data or cannot be read.
     pub async fn blocks(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
-        let (view, live, order, copier) = match &self.kind {
+        let (view, live, order, copier, vector_bytes) = match &self.kind {
             Kind::Cells(live) => return cells(*live, range),
-            Kind::Vectors { view, live, order, copier } => (view, *live, *order, copier),
+            Kind::Vectors { view, live, order, copier, vector_bytes } => {
+                (view, *live, *order, copier, *vector_bytes)
+            }
         };
         let mut blocks = Vec::new();
         for part in parts(live, order, range)? {
@@ -122,7 +126,7 @@ impl Source {
             drop(permit);
             let copier = Arc::clone(copier);
             // Widening a large range takes milliseconds, which heartbeats must not wait for.
-            let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier));
+            let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier, vector_bytes));
             blocks.extend(made.await.map_err(|_| Error::Ending)?);
         }
         Ok(blocks)
@@ -200,7 +204,7 @@ fn parts(live: LiveSet, order: CopyOrder, range: RowRange) -> Result<Vec<Part>, 
 }
 
 impl Part {
-    fn blocks(self, live: LiveSet, read: &Rows, copier: &Copier) -> Vec<RowBlock> {
+    fn blocks(self, live: LiveSet, read: &Rows, copier: &Copier, vector_bytes: usize) -> Vec<RowBlock> {
         let RowRange { start, end } = self.rows;
         let cells: Vec<(u32, u64)> = match self.cells {
             CellRange::Numbers(numbers) => {
@@ -209,16 +213,26 @@ impl Part {
             CellRange::Copy(copy) => (start..end).map(|row| (copy, row)).collect(),
         };
         let (mut at, mut row_of_base, mut made) = (None, Vec::new(), Vec::new());
+        let place = |row: u64| count::index(row.saturating_sub(start));
         let block = |rows: &[(u32, u64)]| {
-            let mut vectors = Vec::new();
-            for (copy, row) in rows {
+            // In one piece and already there: a vector that grows number by number takes longer than all the rest.
+            let mut vectors = vec![0; rows.len().saturating_mul(vector_bytes)];
+            // The rows of a part follow each other, and without copies they stay as they are.
+            if let (true, Some((_, first))) = (copier.is_identity() && live.copies <= 1, rows.first()) {
+                let first = place(*first);
+                read.write_f32_le(first..first.saturating_add(rows.len()), &mut vectors);
+                return RowBlock { id: 0, rows: rows.to_vec(), vectors };
+            }
+            for ((copy, row), vector) in rows.iter().zip(vectors.chunks_exact_mut(vector_bytes.max(1))) {
                 // Copies of a row follow each other: it is widened once.
                 if at != Some(*row) {
-                    read.row_f32(count::index(row.saturating_sub(start)), &mut row_of_base);
+                    read.row_f32(place(*row), &mut row_of_base);
                     at = Some(*row);
                 }
                 copier.row(*copy, &row_of_base, &mut made);
-                vectors.extend(made.iter().flat_map(|x| x.to_le_bytes()));
+                for (bytes, number) in vector.as_chunks_mut::<4>().0.iter_mut().zip(&made) {
+                    *bytes = number.to_le_bytes();
+                }
             }
             RowBlock { id: 0, rows: rows.to_vec(), vectors }
         };

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 use vst_common::batch::memory::MemoryRow;
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
+use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
 use vst_common::phase::{PhaseOrder, Work};
@@ -458,7 +459,9 @@ impl Worker {
         let (target, credentials, noted) =
             (self.target.clone(), self.credentials.clone(), self.noted.clone());
         tokio::spawn(async move {
-            let outcome = prepare(order, target, credentials).await;
+            let faults = ReadFaults::default();
+            let outcome = prepare(order, target, credentials, &faults).await;
+            tell(&faults.take(), &noted);
             let _ = noted.send(Note::Prepared { ticket, outcome });
         });
     }
@@ -469,10 +472,7 @@ impl Worker {
             let outcome = match source {
                 Some(source) => {
                     let outcome = source.blocks(range).await.map_err(|e| with_sources(&e));
-                    for fault in source.faults() {
-                        let detail = fault.to_string();
-                        let _ = noted.send(Note::Session(Event::ReadFault { detail }));
-                    }
+                    tell(&source.faults(), &noted);
                     outcome
                 }
                 None => Err(String::from("the phase has no rows")),
@@ -547,10 +547,18 @@ fn forward<T: Send + 'static>(noted: &UnboundedSender<Note>, note: fn(T) -> Note
     sender
 }
 
+/// Repeated requests to a store become events.
+fn tell(faults: &[ReadFault], noted: &UnboundedSender<Note>) {
+    for fault in faults {
+        let _ = noted.send(Note::Session(Event::ReadFault { detail: fault.to_string() }));
+    }
+}
+
 async fn prepare(
     order: PhaseOrder,
     target: String,
     credentials: Credentials,
+    faults: &ReadFaults,
 ) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
     // Boxed: the compiler cannot see by itself that the client's future may move between threads.
     let asked = tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, &credentials).boxed()).await;
@@ -568,7 +576,7 @@ async fn prepare(
     let source = Source::open(&order.work).await.map_err(|e| not_ready(&e))?;
     let queries = match &order.work {
         Work::Query { vectors, k, .. } => {
-            Some(Arc::new(recall_probe::build(vectors, *k).await.map_err(|e| not_ready(&e))?))
+            Some(Arc::new(recall_probe::build(vectors, *k, faults).await.map_err(|e| not_ready(&e))?))
         }
         Work::Ingest(_) | Work::Delete(_) | Work::Commands(_) => None,
     };

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use vst_common::clock::{self, SECOND_NS};
 use vst_common::count;
-use vst_common::dataset::DatasetView;
+use vst_common::dataset::{DatasetView, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ground_truth::{ExactSearch, nearest, write_bytes};
 use vst_common::live_set::LiveSet;
@@ -186,7 +186,8 @@ async fn merge(
     let mut parts = Vec::new();
     for reference in &options.merge {
         let url = resolve(reference)?;
-        let truth = vst_common::dataset::open_truth(&url).await.map_err(|e| refuse(&e))?;
+        let truth =
+            vst_common::dataset::open_truth(&url, &ReadFaults::default()).await.map_err(|e| refuse(&e))?;
         truth.check_against(base.manifest().rows).map_err(|e| refuse(&e))?;
         if count::len(asked.len()) != u64::from(truth.queries) {
             return Err(usage(format!(

@@ -132,6 +132,14 @@ impl Shell {
             leads: true,
             verdict: None,
         };
+        for fault in shell.prepared.data.faults.take() {
+            shell.note(Note {
+                kind: "read_fault",
+                worker: None,
+                phase: PhaseIndex(0),
+                detail: fault.to_string(),
+            });
+        }
         shell.look_at_memory(Duration::ZERO);
         let mut reached = shell.intake.reached();
         let mut tick = tokio::time::interval(TICK);
