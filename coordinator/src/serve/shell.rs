@@ -132,7 +132,7 @@ impl Shell {
             leads: true,
             verdict: None,
         };
-        for fault in shell.prepared.data.faults.take() {
+        for fault in shell.prepared.data.as_ref().map(|data| data.faults.take()).unwrap_or_default() {
             shell.note(Note {
                 kind: "read_fault",
                 worker: None,
