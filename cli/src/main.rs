@@ -7,10 +7,12 @@ mod builtin;
 mod dataset;
 mod error;
 mod fleet;
+mod info;
 mod leash;
 mod limits;
 mod output;
 mod progress;
+mod registry;
 mod run;
 mod scenario_file;
 mod signals;
@@ -53,6 +55,9 @@ enum Command {
     /// Data sets: list, look into, check, download, convert, generate
     #[command(subcommand)]
     Dataset(dataset::DatasetCommand),
+    /// What there is: a fleet and its workers
+    #[command(subcommand)]
+    Info(info::InfoCommand),
     /// The coordinator of a fleet, started by hand
     #[command(subcommand)]
     Coordinator(fleet::CoordinatorCommand),
@@ -108,6 +113,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Analyze(command) => analyze::run(command).await,
         Command::Visualize(command) => visualize::run(command).await,
         Command::Dataset(command) => dataset::run(command).await,
+        Command::Info(command) => info::run(command).await,
         Command::Coordinator(command) => fleet::coordinator(command).await,
         Command::Worker(command) => fleet::worker(command).await,
         Command::Version { json } => {

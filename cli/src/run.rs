@@ -226,7 +226,9 @@ async fn fleet(
 /// Follows the run until it ends; leaves the last status.
 async fn watch(address: &str, token: &str, display: &mut Display, last: &mut Option<Status>) {
     let Ok(mut client) = FleetClient::connect(format!("http://{address}")).await else { return };
-    let Ok(statuses) = client.watch(WatchRequest { token: token.to_owned() }).await else { return };
+    let Ok(statuses) = client.watch(WatchRequest { token: token.to_owned(), members: false }).await else {
+        return;
+    };
     let mut statuses = statuses.into_inner();
     while let Ok(Some(status)) = statuses.message().await {
         display.show(&status);

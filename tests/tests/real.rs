@@ -5,7 +5,9 @@
 mod real {
     mod architecture;
     mod bad_input;
+    mod billion;
     mod copies;
+    mod discovery;
     mod durability;
     mod fleet;
     mod kv;
@@ -15,5 +17,7 @@ mod real {
     mod rows;
     mod signals;
     mod stall;
+    mod status;
+    mod stores;
     mod target;
 }

@@ -78,10 +78,20 @@ pub struct Source {
     block_rows: usize,
 }
 
+/// How the vectors of a range become blocks.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// Of one vector, as the index takes it.
+    vector_bytes: usize,
+    /// Rows that are not alive are left out.
+    only_live: bool,
+    block_rows: usize,
+}
+
 #[derive(Debug)]
 enum Kind {
     /// Vectors of the base and of its copies, by the number of the cell.
-    Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier>, only_live: bool },
+    Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier>, shape: Shape },
     /// Cells by their position in the live set's order; no vectors.
     Cells(LiveSet),
     /// Cells that leave, and between them those that come, with their vectors.
@@ -103,7 +113,10 @@ impl Source {
                 let only_live = matches!(work, Work::Update(_));
                 // What is overwritten is there already: the order in which it came says nothing any more.
                 let order = if only_live { CopyOrder::Interleaved } else { vectors.order };
-                Kind::Vectors { view, live: vectors.live, order, copier, only_live }
+                let dims = vectors.expansion.index_dims(vectors.dims);
+                let vector_bytes = count::index(u64::from(dims).saturating_mul(4));
+                let shape = Shape { vector_bytes, only_live, block_rows: BLOCK_ROWS };
+                Kind::Vectors { view, live: vectors.live, order, copier, shape }
             }
             Work::Churn(vectors) => Kind::Exchange {
                 view: open_vectors(&vectors.dataset.base, vectors).await?,
@@ -144,16 +157,15 @@ impl Source {
     /// # Errors
     /// When the range is not in the data or cannot be read.
     pub async fn blocks(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
-        let (view, live, order, copier, only_live) = match &self.kind {
+        let (view, live, order, copier, shape) = match &self.kind {
             Kind::Cells(live) => return cells(*live, range, self.block_rows),
             Kind::Exchange { view, live, copier } => {
                 return exchange(view, *live, copier, range, self.block_rows).await;
             }
-            Kind::Vectors { view, live, order, copier, only_live } => {
-                (view, *live, *order, copier, *only_live)
+            Kind::Vectors { view, live, order, copier, shape } => {
+                (view, *live, *order, copier, Shape { block_rows: self.block_rows, ..*shape })
             }
         };
-        let block_rows = self.block_rows;
         let mut blocks = Vec::new();
         for part in parts(live, order, range)? {
             let permit = self.reads.acquire().await.map_err(|_| Error::Ending)?;
@@ -161,10 +173,7 @@ impl Source {
             drop(permit);
             let copier = Arc::clone(copier);
             // Widening a large range takes milliseconds, which heartbeats must not wait for.
-            let made = tokio::task::spawn_blocking(move || {
-                let wanted = |(copy, row): (u32, u64)| !only_live || live.is_live(copy, row);
-                part.blocks(live, &rows, &copier, wanted, block_rows)
-            });
+            let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier, shape));
             blocks.extend(made.await.map_err(|_| Error::Ending)?);
         }
         Ok(blocks)
@@ -300,14 +309,8 @@ fn parts(live: LiveSet, order: CopyOrder, range: RowRange) -> Result<Vec<Part>, 
 }
 
 impl Part {
-    fn blocks(
-        self,
-        live: LiveSet,
-        read: &Rows,
-        copier: &Copier,
-        wanted: impl Fn((u32, u64)) -> bool,
-        block_rows: usize,
-    ) -> Vec<RowBlock> {
+    fn blocks(self, live: LiveSet, read: &Rows, copier: &Copier, shape: Shape) -> Vec<RowBlock> {
+        let Shape { vector_bytes, only_live, block_rows } = shape;
         let RowRange { start, end } = self.rows;
         let mut cells: Vec<(u32, u64)> = match self.cells {
             CellRange::Numbers(numbers) => {
@@ -315,18 +318,29 @@ impl Part {
             }
             CellRange::Copy(copy) => (start..end).map(|row| (copy, row)).collect(),
         };
-        cells.retain(|cell| wanted(*cell));
+        cells.retain(|(copy, row)| !only_live || live.is_live(*copy, *row));
         let (mut at, mut row_of_base, mut made) = (None, Vec::new(), Vec::new());
+        let place = |row: u64| count::index(row.saturating_sub(start));
         let block = |rows: &[(u32, u64)]| {
-            let mut vectors = Vec::new();
-            for (copy, row) in rows {
+            // In one piece and already there: a vector that grows number by number takes longer than all the rest.
+            let mut vectors = vec![0; rows.len().saturating_mul(vector_bytes)];
+            // Without copies and without gaps the rows of a part follow each other, and stay as they are.
+            let whole = copier.is_identity() && live.copies <= 1 && !only_live;
+            if let (true, Some((_, first))) = (whole, rows.first()) {
+                let first = place(*first);
+                read.write_f32_le(first..first.saturating_add(rows.len()), &mut vectors);
+                return RowBlock { id: 0, rows: rows.to_vec(), vectors };
+            }
+            for ((copy, row), vector) in rows.iter().zip(vectors.chunks_exact_mut(vector_bytes.max(1))) {
                 // Copies of a row follow each other: it is widened once.
                 if at != Some(*row) {
-                    read.row_f32(count::index(row.saturating_sub(start)), &mut row_of_base);
+                    read.row_f32(place(*row), &mut row_of_base);
                     at = Some(*row);
                 }
                 copier.row(*copy, &row_of_base, &mut made);
-                vectors.extend(made.iter().flat_map(|x| x.to_le_bytes()));
+                for (bytes, number) in vector.as_chunks_mut::<4>().0.iter_mut().zip(&made) {
+                    *bytes = number.to_le_bytes();
+                }
             }
             RowBlock { id: 0, rows: rows.to_vec(), vectors }
         };

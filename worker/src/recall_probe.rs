@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vst_common::count;
-use vst_common::dataset::{DatasetView, Rows, open_truth};
+use vst_common::dataset::{DatasetView, ReadFaults, Rows, open_truth};
 use vst_common::expand::{self, Copier};
 use vst_common::ground_truth::{ExactSearch, GroundTruth, TruthList, measure};
 use vst_common::live_set::LiveSet;
@@ -54,11 +54,12 @@ impl From<vst_common::dataset::Error> for Error {
     }
 }
 
-/// Reads and builds the queries of a phase that asks for `k` neighbours.
+/// Reads and builds the queries of a phase that asks for `k` neighbours; requests to stores that had to be repeated go
+/// to `faults`.
 ///
 /// # Errors
 /// When a file cannot be read or the files do not belong together.
-pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
+pub async fn build(work: &VectorWork, k: u32, faults: &ReadFaults) -> Result<QuerySet, Error> {
     let queries = fetch::open_vectors(&work.dataset.queries, work).await?;
     let base = fetch::open_vectors(&work.dataset.base, work).await?;
     let n = queries.manifest().rows;
@@ -76,7 +77,7 @@ pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
         k,
     });
     let lists = match work.truth {
-        TruthSource::Listed => Lists::Listed(listed(work, n, base.manifest().rows).await?),
+        TruthSource::Listed => Lists::Listed(listed(work, n, base.manifest().rows, faults).await?),
         TruthSource::Computed => Lists::Computed(computed(&probe, &base, work.rows).await?),
     };
     let lists = Arc::new(lists);
@@ -85,13 +86,21 @@ pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
         blocking(move || probe.wanted(&lists)).await?
     };
     let known = read_rows(&base, &rows).await?;
+    for view in [&queries, &base] {
+        faults.absorb(view.faults());
+    }
     blocking(move || probe.judged(&lists, &known)).await
 }
 
 /// The data set's neighbours.
-async fn listed(work: &VectorWork, queries: u64, rows: u64) -> Result<GroundTruth, Error> {
+async fn listed(
+    work: &VectorWork,
+    queries: u64,
+    rows: u64,
+    faults: &ReadFaults,
+) -> Result<GroundTruth, Error> {
     let url = fetch::parse(&work.dataset.ground_truth)?;
-    let truth = open_truth(&url).await?;
+    let truth = open_truth(&url, faults).await?;
     truth.check_against(rows)?;
     if queries > u64::from(truth.queries) {
         return Err(Error::Queries { queries, truths: truth.queries });
@@ -318,7 +327,11 @@ mod tests {
     }
 
     fn build_now(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(build(work, k))
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(build(
+            work,
+            k,
+            &ReadFaults::default(),
+        ))
     }
 
     proptest! {

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use vst_common::count;
-use vst_common::dataset::{DatasetManifest, Element, Format};
+use vst_common::dataset::{DatasetManifest, Element, Format, ReadFaults};
 use vst_common::ground_truth::GroundTruth;
 use vst_common::phase::{SearchModule, Work};
 use vst_common::scenario::DatasetSpec;
@@ -51,6 +51,7 @@ fn data(rows: u64, queries: u32, depth: u32) -> DataFacts {
         truth: GroundTruth { queries, k: depth, ids, distances },
         expansion: Expansion::None,
         separation: None,
+        faults: ReadFaults::default(),
     }
 }
 

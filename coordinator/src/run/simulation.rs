@@ -84,6 +84,8 @@ fn arrival(generation: Generation) -> Arrival {
         cores: 1,
         memory_bytes: 1,
         lanes: 2,
+        address: String::new(),
+        http: String::new(),
     }
 }
 

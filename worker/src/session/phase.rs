@@ -16,7 +16,7 @@ use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
 use super::progress::Progress;
 use super::ranges::RangeBook;
-use super::{Action, NotReady, fault, target_fault};
+use super::{Action, NotReady, PhaseView, fault, target_fault};
 use crate::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease, RowBlock};
 
 /// Time between two progress messages, nanoseconds.
@@ -114,6 +114,18 @@ impl Phase {
     /// Whether lanes may have sent load for it.
     pub(super) fn began(&self) -> bool {
         matches!(self.step, Step::Running | Step::Flushing)
+    }
+
+    /// How far it is, for those who look on.
+    pub(super) fn view(&self) -> PhaseView {
+        let (in_flight, backlog) = self.progress.open();
+        PhaseView {
+            index: self.order.index,
+            name: self.order.name.clone(),
+            totals: self.progress.totals(),
+            in_flight,
+            backlog,
+        }
     }
 
     /// How long ending it in order takes at most, nanoseconds.
