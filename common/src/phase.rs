@@ -46,8 +46,13 @@ pub struct PhaseOrder {
 pub enum Work {
     /// `HSET` of leased row ranges.
     Ingest(VectorWork),
+    /// `HSET` of the live rows of leased ranges of cells, over what is there.
+    Update(VectorWork),
     /// `DEL` of leased ranges of positions in the live set's order.
     Delete(VectorWork),
+    /// Both in turn, at a constant population: of the leased units, 2i deletes the cell at position i and 2i + 1 writes
+    /// the i-th cell behind those that are alive.
+    Churn(VectorWork),
     /// KNN queries; the live set says what may be found.
     Query {
         /// Data, keys and index.
@@ -65,14 +70,18 @@ impl Work {
     /// Whether its rows are leased in ranges; otherwise requests are numbered and dealt in shares.
     #[must_use]
     pub fn is_leased(&self) -> bool {
-        matches!(self, Self::Ingest(_) | Self::Delete(_))
+        matches!(self, Self::Ingest(_) | Self::Update(_) | Self::Delete(_) | Self::Churn(_))
     }
 
     /// Data, keys and index, where there are any.
     #[must_use]
     pub fn vectors(&self) -> Option<&VectorWork> {
         match self {
-            Self::Ingest(vectors) | Self::Delete(vectors) | Self::Query { vectors, .. } => Some(vectors),
+            Self::Ingest(vectors)
+            | Self::Update(vectors)
+            | Self::Delete(vectors)
+            | Self::Churn(vectors)
+            | Self::Query { vectors, .. } => Some(vectors),
             Self::Commands(_) => None,
         }
     }

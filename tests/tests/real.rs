@@ -14,6 +14,7 @@ mod real {
     mod liar;
     mod quick;
     mod registry;
+    mod rows;
     mod signals;
     mod stall;
     mod status;

@@ -292,14 +292,18 @@ impl Pipeline {
 
     fn take_due(&mut self, now: u64) {
         let until = self.stop.map_or(now, |stop| now.min(stop));
-        if self.closed.is_some() || self.leased {
+        if self.closed.is_some() {
             return;
         }
-        while let Some((n, due)) = self.pacer.next_due(until) {
+        // Where rows are leased, an instant takes the next row in hand; while there is none it waits, and is late.
+        while !self.leased || self.blocks.has_next() {
+            let Some((n, due)) = self.pacer.next_due(until) else { return };
+            let numbered = Item::Numbered { n };
+            let item = if self.leased { self.blocks.next().unwrap_or(numbered) } else { numbered };
             let window = self.window(due);
             self.active += 1;
             self.totals.due += 1;
-            let waiting = Waiting { item: Item::Numbered { n }, due: Some(due) };
+            let waiting = Waiting { item, due: Some(due) };
             let (operation, place) = self.enqueue(waiting);
             self.recorder.cell(due, window, operation, place).due += 1;
         }
@@ -315,7 +319,7 @@ impl Pipeline {
     fn operation(&self, item: Item) -> Operation {
         match item {
             Item::Numbered { n } => self.requests.operation(n),
-            Item::Row { .. } => Operation(0),
+            Item::Row { position, .. } => self.requests.row_operation(position),
         }
     }
 
@@ -538,6 +542,7 @@ impl Pipeline {
             return Some(start);
         }
         let due = match self.closed {
+            None if self.leased && !self.blocks.has_next() => None,
             None => self.pacer.peek_due().filter(|due| self.stop.is_none_or(|stop| *due < stop)),
             Some(_) => self.stop.filter(|stop| now < *stop),
         };

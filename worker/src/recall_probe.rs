@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
 use vst_common::count;
 use vst_common::dataset::{DatasetView, ReadFaults, Rows, open_truth};
 use vst_common::expand::{self, Copier};
@@ -19,13 +18,9 @@ use vst_common::ranges::RowRange;
 use vst_common::recall::QueryJudge;
 use vst_common::scenario::Metric;
 
-use crate::fetch;
+use crate::fetch::{self, read_rows};
 use crate::work::{Pair, QuerySet};
 
-/// Wanted rows that are no further apart than this are read with one request, bytes.
-const GAP_BYTES: u64 = 64 << 10;
-/// Reads in flight at once.
-const READS: usize = 4;
 /// Rows that are searched at a time where neighbours are computed.
 const CHUNK_ROWS: u64 = 16_384;
 
@@ -259,35 +254,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Ending)
 }
 
-/// The named rows (ascending), with as few requests as their distance allows.
-async fn read_rows(base: &DatasetView, wanted: &[u64]) -> Result<BTreeMap<u64, Vec<f32>>, Error> {
-    let gap = GAP_BYTES / base.manifest().row_bytes().max(1);
-    let reads: Vec<_> =
-        join_close(wanted, gap).into_iter().map(|rows| read_part(base.clone(), rows.to_vec())).collect();
-    let parts: Vec<Vec<(u64, Vec<f32>)>> =
-        futures::stream::iter(reads).buffer_unordered(READS).try_collect().await?;
-    Ok(parts.into_iter().flatten().collect())
-}
-
-/// Ascending rows with one request.
-async fn read_part(base: DatasetView, rows: Vec<u64>) -> Result<Vec<(u64, Vec<f32>)>, Error> {
-    let (Some(first), Some(last)) = (rows.first().copied(), rows.last().copied()) else {
-        return Ok(Vec::new());
-    };
-    let read = base.read(RowRange { start: first, end: last.saturating_add(1) }).await?;
-    let vectors = rows.into_iter().map(|row| {
-        let mut vector = Vec::new();
-        read.row_f32(count::index(row.saturating_sub(first)), &mut vector);
-        (row, vector)
-    });
-    Ok(vectors.collect())
-}
-
-/// Cuts ascending rows where two neighbours are more than `gap` rows apart.
-fn join_close(rows: &[u64], gap: u64) -> Vec<&[u64]> {
-    rows.chunk_by(|a, b| b.saturating_sub(*a) <= gap.saturating_add(1)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -299,6 +265,7 @@ mod tests {
     use vst_common::scenario::{DatasetSpec, Metric};
 
     use super::*;
+    use crate::fetch::join_close;
 
     const DIMS: u32 = 3;
     const DEPTH: usize = 12;

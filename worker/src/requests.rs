@@ -41,8 +41,19 @@ pub(crate) struct Requests {
 
 #[derive(Debug)]
 enum Kind {
-    Write { command: Command, vector_bytes: usize },
-    Delete { command: Command },
+    Write {
+        command: Command,
+        vector_bytes: usize,
+    },
+    Delete {
+        command: Command,
+    },
+    /// Rows at even places are deleted, those at odd ones written.
+    Exchange {
+        delete: Command,
+        write: Command,
+        vector_bytes: usize,
+    },
     Query(QueryKind),
     Commands(Box<Commands>),
 }
@@ -71,18 +82,23 @@ impl Requests {
     ) -> Result<Self, Error> {
         let prefix = match &order.work {
             Work::Commands(work) => &work.prefix,
-            Work::Ingest(vectors) | Work::Delete(vectors) | Work::Query { vectors, .. } => &vectors.prefix,
+            Work::Ingest(vectors)
+            | Work::Update(vectors)
+            | Work::Delete(vectors)
+            | Work::Churn(vectors)
+            | Work::Query { vectors, .. } => &vectors.prefix,
         };
         let name = OperationName::new;
         let (operations, work) = match &order.work {
-            Work::Ingest(vectors) => {
-                let command = Command::new(&[Some(b"HSET"), None, Some(vectors.field.as_bytes()), None]);
-                let dims = vectors.expansion.index_dims(vectors.dims);
-                let vector_bytes = usize::try_from(dims).unwrap_or(0) * size_of::<f32>();
+            Work::Ingest(vectors) | Work::Update(vectors) => {
+                let (command, vector_bytes) = write(vectors);
                 (vec![name("hset", "hset")], Kind::Write { command, vector_bytes })
             }
-            Work::Delete(_) => {
-                (vec![name("del", "del")], Kind::Delete { command: Command::new(&[Some(b"DEL"), None]) })
+            Work::Delete(_) => (vec![name("del", "del")], Kind::Delete { command: delete() }),
+            Work::Churn(vectors) => {
+                let (write, vector_bytes) = write(vectors);
+                let names = vec![name("del", "del"), name("hset", "hset")];
+                (names, Kind::Exchange { delete: delete(), write, vector_bytes })
             }
             Work::Commands(work) => {
                 let compiled = Commands::new(work, order.seed, order.index.0)?;
@@ -126,11 +142,19 @@ impl Requests {
         Arc::clone(&self.operations)
     }
 
-    /// The operation that request `n` is reported as; rows have the first.
+    /// The operation that the row at a place of its block is reported as.
+    pub(crate) fn row_operation(&self, position: usize) -> Operation {
+        match &self.work {
+            Kind::Exchange { .. } => Operation(u16::from(!position.is_multiple_of(2))),
+            _ => Operation(0),
+        }
+    }
+
+    /// The operation that request `n` is reported as.
     pub(crate) fn operation(&self, n: u64) -> Operation {
         match &self.work {
             Kind::Commands(commands) => Operation(u16::try_from(commands.operation(n)).unwrap_or(u16::MAX)),
-            Kind::Write { .. } | Kind::Delete { .. } | Kind::Query(_) => Operation(0),
+            _ => Operation(0),
         }
     }
 
@@ -148,7 +172,7 @@ impl Requests {
     pub(crate) fn slot(&self, n: u64, scratch: &mut Scratch) -> Option<u16> {
         match &self.work {
             Kind::Commands(commands) => commands.slot(n, scratch),
-            Kind::Write { .. } | Kind::Delete { .. } | Kind::Query(_) => None,
+            _ => None,
         }
     }
 
@@ -186,11 +210,14 @@ impl Requests {
     pub(crate) fn encode_row(&self, key: &[u8], vectors: &[u8], position: usize, out: &mut Vec<u8>) {
         match &self.work {
             Kind::Write { command, vector_bytes } => {
-                let start = position * vector_bytes;
-                let vector = vectors.get(start..start + vector_bytes).unwrap_or_default();
-                command.encode(out, &[key, vector]);
+                command.encode(out, &[key, nth(vectors, position, *vector_bytes)]);
             }
             Kind::Delete { command } => command.encode(out, &[key]),
+            Kind::Exchange { delete, .. } if position.is_multiple_of(2) => delete.encode(out, &[key]),
+            // Only what is written has a vector.
+            Kind::Exchange { write, vector_bytes, .. } => {
+                write.encode(out, &[key, nth(vectors, position / 2, *vector_bytes)]);
+            }
             Kind::Query(_) | Kind::Commands(_) => {}
         }
     }
@@ -200,7 +227,7 @@ impl Requests {
         let kind = match &self.work {
             Kind::Query(kind) => kind,
             Kind::Commands(commands) => return commands.encode(n, scratch, out),
-            Kind::Write { .. } | Kind::Delete { .. } => return,
+            Kind::Write { .. } | Kind::Delete { .. } | Kind::Exchange { .. } => return,
         };
         let place = if kind.fan_out { usize::from(node) } else { 0 };
         let blob = usize::try_from(query).ok().and_then(|q| kind.set.blobs.get(q));
@@ -226,6 +253,21 @@ impl Requests {
         let judge = kind.set.judges.get(usize::try_from(query).ok()?)?;
         Some(judge.score(&keys, &self.keys))
     }
+}
+
+/// What writes a row, and how long its vector is.
+fn write(vectors: &VectorWork) -> (Command, usize) {
+    let dims = vectors.expansion.index_dims(vectors.dims);
+    let vector_bytes = usize::try_from(dims).unwrap_or(0) * size_of::<f32>();
+    (Command::new(&[Some(b"HSET"), None, Some(vectors.field.as_bytes()), None]), vector_bytes)
+}
+
+fn delete() -> Command {
+    Command::new(&[Some(b"DEL"), None])
+}
+
+fn nth(vectors: &[u8], n: usize, bytes: usize) -> &[u8] {
+    vectors.get(n * bytes..(n + 1) * bytes).unwrap_or_default()
 }
 
 fn indexes(vectors: &VectorWork, topology: &Topology) -> Result<(SearchModule, bool, Vec<String>), Error> {

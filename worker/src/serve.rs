@@ -573,12 +573,12 @@ async fn prepare(
         }
     };
     let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
-    let source = Source::open(&order.work).await.map_err(|e| not_ready(&e))?;
+    let source = Source::of_order(&order).await.map_err(|e| not_ready(&e))?;
     let queries = match &order.work {
         Work::Query { vectors, k, .. } => {
             Some(Arc::new(recall_probe::build(vectors, *k, faults).await.map_err(|e| not_ready(&e))?))
         }
-        Work::Ingest(_) | Work::Delete(_) | Work::Commands(_) => None,
+        Work::Ingest(_) | Work::Update(_) | Work::Delete(_) | Work::Churn(_) | Work::Commands(_) => None,
     };
     Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
 }

@@ -26,7 +26,7 @@ pub enum Error {
         /// Its template.
         template: String,
         /// What is wrong.
-        fault: template::Fault,
+        fault: Box<template::Fault>,
     },
 }
 
@@ -45,7 +45,7 @@ fn parse(name: &str, text: &str) -> Result<Template, Error> {
     Template::parse(text).map_err(|fault| Error::Template {
         name: name.to_owned(),
         template: text.to_owned(),
-        fault,
+        fault: Box::new(fault),
     })
 }
 

@@ -39,7 +39,7 @@ impl Miss {
             Self::NoKey => reply.starts_with(b":-2\r"),
             Self::NoType => reply.starts_with(b"+none\r"),
             Self::AnyNil => match Frame::parse(reply) {
-                Ok(frame) => frame.as_array().is_some_and(|all| all.iter().any(|one| *one == Frame::Null)),
+                Ok(frame) => frame.as_array().is_some_and(|all| all.contains(&Frame::Null)),
                 Err(_) => false,
             },
         }

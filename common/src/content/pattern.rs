@@ -9,7 +9,7 @@ use crate::count;
 use crate::seed::{Draw, mix};
 
 /// Keeps the shuffle apart from the numbers that requests draw.
-const SHUFFLE: u64 = 0x5EED_0F_7A77E2;
+const SHUFFLE: u64 = 0x5EED_0F7A_77E2;
 
 /// The pattern of a phase.
 #[derive(Clone, Debug)]

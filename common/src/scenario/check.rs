@@ -13,6 +13,7 @@ mod load;
 mod overrides;
 mod phases;
 mod reader;
+mod repeat;
 mod sections;
 mod sequence;
 mod tree;
@@ -109,6 +110,7 @@ pub fn parse(text: &str, file_name: &str, overrides: &[(String, String)]) -> Res
     for (place, complaint) in early {
         reader.complain(place, complaint);
     }
+    repeat::expand(&mut reader, &mut tree);
     let scenario = sections::scenario(&mut reader, &tree);
     let faults = reader.into_faults();
     match scenario {

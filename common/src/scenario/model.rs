@@ -164,6 +164,10 @@ pub enum Step {
         /// Give up on a reply after this long, milliseconds.
         timeout_ms: u64,
     },
+    /// Write live rows again, over what is there.
+    Update(UpdateSpec),
+    /// Delete rows and insert others, one for one.
+    Churn(ChurnSpec),
     /// Wait until indexing is done and memory is stable.
     Settle(SettleSpec),
     /// Ask for nearest neighbours and judge the answers.
@@ -182,6 +186,8 @@ impl Step {
     pub fn load(&self) -> Option<&Load> {
         match self {
             Self::Ingest { load, .. } => Some(load),
+            Self::Update(update) => Some(&update.load),
+            Self::Churn(churn) => Some(&churn.load),
             Self::Query(query) => Some(&query.load),
             Self::Shrink(shrink) => Some(&shrink.load),
             Self::Kv(kv) => Some(&kv.load),
@@ -195,6 +201,8 @@ impl Step {
         match self {
             Self::CreateIndex => "create_index",
             Self::Ingest { .. } => "ingest",
+            Self::Update(_) => "update",
+            Self::Churn(_) => "churn",
             Self::Settle(_) => "settle",
             Self::Query(_) => "query",
             Self::Shrink(_) => "shrink",
@@ -228,6 +236,28 @@ pub struct QuerySpec {
     pub warm_up_ms: u64,
     /// Measured part, milliseconds.
     pub duration_ms: u64,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A phase that overwrites rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpdateSpec {
+    /// Share of the planned cells, from the front of the base, 0..=1; those of them that are alive are written.
+    pub share: f64,
+    /// How hard.
+    pub load: Load,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A phase that exchanges rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChurnSpec {
+    /// Share of the planned cells that is exchanged for as many others, 0..=1.
+    pub by: f64,
+    /// How hard.
+    pub load: Load,
     /// Give up on a reply after this long, milliseconds.
     pub timeout_ms: u64,
 }
@@ -300,4 +330,17 @@ pub enum Arrival {
         /// Mean requests per second.
         rate: f64,
     },
+}
+
+impl Arrival {
+    /// The highest rate, requests per second; of a Poisson process the mean.
+    #[must_use]
+    pub fn peak_rate(&self) -> f64 {
+        match self {
+            Self::Constant { rate } | Self::Poisson { rate } => *rate,
+            Self::Ramp { from, to } => from.max(*to),
+            Self::Steps { steps } => steps.iter().map(|(rate, _)| *rate).fold(0.0, f64::max),
+            Self::Burst { base, peak, .. } => base.max(*peak),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use vst_common::scenario::check::{Checked, Faults};
 use vst_common::scenario::{Load, PhaseSpec, QuerySpec, Step};
 
 use super::data::join;
-use super::phases::{live_sets, rows};
+use super::phases::{exchanged, live_sets, rows};
 use super::{BASELINE, DataFacts, kv};
 
 pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> {
@@ -51,6 +51,22 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
                 "deletes nothing",
                 "keep a smaller share of the planned rows than is alive",
             )),
+            Step::Churn(churn) => {
+                let asked = before.keep(churn.by).count();
+                let can = exchanged(before, churn.by);
+                if asked == 0 || can < asked {
+                    faults.push(checked.source.fault(
+                        &at("by"),
+                        format!(
+                            "{asked} rows are to be exchanged; {} are alive and {} are not",
+                            before.count(),
+                            before.cells() - before.count()
+                        ),
+                        if asked == 0 { "exchanges nothing" } else { "more than can be exchanged" },
+                        "put a `shrink` before it so that there are rows to insert, or choose another share",
+                    ));
+                }
+            }
             _ => {}
         }
     }

@@ -48,7 +48,7 @@ pub fn estimate(checked: &Checked, data: Option<&DataFacts>, nodes: u64) -> Esti
         match &phase.step {
             Step::Query(query) => timed_ms += query.warm_up_ms.saturating_add(query.duration_ms),
             Step::Settle(settle) => settle_ms += settle.max_wait_ms,
-            Step::Ingest { .. } | Step::Shrink(_) => rows_moved += rows,
+            Step::Ingest { .. } | Step::Shrink(_) | Step::Update(_) | Step::Churn(_) => rows_moved += rows,
             Step::Kv(kv) => timed_ms += kv.warm_up_ms.saturating_add(kv.duration_ms),
             Step::CreateIndex | Step::Checkpoint => {}
         }

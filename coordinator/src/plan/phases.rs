@@ -39,11 +39,26 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
         live = match &phase.step {
             Step::Ingest { .. } => before.full(),
             Step::Shrink(shrink) => before.keep(shrink.keep),
-            Step::CreateIndex | Step::Settle(_) | Step::Query(_) | Step::Kv(_) | Step::Checkpoint => before,
+            Step::Churn(churn) => {
+                let pairs = exchanged(before, churn.by);
+                before.moved_on(pairs, pairs)
+            }
+            Step::CreateIndex
+            | Step::Settle(_)
+            | Step::Query(_)
+            | Step::Kv(_)
+            | Step::Update(_)
+            | Step::Checkpoint => before,
         };
         (before, live)
     };
     scenario.phases.iter().map(step).collect()
+}
+
+/// Cells that a churn exchanges: a share of the planned ones, as far as there are that many alive and that many not.
+pub(super) fn exchanged(before: LiveSet, by: f64) -> u64 {
+    let asked = before.keep(by).count();
+    asked.min(before.count()).min(before.cells() - before.count())
 }
 
 /// The whole run; the scenario has been checked against the data.
@@ -158,6 +173,20 @@ impl Maker<'_> {
                 let times = [0, 0, shrink.timeout_ms];
                 (self.order(index, name, work, &shrink.load, times), Some(cut), vec!["del".to_owned()])
             }
+            Step::Update(update) => {
+                let cut = self.cut(RowRange { start: 0, end: before.keep(update.share).count() });
+                let work = Work::Update(self.vectors(before)?);
+                let times = [0, 0, update.timeout_ms];
+                (self.order(index, name, work, &update.load, times), Some(cut), vec!["hset".to_owned()])
+            }
+            Step::Churn(churn) => {
+                let units = exchanged(before, churn.by).saturating_mul(2);
+                let cut = self.cut(RowRange { start: 0, end: units });
+                let work = Work::Churn(self.vectors(before)?);
+                let times = [0, 0, churn.timeout_ms];
+                let commands = vec!["del".to_owned(), "hset".to_owned()];
+                (self.order(index, name, work, &churn.load, times), Some(cut), commands)
+            }
             Step::Query(query) => {
                 let vectors = self.vectors(before)?;
                 let truth = self.data.map_or(TruthSource::Listed, |data| truth_source(data, before, query.k));
@@ -200,7 +229,8 @@ impl Maker<'_> {
         let shares = lanes.saturating_mul(RANGES_PER_LANE).max(1);
         let row_bytes = u64::from(self.data.map_or(0, |data| data.base.dims)).saturating_mul(4).max(1);
         let most = (RANGE_BYTES_MOST / row_bytes).clamp(RANGE_ROWS_LEAST, RANGE_ROWS_MOST);
-        Cut::new(rows, rows.len().div_ceil(shares).clamp(RANGE_ROWS_LEAST, most))
+        // Even, because what a churn exchanges are pairs.
+        Cut::new(rows, rows.len().div_ceil(shares).clamp(RANGE_ROWS_LEAST, most).next_multiple_of(2))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fleet_tests::cluster::Servers;
 use fleet_tests::command::project;
-use fleet_tests::run::{Results, phase};
+use fleet_tests::run::{Results, assert_sound, phase};
 use vst_analysis::{Check, Summary};
 use vst_common::content::catalog;
 
@@ -14,7 +14,7 @@ async fn run(servers: &Servers, scenario: &str, extra: &[&str]) -> Summary {
     let url = servers.url();
     let args = [&["scenario", file.to_str().expect("text"), "--target", &url], extra].concat();
     let (output, report) = results.run(&args).await;
-    assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
+    assert_sound(&output, &report);
     report
 }
 
@@ -104,8 +104,8 @@ async fn what_a_fleet_writes_does_not_depend_on_its_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_the_documentation_runs_as_it_stands() {
     let text = std::fs::read_to_string(project().join("docs/workloads.md")).expect("the document");
-    let example =
-        text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let blocks = text.split("```yaml\n").filter_map(|rest| rest.split("```").next());
+    let example = blocks.into_iter().find(|block| block.starts_with("name:")).expect("a whole scenario");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sessions.yaml");
     std::fs::write(&file, example).expect("written");
@@ -113,7 +113,7 @@ async fn the_example_of_the_documentation_runs_as_it_stands() {
     let url = servers.url();
     let results = Results::new();
     let (output, report) = results.run(&["scenario", file.to_str().expect("text"), "--target", &url]).await;
-    assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
+    assert_sound(&output, &report);
     exact(&report);
     // Weights hold exactly: 6,000 requests are 600 rounds of ten.
     let counts: BTreeMap<&str, u64> =

@@ -2,6 +2,7 @@
 
 mod judging;
 mod redirects;
+mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -324,13 +325,17 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     proptest::collection::vec(one, 0..150)
 }
 
+fn make(simulation: &mut Simulation, one: &Move) {
+    match one {
+        Move::Step(advance) => simulation.step(*advance),
+        Move::Answer(pick, answer) => simulation.answer(*pick, answer),
+        Move::Fence(fenced) => simulation.pipeline.fence(*fenced),
+    }
+}
+
 fn play(simulation: &mut Simulation, moves: &[Move]) {
     for one in moves {
-        match one {
-            Move::Step(advance) => simulation.step(*advance),
-            Move::Answer(pick, answer) => simulation.answer(*pick, answer),
-            Move::Fence(fenced) => simulation.pipeline.fence(*fenced),
-        }
+        make(simulation, one);
     }
     simulation.pipeline.fence(false);
     simulation.run_out();

@@ -10,7 +10,7 @@ use vst_common::count;
 use vst_common::ids::PhaseIndex;
 use vst_common::phase::{PhaseOrder, Work};
 use vst_common::ranges::RowRange;
-use vst_common::scenario::{Arrival, Load};
+use vst_common::scenario::Load;
 use vst_proto::fleet;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
@@ -26,6 +26,8 @@ const DRAIN_NS: u64 = 10 * SECOND_NS;
 const LAST_WORD_NS: u64 = 2 * SECOND_NS;
 /// Rows that a lane has in hand at least, so that it does not wait for the async side.
 const ROWS_IN_HAND: u64 = 1024;
+/// The same for a lane that sends by the clock.
+const OPEN_ROWS_IN_HAND: u64 = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -403,17 +405,10 @@ fn rows_in_hand(order: &PhaseOrder) -> u64 {
         Load::Closed { clients, pipeline } => {
             2 * (u64::from(*clients) * u64::from(*pipeline)).div_ceil(lanes)
         }
-        Load::Open { arrival, .. } => count::from_f64(peak_rate(arrival) / 2.0).div_ceil(lanes),
+        // Few more, because a lane that holds rows back at the end is late with them.
+        Load::Open { arrival, .. } => {
+            return count::from_f64(arrival.peak_rate() / 2.0).div_ceil(lanes).max(OPEN_ROWS_IN_HAND);
+        }
     };
     rows.max(ROWS_IN_HAND)
-}
-
-/// The highest rate of an arrival function, requests per second.
-fn peak_rate(arrival: &Arrival) -> f64 {
-    match arrival {
-        Arrival::Constant { rate } | Arrival::Poisson { rate } => *rate,
-        Arrival::Ramp { from, to } => from.max(*to),
-        Arrival::Steps { steps } => steps.iter().map(|(rate, _)| *rate).fold(0.0, f64::max),
-        Arrival::Burst { base, peak, .. } => base.max(*peak),
-    }
 }

@@ -60,6 +60,8 @@ impl<'s> Reader<'s> {
     /// All faults in the order of the text.
     pub(super) fn into_faults(mut self) -> Vec<Fault> {
         self.faults.sort_by_key(|(place, _)| *place);
+        // A phase that is repeated has its faults every time.
+        self.faults.dedup_by(|(a, x), (b, y)| a == b && x.label() == y.label());
         self.faults.into_iter().map(|(_, fault)| fault).collect()
     }
 

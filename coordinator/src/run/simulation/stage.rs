@@ -15,6 +15,8 @@ use vst_common::scenario::{
 use crate::plan::{LoadPlan, PlannedPhase, PlannedStep, RunPlan};
 
 pub(super) const ROWS: u64 = 300;
+/// Pairs that the churn exchanges.
+pub(super) const EXCHANGED: u64 = 40;
 
 fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
     let data =
@@ -52,6 +54,7 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
 pub(super) fn plan(range_length: u64) -> RunPlan {
     let empty = LiveSet::empty(1, ROWS, 1);
     let (full, half) = (empty.full(), empty.full().with_cut(ROWS / 2));
+    let turned = half.moved_on(EXCHANGED, EXCHANGED);
     let leased = |index, word, live, rows| {
         let cut = Some(Cut::new(rows, range_length));
         let load = LoadPlan { word, order: order(index, live, false), cut, commands: vec!["hset".into()] };
@@ -66,7 +69,8 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         (PlannedStep::Settle(settle), full, full),
         (PlannedStep::Load(Box::new(query)), full, full),
         (leased(5, "shrink", full, RowRange { start: ROWS / 2, end: ROWS }), full, half),
-        (PlannedStep::Checkpoint, half, half),
+        (leased(6, "churn", half, RowRange { start: 0, end: 2 * EXCHANGED }), half, turned),
+        (PlannedStep::Checkpoint, turned, turned),
     ];
     let phases = (0u32..)
         .zip(steps)

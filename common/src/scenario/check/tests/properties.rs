@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::super::{
-    Algorithm, Arrival, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec, Load,
-    Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    Algorithm, Arrival, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec,
+    KeyspaceSpec, Load, Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec,
+    ShrinkSpec, Step, UpdateSpec,
 };
 use super::super::fault::{Complaint, Place, Sources};
 use super::super::{builtin, parse};
@@ -62,6 +63,11 @@ fn load() -> impl Strategy<Value = Load> {
     ]
 }
 
+/// The load of a phase that its rows end: no ramp, which would have to know its length.
+fn rows_load() -> impl Strategy<Value = Load> {
+    load().prop_filter("no ramp", |load| !matches!(load, Load::Open { arrival: Arrival::Ramp { .. }, .. }))
+}
+
 fn query() -> impl Strategy<Value = Step> {
     let ef = option::of(1..=1_000_000u32);
     let warm_up = prop_oneof![Just(0), ms()];
@@ -79,28 +85,43 @@ fn settle() -> impl Strategy<Value = Step> {
     })
 }
 
-/// Steps in an order that can be carried out: whatever shrinks are drawn become ever smaller shares.
+/// Steps in an order that can be carried out: whatever shrinks are drawn become ever smaller shares, and churns exchange
+/// as much as they can.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let ingest =
-        (closed(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Ingest { load, timeout_ms });
+        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Ingest { load, timeout_ms });
     let later = prop_oneof![
         query(),
         settle(),
         Just(Step::Checkpoint),
         kv::kv(),
-        (closed(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Shrink(ShrinkSpec {
+        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Shrink(ShrinkSpec {
             keep: 0.0,
+            load,
+            timeout_ms
+        })),
+        (select(vec![1.0, 0.25, 0.0625]), rows_load(), 1..=3_600_000u64)
+            .prop_map(|(share, load, timeout_ms)| Step::Update(UpdateSpec { share, load, timeout_ms })),
+        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Churn(ChurnSpec {
+            by: 0.0,
             load,
             timeout_ms
         })),
     ];
     (ingest, vec(later, 0..8)).prop_map(|(ingest, later)| {
-        let mut percent = 87.5;
+        let (mut percent, mut left) = (87.5, 1.0);
         let mut steps = vec![Step::CreateIndex, ingest];
         for mut step in later {
             if let Step::Shrink(shrink) = &mut step {
                 shrink.keep = percent / 100.0;
+                left = shrink.keep;
                 percent /= 2.0;
+            }
+            if let Step::Churn(churn) = &mut step {
+                churn.by = f64::min(left, 1.0 - left);
+                if churn.by == 0.0 {
+                    continue;
+                }
             }
             steps.push(step);
         }
@@ -197,6 +218,18 @@ fn yaml_step(step: &Step) -> String {
         Step::Ingest { load, timeout_ms } => {
             format!("{{load: {}, timeout: {timeout_ms}ms}}", yaml_load(load))
         }
+        Step::Update(update) => format!(
+            "{{share: {}%, load: {}, timeout: {}ms}}",
+            update.share * 100.0,
+            yaml_load(&update.load),
+            update.timeout_ms
+        ),
+        Step::Churn(churn) => format!(
+            "{{by: {}%, load: {}, timeout: {}ms}}",
+            churn.by * 100.0,
+            yaml_load(&churn.load),
+            churn.timeout_ms
+        ),
         Step::Settle(settle) => format!(
             "{{threshold: {}%, window: {}ms, max_wait: {}ms}}",
             (settle.threshold * 100.0).round(),
