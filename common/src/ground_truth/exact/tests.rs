@@ -62,7 +62,7 @@ proptest! {
     #[test]
     fn the_result_is_that_of_brute_force_for_any_cut_order_filter_and_threads(
         rows in prop::collection::vec(prop::collection::vec(-4i8..=4, 5), 1..1400),
-        queries in prop::collection::vec(prop::collection::vec(-4i8..=4, 5), 1..7),
+        queries in prop::collection::vec(prop::collection::vec(-4i8..=4, 5), 1..20),
         (scale, shift) in numbers(),
         cuts in prop::collection::vec(0usize..2000, 0..4), turn in 0usize..5,
         k in 1usize..40, keep in 1u64..4, threads in 1usize..4, metric in 0usize..3,
