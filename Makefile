@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-copies bench-load lint servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-copies bench-load lint helm servers fleet-servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,13 @@ bench-load: servers cargo ## Vectors that a worker reads and encodes per second 
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture load::
 
+helm: cargo ## Helm chart, images and compose file: lint, schemas of Kubernetes, and that `vst` understands every command
+	@scripts/fetch-helm.sh
+	$(call say,'building vst')
+	@cargo build --quiet --locked -p vst
+	$(call say,'chart')
+	@scripts/check-helm.py --vst target/debug/vst
+
 bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlatL2 on the same cores
 	@cargo build --quiet --locked -p vst
 	@scripts/bench-ground-truth.sh
@@ -68,5 +75,5 @@ fuzz: cargo ## Fuzz what comes from outside for some minutes (needs cargo-fuzz)
 cargo:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 or newer with rustup' >&2; exit 1; }
 
-clean-local: ## Remove the servers that `make servers` fetched
-	@rm -rf .local/servers .local/debian .local/python .local/fetch.*
+clean-local: ## Remove what was fetched into .local
+	@rm -rf .local/servers .local/debian .local/python .local/helm .local/fetch.*
