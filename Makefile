@@ -76,4 +76,4 @@ cargo:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 or newer with rustup' >&2; exit 1; }
 
 clean-local: ## Remove what was fetched into .local
-	@rm -rf .local/servers .local/debian .local/python .local/helm .local/fetch.*
+	@rm -rf .local/servers .local/debian .local/python .local/azurite .local/helm .local/fetch.*

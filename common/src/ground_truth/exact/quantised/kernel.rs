@@ -159,6 +159,7 @@ fn to_f32(sum: i32) -> f32 {
 
 #[target_feature(enable = "avx512f,avx512vnni")]
 #[expect(unsafe_code, reason = "arrays become registers of the same size")]
+#[expect(clippy::needless_range_loop, reason = "several arrays go by one number, which the compiler unrolls")]
 fn scan_512(panels: &[Panel], steps: &[Step], group: &Group, limits: &[f32; GROUP], hits: &mut Vec<Hit>) {
     let each = group.numbers.len().max(1);
     for (number, (panel, steps)) in panels.iter().zip(steps.chunks_exact(each)).enumerate() {
@@ -197,6 +198,7 @@ fn scan_512(panels: &[Panel], steps: &[Step], group: &Group, limits: &[f32; GROU
 
 #[target_feature(enable = "avx2,fma,avxvnni")]
 #[expect(unsafe_code, reason = "arrays become registers of the same size")]
+#[expect(clippy::needless_range_loop, reason = "several arrays go by one number, which the compiler unrolls")]
 fn scan_256(panels: &[Panel], steps: &[Step], group: &Group, limits: &[f32; GROUP], hits: &mut Vec<Hit>) {
     let each = group.numbers.len().max(1);
     for (number, (panel, steps)) in panels.iter().zip(steps.chunks_exact(each)).enumerate() {
