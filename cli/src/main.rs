@@ -8,10 +8,12 @@ mod builtin;
 mod dataset;
 mod error;
 mod fleet;
+mod info;
 mod leash;
 mod limits;
 mod output;
 mod progress;
+mod registry;
 mod report;
 mod run;
 mod scenario_file;
@@ -58,6 +60,9 @@ enum Command {
     /// Data sets: list, look into, check, download, convert, generate
     #[command(subcommand)]
     Dataset(dataset::DatasetCommand),
+    /// What there is: a fleet and its workers
+    #[command(subcommand)]
+    Info(info::InfoCommand),
     /// The coordinator of a fleet, started by hand
     #[command(subcommand)]
     Coordinator(fleet::CoordinatorCommand),
@@ -115,6 +120,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         #[cfg(feature = "analysis")]
         Command::Visualize(command) => visualize::run(command).await,
         Command::Dataset(command) => dataset::run(command).await,
+        Command::Info(command) => info::run(command).await,
         Command::Coordinator(command) => fleet::coordinator(command).await,
         Command::Worker(command) => fleet::worker(command).await,
         Command::Version { json } => {
