@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-copies bench-load lint helm servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-copies bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ helm: cargo ## Helm chart, images and compose file: lint, schemas of Kubernetes,
 	@cargo build --quiet --locked -p vst
 	$(call say,'chart')
 	@scripts/check-helm.py --vst target/debug/vst
+
+helm-run: servers fleet-servers ## Do a run with the chart's manifests as processes on this machine (as root; minutes)
+	@scripts/fetch-helm.sh
+	@cargo build --quiet --locked -p vst
+	@scripts/run-manifests.py --vst target/debug/vst
 
 bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlatL2 on the same cores
 	@cargo build --quiet --locked -p vst

@@ -2,6 +2,7 @@
 //!
 //! Results go to stdout, progress and logs to stderr.
 
+#[cfg(feature = "analysis")]
 mod analyze;
 mod builtin;
 mod dataset;
@@ -13,11 +14,13 @@ mod limits;
 mod output;
 mod progress;
 mod registry;
+mod report;
 mod run;
 mod scenario_file;
 mod signals;
 mod token;
 mod validate;
+#[cfg(feature = "analysis")]
 mod visualize;
 
 use std::process::ExitCode;
@@ -47,9 +50,11 @@ enum Command {
     #[command(subcommand)]
     Validate(validate::ValidateCommand),
     /// Read a run directory: its summary, or SQL over its tables
+    #[cfg(feature = "analysis")]
     #[command(subcommand)]
     Analyze(analyze::AnalyzeCommand),
     /// Draw a run directory as a page of charts
+    #[cfg(feature = "analysis")]
     #[command(subcommand)]
     Visualize(visualize::VisualizeCommand),
     /// Data sets: list, look into, check, download, convert, generate
@@ -110,7 +115,9 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Run(command) => run::run(command).await,
         Command::Validate(command) => validate::run(&command).await,
+        #[cfg(feature = "analysis")]
         Command::Analyze(command) => analyze::run(command).await,
+        #[cfg(feature = "analysis")]
         Command::Visualize(command) => visualize::run(command).await,
         Command::Dataset(command) => dataset::run(command).await,
         Command::Info(command) => info::run(command).await,

@@ -133,7 +133,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     let (run_dir, exit) = outcome?;
     let Some(run_dir) = run_dir else { return Ok(exit) };
     tokio::select! {
-        judged = crate::analyze::summary(&run_dir, options.json) => match (judged, exit) {
+        judged = crate::report::summary(&run_dir, options.json) => match (judged, exit) {
             (judged, Exit::Valid) => judged,
             (Ok(_), exit) => Ok(exit),
             // Why there is no report matters less than why the run ended.
