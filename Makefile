@@ -27,7 +27,7 @@ test: lint servers fleet-servers python ## Everything that CI checks: lints, uni
 	$(call say,'unit tests')
 	@cargo test --locked --workspace --lib --bins --quiet
 	$(call say,'suites (one test at a time: they start real servers)')
-	@cargo test --locked --workspace --test '*' --quiet -- --test-threads=1
+	@cargo test --locked -p fleet-tests --test real --quiet -- --test-threads=1
 	$(call say,'examples in the documentation')
 	@cargo test --locked --workspace --doc --quiet
 
