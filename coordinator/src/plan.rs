@@ -12,6 +12,7 @@ mod estimate;
 mod kv;
 mod limits;
 mod phases;
+mod sound;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,7 @@ use vst_common::ground_truth::GroundTruth;
 use vst_common::scenario::DatasetSpec;
 use vst_common::scenario::check::{Checked, Faults};
 
-use super::copies;
+use super::{copies, sound};
 
 /// What planning needs to know of the data.
 #[derive(Clone, Debug)]
@@ -78,6 +78,7 @@ pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<Option<Data
     };
     let facts =
         DataFacts { urls, base, queries, truth, expansion: Expansion::None, separation: None, faults };
+    sound::check(checked, &facts).await?;
     copies::expanded(checked, facts).await.map(Some)
 }
 
