@@ -158,11 +158,6 @@ async fn data_that_is_not_what_it_claims_is_refused_before_any_load() {
     let bench = floats(&|rows| rows[4_711].fill(0.0));
     let said = bench.refused(&as_floats.replace("metric: l2", "metric: cosine"), "base:").await;
     assert!(said.contains("row 4711") && said.contains("length zero"), "{said}");
-    // The truth of another metric.
-    let bench = Bench::new();
-    let said = bench.refused(&SCENARIO.replace("metric: l2", "metric: inner_product"), "ground_truth:").await;
-    assert!(said.contains("inner_product"), "{said}");
-
     let bench = Bench::new();
     rewrite(&bench.path("base.u8bin"), |bytes| bytes[4..8].fill(0));
     let said = bench.refused(SCENARIO, "base:").await;
