@@ -64,7 +64,9 @@ fn default_blocks() -> usize {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CompareError {
     /// Nothing to compare.
-    #[error("a comparison needs a figure and the change of it that matters, for example {{figure: qps, change: 0.02}}")]
+    #[error(
+        "a comparison needs a figure and the change of it that matters, for example {{figure: qps, change: 0.02}}"
+    )]
     NoFigure,
     /// No change is too small to matter.
     #[error("the change of `{figure}` that matters must be above 0 and below 1, not {change}")]
@@ -254,7 +256,10 @@ fn enter(series: &mut [Series], figures: &[Figure], side: Side, measured: &Measu
         let reading =
             measured.figures.get(figure).ok_or_else(|| format!("a measurement does not tell `{figure}`"))?;
         if reading.at_least {
-            return Err(format!("a measurement tells of `{figure}` only that it is at least {}", reading.value));
+            return Err(format!(
+                "a measurement tells of `{figure}` only that it is at least {}",
+                reading.value
+            ));
         }
         let values = if side == Side::A { &mut series.a } else { &mut series.b };
         values.push(figure.scale().of(reading.value));
@@ -266,17 +271,25 @@ fn half_width(compared: &Compared) -> f64 {
     (compared.change.high - compared.change.low) / 2.0
 }
 
-fn compared(spec: &CompareSpec, Margin { figure, change: margin }: Margin, series: &Series) -> Option<Compared> {
+fn compared(
+    spec: &CompareSpec,
+    Margin { figure, change: margin }: Margin,
+    series: &Series,
+) -> Option<Compared> {
     let differences: Vec<f64> =
         series.a.chunks(2).zip(series.b.chunks(2)).map(|(a, b)| mean(b) - mean(a)).collect();
     let estimate = Estimate::of(&differences)?;
-    let alpha = (1.0 - spec.confidence) / float(spec.margins.len());
+    // A fifth of what may go wrong is left for looking after every block.
+    let alpha = 0.8 * (1.0 - spec.confidence) / float(spec.margins.len());
     let half = estimate.margin(1.0 - alpha);
     let seen = half + student(POWER, estimate.freedom) * estimate.error;
     // On the scale of a share of A, or as it is.
     let shown = |d: f64| if figure.scale() == Scale::Log { d.exp_m1() } else { d };
-    let change =
-        Interval { value: shown(estimate.mean), low: shown(estimate.mean - half), high: shown(estimate.mean + half) };
+    let change = Interval {
+        value: shown(estimate.mean),
+        low: shown(estimate.mean - half),
+        high: shown(estimate.mean + half),
+    };
     let call = if change.low >= -margin && change.high <= margin {
         Call::Equal
     } else if change.low > 0.0 || change.high < 0.0 {

@@ -66,7 +66,11 @@ impl Constraint {
         match figure.unit() {
             Unit::Share if !(0.0..=1.0).contains(&bound) => Err(ConstraintError::NotAShare { figure, bound }),
             Unit::Rate | Unit::Time | Unit::Size if !(bound.is_finite() && bound > 0.0) => {
-                Err(ConstraintError::Bound { figure, text: bound.to_string(), example: example(figure.unit()) })
+                Err(ConstraintError::Bound {
+                    figure,
+                    text: bound.to_string(),
+                    example: example(figure.unit()),
+                })
             }
             _ => Ok(Self { figure, side, bound }),
         }
@@ -195,7 +199,10 @@ fn quantity(text: &str, units: &[(&str, f64)]) -> Option<f64> {
     let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim())?;
-    digits.parse::<f64>().ok().map(|number| if *factor < 1.0 { number / (1.0 / factor) } else { number * factor })
+    digits
+        .parse::<f64>()
+        .ok()
+        .map(|number| if *factor < 1.0 { number / (1.0 / factor) } else { number * factor })
 }
 
 impl fmt::Display for Constraint {

@@ -133,7 +133,11 @@ impl LimitSpec {
             return fault("confidence", self.confidence, "from 0.5 to below 1");
         }
         if self.repeats < crossing::LEAST {
-            return fault("repeats", crate::number::float(self.repeats), "at least 6, or noise cannot be told");
+            return fault(
+                "repeats",
+                crate::number::float(self.repeats),
+                "at least 6, or noise cannot be told",
+            );
         }
         Ok(())
     }

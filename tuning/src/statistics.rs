@@ -101,12 +101,17 @@ pub(crate) fn student(p: f64, freedom: f64) -> f64 {
         low = high;
         high *= 4.0;
     }
-    let log_front = log_gamma(f64::midpoint(freedom, 1.0)) - log_gamma(freedom / 2.0)
+    let log_front = log_gamma(f64::midpoint(freedom, 1.0))
+        - log_gamma(freedom / 2.0)
         - 0.5 * (freedom * std::f64::consts::PI).ln();
     let mut t = f64::midpoint(low, high);
     for _ in 0..60 {
         let above = tail(t, freedom);
-        if above > wanted { low = t } else { high = t }
+        if above > wanted {
+            low = t
+        } else {
+            high = t
+        }
         let density = (log_front - f64::midpoint(freedom, 1.0) * (t * t / freedom).ln_1p()).exp();
         let step = t + (above - wanted) / density;
         let next = if step > low && step < high { step } else { f64::midpoint(low, high) };

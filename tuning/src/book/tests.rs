@@ -52,7 +52,8 @@ fn an_error_that_the_measurement_declares_counts_where_repeats_agree_by_chance()
 #[test]
 fn the_worst_of_several_broken_constraints_is_named() {
     let mut book = book();
-    let constraints: [Constraint; 3] = ["p99 <= 10ms", "recall >= 0.95", "error_rate <= 1%"].map(|t| t.parse().unwrap());
+    let constraints: [Constraint; 3] =
+        ["p99 <= 10ms", "recall >= 0.95", "error_rate <= 1%"].map(|t| t.parse().unwrap());
     let measured = p99(25.0).with(Figure::Recall, Reading::of(0.5)).with(Figure::ErrorRate, Reading::of(0.5));
     book.enter(&1, &measured);
     assert_eq!(book.judge(&1, &constraints, 0.01), Verdict::Fail(2));

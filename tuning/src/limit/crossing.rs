@@ -7,7 +7,7 @@
 
 use crate::constraint::Constraint;
 use crate::number::float;
-use crate::statistics::{line, mean, squares, student};
+use crate::statistics::{Estimate, line, mean, squares, student};
 
 /// Measurements below which neither slope nor noise can be told.
 pub(super) const LEAST: usize = 6;
@@ -119,4 +119,25 @@ pub(super) fn first(fits: &[(Constraint, Option<Fit>)], confidence: f64) -> Opti
         }
     }
     first
+}
+
+/// Where, in points in order of time, those after an instant lie off those before it: the heights of both at the middle.
+///
+/// One line through all, then Student's t between the residuals before and after, at each instant.
+pub(super) fn turn(points: &[(f64, f64)], alpha: f64) -> Option<(f64, f64)> {
+    let n = points.len();
+    if n < LEAST + 2 {
+        return None;
+    }
+    let fit = Fit::through(points)?;
+    let residuals: Vec<f64> = points.iter().map(|(x, y)| y - fit.y - fit.slope * (x - fit.x)).collect();
+    (2..=n - 2).find_map(|at| {
+        let (before, after) = residuals.split_at(at);
+        let variance = (squares(before) + squares(after)) / float(n - 3);
+        let error = (variance * (1.0 / float(before.len()) + 1.0 / float(after.len()))).sqrt();
+        let step = Estimate { mean: mean(after) - mean(before), error, freedom: float(n - 3) };
+        let each = alpha / 2.0 / float(n - 3);
+        (error > 0.0 && (step.is_above_zero(each) || step.is_below_zero(each)))
+            .then(|| (fit.y + mean(before), fit.y + mean(after)))
+    })
 }

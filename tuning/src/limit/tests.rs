@@ -94,7 +94,11 @@ fn the_limit_is_within_three_per_cent_in_its_interval_and_costs_a_third_of_a_gri
             t.covered, t.close, t.narrow, t.share_of_grid
         );
         // Two standard deviations below 95 %.
-        assert!(t.covered >= 0.95 - 2.0 * (0.0475 / f64::from(seeds)).sqrt(), "{name}: covered {}", t.covered);
+        assert!(
+            t.covered >= 0.95 - 2.0 * (0.0475 / f64::from(seeds)).sqrt(),
+            "{name}: covered {}",
+            t.covered
+        );
         assert!(t.close >= 0.995, "{name}: close {}", t.close);
         assert!(t.share_of_grid < most_of_grid, "{name}: {} of a grid", t.share_of_grid);
     }
@@ -279,7 +283,9 @@ fn measurements_that_are_not_valid_are_asked_for_again_and_three_in_a_row_end_it
 #[test]
 fn a_measurement_that_lacks_a_figure_is_named() {
     let mut limit = Limit::new(usual()).unwrap();
-    let [Action::Done(outcome)] = &limit.step(Event::Measured(Measured::default()))[..] else { panic!("goes on") };
+    let [Action::Done(outcome)] = &limit.step(Event::Measured(Measured::default()))[..] else {
+        panic!("goes on")
+    };
     let Conclusion::Abandoned { reason } = &outcome.conclusion else { panic!("{outcome:?}") };
     assert_eq!(reason, "the measurement at 500/s does not tell `recall`");
 }

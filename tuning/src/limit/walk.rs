@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::crossing::{First, Fit, LEAST, first};
+use super::crossing::{First, Fit, LEAST, first, turn};
 use super::{Ask, Conclusion, Ended, Finding, LimitSpec, Outcome, RatePoint, Stop};
 use crate::book::{Book, Verdict, looks, next_look};
 use crate::constraint::{Constraint, Side};
@@ -181,13 +181,13 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
             {
                 return Ok(self.infeasible(*binding, start));
             }
-            let Some(found) = self.found() else { return Ok(self.conclude(ended)) };
-            if drifts >= DRIFTS_MOST || !self.has_drifted(found.low.exp())? {
-                return Ok(self.conclude(ended));
+            if drifts >= DRIFTS_MOST || !(ended.is_none() || self.has_drifted()?) {
+                self.widen()?;
+                return Ok(self.conclude(ended.unwrap_or(Ended::Noise)));
             }
             self.taken.clear();
             self.book = Book::new(|a, b| a == b);
-            (start, climb) = (found.low.exp(), (1.0 + 4.0 * self.spec.width).min(self.spec.climb));
+            (start, climb) = (self.centre.exp(), (1.0 + 4.0 * self.spec.width).min(self.spec.climb));
         }
         Ok(self.conclude(Ended::Noise))
     }
@@ -268,6 +268,7 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
             rate = (rate * climb).min(ceiling);
             if self.probe(rate)? > 0.0 && self.judge(rate, moving)? == Verdict::Pass {
                 self.findings.push(Finding::NonMonotone { fails_at, passes_at: rate });
+                self.taken.retain(|t| t.rate >= rate);
                 return Ok(Ok(rate));
             }
         }
@@ -297,6 +298,8 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
         if failed && passes {
             self.findings.push(Finding::NonMonotone { fails_at: high, passes_at: beyond });
         }
+        // The limit that is looked for is the one below.
+        self.taken.pop();
         Ok(())
     }
 
@@ -370,14 +373,18 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
         (5.0 * deviation).clamp(width / 2.0, 4.0 * width)
     }
 
-    /// Measures about the limit, to both sides of it, until its interval is narrow or that was often enough.
-    fn refine(&mut self) -> Result<Ended, Stop> {
+    /// Measures about the limit, to both sides of it, until its interval is narrow or that was often enough; `None` when
+    /// later measurements are off the earlier ones.
+    fn refine(&mut self) -> Result<Option<Ended>, Stop> {
         let width = self.spec.width.ln_1p();
         let mut step = width;
         for round in 0..self.spec.repeats {
+            if self.has_turned() {
+                return Ok(None);
+            }
             if let Some(found) = self.found() {
                 if found.high - found.low <= width {
-                    return Ok(Ended::Narrow);
+                    return Ok(Some(Ended::Narrow));
                 }
                 self.centre = found.value.clamp(self.centre - width, self.centre + width);
                 step = (2.0 * found.deviation).clamp(width / 8.0, 2.0 * width);
@@ -387,14 +394,53 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
             let rate = (self.centre + if round % 2 == 0 { -step } else { step }).exp();
             self.measure(readable(rate).clamp(self.spec.floor, self.spec.ceiling))?;
         }
-        Ok(Ended::Noise)
+        Ok(Some(Ended::Noise))
     }
 
-    /// Measures a rate once more and compares that with the line.
-    fn has_drifted(&mut self, rate: f64) -> Result<bool, Stop> {
+    /// Where no line can be told from noise: sees to it that a rate is known that is far inside, and one far outside.
+    fn widen(&mut self) -> Result<(), Stop> {
+        let step = self.spec.climb.sqrt();
+        let mut rate = self.centre.exp();
+        while self.found().is_none() && self.far_outside().is_none() && rate < self.spec.ceiling {
+            rate = (rate * step).min(self.spec.ceiling);
+            self.measure(rate)?;
+        }
+        rate = self.centre.exp();
+        while self.found().is_none() && self.far_inside().is_none() && rate > self.spec.floor {
+            rate = (rate / step).max(self.spec.floor);
+            self.measure(rate)?;
+        }
+        Ok(())
+    }
+
+    /// Whether later measurements about the limit are off the earlier ones.
+    fn has_turned(&mut self) -> bool {
+        let width = self.spec.width.ln_1p();
+        let alpha = DRIFT_ALPHA / float(self.spec.repeats * self.moving.len().max(1));
+        for (i, constraint) in self.moving.clone().iter().enumerate() {
+            let near = self.taken.iter().filter(|t| (t.rate.ln() - self.centre).abs() <= 4.0 * width);
+            let slack = |t: &Taken| t.slack.get(i).map_or(0.0, |(slack, _)| straightened(constraint, *slack));
+            let points: Vec<(f64, f64)> = near.map(|t| (t.rate.ln(), slack(t))).collect();
+            if let Some((before, after)) = turn(&points, alpha) {
+                let (figure, rate) = (constraint.figure(), self.centre.exp());
+                let shown = |y: f64| figure.scale().back(constraint.at_slack(bent(constraint, y)));
+                self.findings.push(Finding::Drift {
+                    rate,
+                    figure,
+                    before: shown(before),
+                    after: shown(after),
+                });
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Measures the lower end once more and compares that with the line.
+    fn has_drifted(&mut self) -> Result<bool, Stop> {
         let Some(found) = self.found() else { return Ok(false) };
         let fits = self.fits(found.value, self.reach(found.deviation));
-        let rate = readable(rate).clamp(self.spec.floor, self.spec.ceiling);
+        let rate = readable(found.low.exp()).clamp(self.spec.floor, self.spec.ceiling);
         match self.measure(rate) {
             // What was found stands, unconfirmed.
             Err(Pause::Spent) => return Ok(false),
@@ -423,6 +469,10 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
         let Some(((value, low, high), binding)) = found.or_else(|| self.far_apart()) else {
             return Conclusion::Unknown { holds_at, fails_at };
         };
+        // Where a figure jumps no line is right, but what is far off on either side is.
+        let (floor, ceiling) = (holds_at.map_or(low, f64::ln), fails_at.map_or(high, f64::ln));
+        let (low, high) = (low.max(floor), high.min(ceiling).max(low.max(floor)));
+        let value = value.clamp(low, high);
         let unsure = |c: &Constraint| self.whole.judge_one(&(), c, self.alpha).is_none();
         Conclusion::Limit {
             rate: Interval { value: value.exp(), low: low.exp(), high: high.exp() },
@@ -452,7 +502,9 @@ fn slack_of(constraint: &Constraint, measured: &Measured) -> (f64, bool) {
     let slack = constraint.slack(scaled);
     match reading {
         // At least so much: no less than outside, and how far is not known.
-        Some(reading) if reading.at_least && constraint.side() == Side::AtMost => (slack.min(-1e-9), slack < 0.0),
+        Some(reading) if reading.at_least && constraint.side() == Side::AtMost => {
+            (slack.min(-1e-9), slack < 0.0)
+        }
         _ => (slack, constraint.is_far(scaled)),
     }
 }

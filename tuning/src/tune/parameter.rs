@@ -130,7 +130,9 @@ impl Parameter {
         match &self.range {
             Range::Int(low, high) | Range::LogInt(low, high) if low > high => Err(ParameterError::Empty),
             Range::LogInt(low, _) if *low <= 0 => Err(ParameterError::NotPositive),
-            Range::Float(low, high) | Range::LogFloat(low, high) if !(low.is_finite() && high.is_finite()) => {
+            Range::Float(low, high) | Range::LogFloat(low, high)
+                if !(low.is_finite() && high.is_finite()) =>
+            {
                 Err(ParameterError::NotANumber)
             }
             Range::Float(low, high) | Range::LogFloat(low, high) if low >= high => Err(ParameterError::Empty),

@@ -42,7 +42,11 @@ fn ef_of(setting: &Setting) -> f64 {
 const EFS: [i64; 12] = [10, 20, 40, 60, 80, 100, 120, 150, 200, 300, 400, 500];
 
 fn best_ef(range: Range, shape: Shape) -> TuneSpec {
-    TuneSpec::new(Objective::Maximise(Figure::Qps), constraints(&["recall >= 0.95"]), vec![ef(range).shaped(shape)])
+    TuneSpec::new(
+        Objective::Maximise(Figure::Qps),
+        constraints(&["recall >= 0.95"]),
+        vec![ef(range).shaped(shape)],
+    )
 }
 
 fn flat_out(spec: &TuneSpec, double: &mut Double) -> Outcome {
@@ -63,14 +67,17 @@ fn the_smallest_ef_with_enough_recall_wins_whatever_is_known_of_it() {
         for seed in 0..seeds {
             let mut double = Double::new(seed);
             let outcome = flat_out(&best_ef(ints(&EFS), shape), &mut double);
-            assert!(outcome.findings.is_empty(), "{seed} {:?}", outcome.findings);
+            let turns = |f: &Finding| matches!(f, Finding::NonMonotone { .. });
+            assert!(!outcome.findings.iter().any(turns), "{seed} {:?}", outcome.findings);
             let (setting, value) = winner(&outcome);
             let truth = double.capacity_at(100.0);
             right += u32::from(ef_of(setting) == 100.0);
             covered += u32::from(value.low <= truth && truth <= value.high);
             measurements += outcome.measurements;
         }
-        println!("{shape:?}: ef 100 wins {right} of {seeds}, value covered {covered}, {measurements} measurements");
+        println!(
+            "{shape:?}: ef 100 wins {right} of {seeds}, value covered {covered}, {measurements} measurements"
+        );
         assert!(right >= 299 && covered >= 270, "{shape:?}: right {right} covered {covered}");
     }
 }
@@ -100,14 +107,22 @@ fn with_limits(seed: u64) -> (f64, f64, u64) {
                 // Recall alone is told where a request costs least.
                 return double.at(500.0, ef);
             }
-            let search = LimitSpec { start, ..LimitSpec::new(constraints(&["p99 <= 10ms"]), 500.0, 200_000.0) };
-            let mut limit = Limit::new(LimitSpec { look_beyond: false, climb: if start > 500.0 { 1.1 } else { 2.0 }, ..search }).unwrap();
+            let search =
+                LimitSpec { start, ..LimitSpec::new(constraints(&["p99 <= 10ms"]), 500.0, 200_000.0) };
+            let mut limit = Limit::new(LimitSpec {
+                look_beyond: false,
+                climb: if start > 500.0 { 1.1 } else { 2.0 },
+                ..search
+            })
+            .unwrap();
             let mut actions = limit.actions();
             loop {
                 match actions.pop().unwrap() {
                     limit::Action::Measure(ask) => actions = limit.step(double.event(ask.rate, ef)),
                     limit::Action::Done(found) => {
-                        let limit::Conclusion::Limit { rate, .. } = found.conclusion else { panic!("{found:?}") };
+                        let limit::Conclusion::Limit { rate, .. } = found.conclusion else {
+                            panic!("{found:?}")
+                        };
                         start = rate.value;
                         let error = (rate.high - rate.low) / 4.0;
                         let recall = found.points.len();
@@ -165,7 +180,9 @@ fn a_hump_is_told_as_non_monotone_and_its_top_is_found() {
     let mut near = 0;
     for seed in 0..300 {
         let mut noise = Noise::new(seed);
-        let outcome = walk::run(&clients(Shape::Test), &mut With(|ask: &Ask| hump(ask, &mut noise, 20.0, 0.01))).unwrap();
+        let outcome =
+            walk::run(&clients(Shape::Test), &mut With(|ask: &Ask| hump(ask, &mut noise, 20.0, 0.01)))
+                .unwrap();
         let finding = Finding::NonMonotone { path: "clients".to_owned(), figure: Figure::Qps };
         assert_eq!(outcome.findings, [finding], "{seed}");
         let best = match &outcome.conclusion {
@@ -184,7 +201,8 @@ fn settings_that_are_alike_are_a_tie_and_never_a_winner() {
     let mut won = 0;
     for seed in 0..300 {
         let mut noise = Noise::new(seed);
-        let flat = |_: &Ask| Measured::default().with(Figure::Qps, Reading::of(1e4 * (0.03 * noise.normal()).exp()));
+        let flat =
+            |_: &Ask| Measured::default().with(Figure::Qps, Reading::of(1e4 * (0.03 * noise.normal()).exp()));
         let spec = TuneSpec {
             parameters: vec![Parameter::new("clients", ints(&[8, 16, 32, 64])).shaped(Shape::Any)],
             ..clients(Shape::Any)
@@ -254,7 +272,10 @@ fn what_cannot_be_searched_is_refused() {
         "parameter `clients`: the range holds no value: write the smaller end first"
     );
     assert!(fault(vec![Parameter::new("clients", Range::LogInt(0, 3))]).contains("begin above zero"));
-    assert!(fault(vec![Parameter::new("clients", ints(&[1])), Parameter::new("clients", ints(&[1]))]).contains("twice"));
+    assert!(
+        fault(vec![Parameter::new("clients", ints(&[1])), Parameter::new("clients", ints(&[1]))])
+            .contains("twice")
+    );
 }
 
 fn any_range() -> impl Strategy<Value = Range> {

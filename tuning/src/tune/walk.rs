@@ -9,6 +9,7 @@ use super::{Ask, Candidate, Conclusion, Finding, Outcome, Setting, Shape, Stop, 
 use crate::book::{Book, Verdict, looks, next_look};
 use crate::constraint::Constraint;
 use crate::figure::Figure;
+use crate::measured::{Measured, Reading};
 use crate::number::float;
 use crate::replay::{Pause, Source};
 use crate::statistics::{Estimate, Interval, mean};
@@ -51,6 +52,9 @@ struct Walk<'a, S> {
     findings: Vec<Finding>,
     /// Constraints that were seen to shut out each other along a parameter.
     opposed: Vec<Constraint>,
+    /// Which way the objective goes with each parameter, where that was told or tested: 1 better when higher, -1 when
+    /// lower.
+    better: Vec<Option<f64>>,
     measurements: usize,
     requests: u64,
     /// Probability of one wrong call.
@@ -72,6 +76,7 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
             book: Book::new(|_, _| true),
             findings: Vec::new(),
             opposed: Vec::new(),
+            better: vec![None; spec.parameters.len()],
             measurements: 0,
             requests: 0,
             alpha,
@@ -97,11 +102,16 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
         let measured = self.source.answer(Ask { setting, repeat, figures: figures.clone() })?;
         self.measurements += 1;
         self.requests = self.requests.saturating_add(measured.requests);
-        self.book.enter(at, &measured);
+        // What was not asked for may come from a measurement that was too cheap to tell it.
+        let asked =
+            |(figure, reading): (&Figure, &Reading)| figures.contains(figure).then_some((*figure, *reading));
+        let told = Measured { figures: measured.figures.iter().filter_map(asked).collect(), requests: 0 };
+        self.book.enter(at, &told);
         match figures.iter().find(|figure| !measured.figures.contains_key(figure)) {
-            Some(figure) => {
-                Err(Pause::GaveUp(format!("the measurement of {} does not tell `{figure}`", self.setting(at))))
-            }
+            Some(figure) => Err(Pause::GaveUp(format!(
+                "the measurement of {} does not tell `{figure}`",
+                self.setting(at)
+            ))),
             None => Ok(()),
         }
     }
@@ -173,6 +183,15 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
     /// Repeats the best and whoever may still be as good, until the noise tells or repeats run out.
     fn settle(&mut self) -> Result<(), Stop> {
         while let Some(best) = self.leader() {
+            let is_open = |at: &At| self.book.repeats(at) < self.spec.repeats;
+            // One whose constraints could not be told when little was known of the noise.
+            let near =
+                |at: &At| matches!(self.verdict(at), Verdict::Near(_)) && !self.is_known_worse(at, &best);
+            let unsure = self.book.points().find(|at| is_open(at) && near(at)).cloned();
+            if let Some(unsure) = unsure {
+                self.measure(&unsure, true)?;
+                continue;
+            }
             let mut open = self.rivals(&best);
             open.retain(|at| self.book.repeats(at) < self.spec.repeats);
             let Some(rival) = open.into_iter().min_by(|a, b| self.rank(a, b)) else { break };
@@ -184,11 +203,26 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
         Ok(())
     }
 
-    /// Settings that keep all constraints and whose objective was measured.
+    /// Whether the objective of one cannot be better than that of another: it differs only in parameters along which
+    /// the objective goes one way, and to the worse side.
+    fn is_known_worse(&self, at: &At, than: &At) -> bool {
+        let to_worse = |((a, b), better): ((&i64, &i64), &Option<f64>)| match (a.cmp(b), better) {
+            (Ordering::Equal, _) => true,
+            (Ordering::Less, Some(better)) => *better > 0.0,
+            (Ordering::Greater, Some(better)) => *better < 0.0,
+            (_, None) => false,
+        };
+        at != than && at.iter().zip(than).zip(&self.better).all(to_worse)
+    }
+
+    /// Settings that keep all constraints and whose objective was measured, without those that are known to be worse.
     fn feasible(&self) -> Vec<At> {
         let objective = self.spec.objective.figure();
-        let known = |at: &&At| !self.book.scaled(at, objective).is_empty() && self.verdict(at) == Verdict::Pass;
-        self.book.points().filter(known).cloned().collect()
+        let known =
+            |at: &&At| !self.book.scaled(at, objective).is_empty() && self.verdict(at) == Verdict::Pass;
+        let all: Vec<&At> = self.book.points().filter(known).collect();
+        let best = |at: &&&At| !all.iter().any(|other| self.is_known_worse(at, other));
+        all.iter().filter(best).map(|at| (*at).clone()).collect()
     }
 
     /// Mean of the objective on its scale, so that more is better.

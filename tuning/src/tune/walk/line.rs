@@ -71,6 +71,9 @@ impl<S: Source<Ask>> Walk<'_, S> {
     pub(super) fn along_edge(&mut self, at: At, parameter: usize, direction: f64) -> Result<At, Stop> {
         let Some(known) = self.spec.parameters.get(parameter) else { return Ok(at) };
         let better_is_high = direction * self.spec.objective.sign() > 0.0;
+        if let Some(better) = self.better.get_mut(parameter) {
+            *better = Some(direction * self.spec.objective.sign());
+        }
         let (good, bad) = if better_is_high { (known.last(), 0) } else { (0, known.last()) };
         let there = Self::moved(&at, parameter, good);
         let constraints = self.spec.constraints.clone();
@@ -93,7 +96,11 @@ impl<S: Source<Ask>> Walk<'_, S> {
             let middle = known.between(fails, holds);
             let point = Self::moved(&at, parameter, middle);
             self.judge(&point, false)?;
-            if wanted.iter().all(|c| self.holds(&point, c) == Some(true)) { holds = middle } else { fails = middle }
+            if wanted.iter().all(|c| self.holds(&point, c) == Some(true)) {
+                holds = middle
+            } else {
+                fails = middle
+            }
         }
         let edge = Self::moved(&at, parameter, holds);
         // What held at the good end may be broken by now: then nothing along this line keeps both.
