@@ -84,6 +84,14 @@ pub enum CompareError {
     Blocks(usize),
 }
 
+impl CompareSpec {
+    /// A comparison with everything else as usual.
+    #[must_use]
+    pub fn new(margins: Vec<Margin>, blocks: Option<usize>) -> Self {
+        Self { margins, confidence: default_confidence(), blocks: blocks.unwrap_or(default_blocks()) }
+    }
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -197,7 +205,7 @@ impl Compare {
 
     /// Takes what became of the last question; says what to do now.
     pub fn step(&mut self, event: Event) -> Vec<Action> {
-        self.log.push(event);
+        self.log.push(event.checked());
         self.actions()
     }
 }

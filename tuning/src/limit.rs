@@ -302,7 +302,7 @@ impl Limit {
 
     /// Takes what became of the last question; says what to do now.
     pub fn step(&mut self, event: Event) -> Vec<Action> {
-        self.log.push(event);
+        self.log.push(event.checked());
         self.actions()
     }
 }

@@ -72,3 +72,21 @@ pub enum Event {
     /// It was not, or the measurement is not valid: why.
     Invalid(String),
 }
+
+impl Event {
+    /// The same, or not valid where a reading is no number: such a state could not be written and read back, and no
+    /// comparison with a bound means anything.
+    pub(crate) fn checked(self) -> Self {
+        let is_number =
+            |r: &Reading| r.value.is_finite() && r.error.is_none_or(|e| e.is_finite() && e >= 0.0);
+        match &self {
+            Self::Measured(measured) => match measured.figures.iter().find(|(_, r)| !is_number(r)) {
+                Some((figure, reading)) => {
+                    Self::Invalid(format!("`{figure}` is {} with error {:?}", reading.value, reading.error))
+                }
+                None => self,
+            },
+            Self::Invalid(_) => self,
+        }
+    }
+}

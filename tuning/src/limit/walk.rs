@@ -158,13 +158,17 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
         // What does not depend on the rate is told where a request costs least.
         let fixed = self.fixed.clone();
         let start = self.spec.start;
-        if let Verdict::Fail(i) = self.judge(start, &fixed)?
+        let verdict = self.judge(start, &fixed)?;
+        if let Verdict::Fail(i) = verdict
             && let Some(binding) = fixed.get(i)
         {
             return Ok(self.infeasible(*binding, start));
         }
         if self.moving.is_empty() {
-            return Ok(Conclusion::AboveCeiling { ceiling: self.spec.ceiling });
+            return Ok(match verdict {
+                Verdict::Pass => Conclusion::AboveCeiling { ceiling: self.spec.ceiling },
+                _ => Conclusion::Unknown { holds_at: None, fails_at: None },
+            });
         }
         let (mut start, mut climb) = (start, self.spec.climb);
         for drifts in 0.. {
