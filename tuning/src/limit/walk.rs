@@ -473,10 +473,6 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
         let Some(((value, low, high), binding)) = found.or_else(|| self.far_apart()) else {
             return Conclusion::Unknown { holds_at, fails_at };
         };
-        // Where a figure jumps no line is right, but what is far off on either side is.
-        let (floor, ceiling) = (holds_at.map_or(low, f64::ln), fails_at.map_or(high, f64::ln));
-        let (low, high) = (low.max(floor), high.min(ceiling).max(low.max(floor)));
-        let value = value.clamp(low, high);
         let unsure = |c: &Constraint| self.whole.judge_one(&(), c, self.alpha).is_none();
         Conclusion::Limit {
             rate: Interval { value: value.exp(), low: low.exp(), high: high.exp() },

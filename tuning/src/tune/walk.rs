@@ -156,11 +156,27 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
                 break;
             }
         }
-        if self.judge(&best, true)? == Verdict::Pass {
-            self.measure_objective(&best, 3)?;
+        self.judge(&best, true)?;
+        // More repeats may show that the edge does not hold after all: then the next one that does is looked at.
+        loop {
+            while let Some(at) = self.unmeasured() {
+                self.measure_objective(&at, 3)?;
+            }
             self.settle()?;
+            if self.unmeasured().is_none() {
+                return Ok(self.conclude());
+            }
         }
-        Ok(self.conclude())
+    }
+
+    /// A setting that keeps all constraints, is not known to be worse than another, and whose objective is not known.
+    fn unmeasured(&self) -> Option<At> {
+        let objective = self.spec.objective.figure();
+        let passing: Vec<&At> = self.book.points().filter(|at| self.verdict(at) == Verdict::Pass).collect();
+        let wanted = |at: &&&At| {
+            self.book.scaled(at, objective).is_empty() && !passing.iter().any(|b| self.is_known_worse(at, b))
+        };
+        passing.iter().find(wanted).map(|at| (*at).clone())
     }
 
     /// The best setting along one parameter.
