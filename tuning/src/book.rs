@@ -39,7 +39,7 @@ struct Point {
 #[derive(Clone, Debug)]
 pub(crate) struct Book<K> {
     points: BTreeMap<K, Point>,
-    /// Noise of points that no longer count: per figure, squares and degrees of freedom.
+    /// Whether the noise of two points is the same for figures that depend on where they are.
     alike: fn(&K, &K) -> bool,
 }
 
@@ -148,11 +148,6 @@ impl<K: Ord + Clone> Book<K> {
         }
         // Its noise is not known yet; what is far off is off whatever it is.
         constraint.is_far(mean).then_some(slack > 0.0)
-    }
-
-    /// The first figure that was asked for and not delivered at a point.
-    pub(crate) fn lacks(&self, at: &K, figures: &[Figure]) -> Option<Figure> {
-        figures.iter().copied().find(|figure| self.scaled(at, *figure).is_empty())
     }
 }
 

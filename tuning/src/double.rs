@@ -119,8 +119,4 @@ impl Double {
     pub(crate) fn event(&mut self, rate: f64, ef: f64) -> Event {
         Event::Measured(self.at(rate, ef))
     }
-
-    pub(crate) fn normal(&mut self) -> f64 {
-        self.noise.normal()
-    }
 }
