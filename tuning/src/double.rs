@@ -99,7 +99,7 @@ impl Double {
         let sleepy = if rate < self.sleepy_below { 30.0 } else { 1.0 };
         let p99 = (BASE_NS * queue * sleepy + backlog_ns) * (self.p99_noise * self.noise.normal()).exp();
         let recall = (self.recall_at(ef) + self.recall_noise * self.noise.normal()).clamp(0.0, 1.0);
-        let requests = u64::try_from(crate::number::count_up(rate * SECONDS)).unwrap();
+        let requests = u64::try_from(crate::number::nearest(rate * SECONDS)).unwrap();
         self.requests += requests;
         Measured { requests, ..Measured::default() }
             .with(Figure::P99, Reading::of(p99))

@@ -16,13 +16,3 @@ pub(crate) fn of_int(n: i64) -> f64 {
 pub(crate) fn nearest(x: f64) -> i64 {
     x.round() as i64
 }
-
-/// A count rounded up, at least zero.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "saturating by definition of `as`"
-)]
-pub(crate) fn count_up(x: f64) -> usize {
-    x.ceil() as usize
-}

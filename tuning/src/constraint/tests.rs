@@ -16,7 +16,7 @@ fn texts_of_the_manual_mean_what_they_say() {
         ("p99.9 <= 1.5s", Figure::P999, Side::AtMost, 1.5e9),
         ("p50 <= 250us", Figure::P50, Side::AtMost, 250e3),
         ("error_rate <= 0.1%", Figure::ErrorRate, Side::AtMost, 0.001),
-        ("memory <= 2GiB/1M", Figure::BytesPerVector, Side::AtMost, 2147.483_648),
+        ("memory <= 2GiB/1M", Figure::BytesPerVector, Side::AtMost, 2_147.483_648),
         ("memory <= 2GiB", Figure::Memory, Side::AtMost, 2_147_483_648.0),
         ("bytes_per_vector <= 900", Figure::BytesPerVector, Side::AtMost, 900.0),
         ("qps >= 5k", Figure::Qps, Side::AtLeast, 5000.0),
