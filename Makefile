@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test lint servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-copies bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ test: lint servers fleet-servers python ## Everything that CI checks: lints, uni
 	$(call say,'unit tests')
 	@cargo test --locked --workspace --lib --bins --quiet
 	$(call say,'suites (one test at a time: they start real servers)')
-	@cargo test --locked --workspace --test '*' --quiet -- --test-threads=1
+	@cargo test --locked -p fleet-tests --test real --quiet -- --test-threads=1
 	$(call say,'examples in the documentation')
 	@cargo test --locked --workspace --doc --quiet
 
@@ -35,7 +35,27 @@ lint: cargo ## Formatting and clippy, warnings are errors
 	$(call say,'formatting')
 	@cargo fmt --all --check
 	$(call say,'clippy')
-	@cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	@cargo clippy --locked --workspace --all-targets --features fleet-tests/long --quiet -- -D warnings
+
+test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside that of one (minutes)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
+
+bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture load::
+
+helm: cargo ## Helm chart, images and compose file: lint, schemas of Kubernetes, and that `vst` understands every command
+	@scripts/fetch-helm.sh
+	$(call say,'building vst')
+	@cargo build --quiet --locked -p vst
+	$(call say,'chart')
+	@scripts/check-helm.py --vst target/debug/vst
+
+helm-run: servers fleet-servers ## Do a run with the chart's manifests as processes on this machine (as root; minutes)
+	@scripts/fetch-helm.sh
+	@cargo build --quiet --locked -p vst
+	@scripts/run-manifests.py --vst target/debug/vst
 
 bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlatL2 on the same cores
 	@cargo build --quiet --locked -p vst
@@ -44,8 +64,9 @@ bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlat
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
 
-fleet-servers: ## Put what the suites need beside Valkey (etcd) under .local (once)
+fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite) under .local (once)
 	@scripts/fetch-debian.sh etcd-server
+	@scripts/fetch-azurite.sh
 
 python: ## Put the Python packages of the suites under .local (once)
 	@scripts/fetch-python.sh
@@ -59,5 +80,5 @@ fuzz: cargo ## Fuzz what comes from outside for some minutes (needs cargo-fuzz)
 cargo:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 or newer with rustup' >&2; exit 1; }
 
-clean-local: ## Remove the servers that `make servers` fetched
-	@rm -rf .local/servers .local/debian .local/python .local/fetch.*
+clean-local: ## Remove what was fetched into .local
+	@rm -rf .local/servers .local/debian .local/python .local/azurite .local/helm .local/fetch.*

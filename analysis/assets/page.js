@@ -139,7 +139,8 @@
             dash: s.dash,
             spanGaps: false,
             paths: s.points ? () => null : undefined,
-            points: { show: Boolean(s.points) || s.values.length < 3, size: 5, fill: s.points ? colour : undefined },
+            // A line needs two points: one that stands alone (a load of a second) would not be seen.
+            points: { show: true, size: 5, fill: s.points ? colour : undefined, ...(s.points ? {} : { filter: (u, i) => alone(u.data[i]) }) },
             value: (u, v) => format(v),
           };
         }),
@@ -161,6 +162,14 @@
       chart.holder.append(u.root);
       init();
     });
+  };
+
+  /** Positions of values without a neighbour. */
+  const alone = (values) => {
+    const none = (v) => v === null || v === undefined;
+    const found = [];
+    values.forEach((v, i) => { if (!none(v) && none(values[i - 1]) && none(values[i + 1])) found.push(i); });
+    return found;
   };
 
   const refresh = () => charts.forEach(draw);

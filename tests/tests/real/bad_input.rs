@@ -115,6 +115,67 @@ async fn faults_of_the_data_are_refused_at_the_key_that_names_it() {
     bench.refused(SCENARIO, "base:").await;
 }
 
+/// fbin: rows, dimensions, coordinates.
+fn fbin(rows: &[Vec<f32>]) -> Vec<u8> {
+    let number = |n: usize| u32::try_from(n).expect("few").to_le_bytes();
+    let coordinates = rows.iter().flatten().flat_map(|x| x.to_le_bytes());
+    [number(rows.len()), number(rows[0].len())].concat().into_iter().chain(coordinates).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_is_not_what_it_claims_is_refused_before_any_load() {
+    // Neighbours of other data: the last row of each list swapped with the first.
+    let bench = Bench::new();
+    rewrite(&bench.path("groundtruth.bin"), |bytes| {
+        for list in bytes[8..8 + 100 * 100 * 4].chunks_exact_mut(400) {
+            let (first, rest) = list.split_at_mut(4);
+            first.swap_with_slice(&mut rest[392..]);
+        }
+    });
+    let said = bench.refused(SCENARIO, "ground_truth:").await;
+    assert!(said.contains("before row") && said.contains("query 0"), "{said}");
+    // The same lists over a base whose rows are in another order.
+    let bench = Bench::new();
+    rewrite(&bench.path("base.u8bin"), |bytes| bytes[8..].rotate_left(128 * 777));
+    let said = bench.refused(SCENARIO, "ground_truth:").await;
+    assert!(said.contains("other data"), "{said}");
+
+    let floats = |change: &dyn Fn(&mut Vec<Vec<f32>>)| {
+        let bench = Bench::new();
+        let stored = std::fs::read(bench.path("base.u8bin")).expect("read");
+        let mut rows: Vec<Vec<f32>> =
+            stored[8..].chunks_exact(128).map(|row| row.iter().map(|x| f32::from(*x)).collect()).collect();
+        change(&mut rows);
+        std::fs::write(bench.path("base.fbin"), fbin(&rows)).expect("written");
+        bench
+    };
+    let as_floats = SCENARIO.replace("base.u8bin", "base.fbin");
+    for wrong in [f32::NAN, f32::INFINITY] {
+        let bench = floats(&|rows| rows[4_711][5] = wrong);
+        let said = bench.refused(&as_floats, "base:").await;
+        assert!(said.contains("row 4711"), "{said}");
+    }
+    let bench = floats(&|rows| rows[4_711].fill(0.0));
+    let said = bench.refused(&as_floats.replace("metric: l2", "metric: cosine"), "base:").await;
+    assert!(said.contains("row 4711") && said.contains("length zero"), "{said}");
+    // The truth of another metric.
+    let bench = Bench::new();
+    let said = bench.refused(&SCENARIO.replace("metric: l2", "metric: inner_product"), "ground_truth:").await;
+    assert!(said.contains("inner_product"), "{said}");
+
+    let bench = Bench::new();
+    rewrite(&bench.path("base.u8bin"), |bytes| bytes[4..8].fill(0));
+    let said = bench.refused(SCENARIO, "base:").await;
+    assert!(said.contains("dimension"), "{said}");
+    let bench = Bench::new();
+    std::fs::write(bench.path("base.npy"), b"not numpy at all").expect("written");
+    bench.refused(&SCENARIO.replace("base.u8bin", "base.npy"), "base:").await;
+    let bench = Bench::new();
+    let said =
+        bench.refused(&SCENARIO.replace("base: base.u8bin", "base: ftp://host/base.u8bin"), "ftp").await;
+    assert!(said.contains("s3://") && said.contains("file://"), "the known schemes are named: {said}");
+}
+
 /// Refused before a server is started; gives what was said.
 async fn refused_at_once(mut command: tokio::process::Command, code: i32) -> String {
     command.stdin(std::process::Stdio::null());
