@@ -35,7 +35,7 @@ use crate::archive::{self, Follower};
 use crate::intake::{Intake, flight_service};
 use crate::plan;
 use crate::roster::{Roster, Terms};
-use crate::run::{Event, Failure, RunCore, Settings};
+use crate::run::{Event, Failure, LogFate, RunCore, Settings};
 use crate::run_log;
 use crate::session::{FleetService, Hub, Words};
 use crate::site::CoordinatorSite;
@@ -342,7 +342,7 @@ async fn advertised(options: &CoordinatorOptions, fleet: &vst_etcd::Fleet, bound
 /// A run whose prefix somebody else has taken must not go on.
 async fn tell_of_loss(lost: impl Future<Output = TargetError>, events: mpsc::Sender<Event>) {
     let e = lost.await;
-    let failure = Failure { exit: e.exit(), reason: chain(&e), log_lost: false };
+    let failure = Failure { exit: e.exit(), reason: chain(&e), log: LogFate::Writable };
     // A run that is over needs no warning.
     let _ = events.send(Event::Failed(failure)).await;
 }

@@ -11,8 +11,8 @@ use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 
 use super::{Action, Note, Tell, Ticket, Verdict};
-use crate::plan::{BASELINE, PlannedPhase, RunPlan};
-use crate::roster::Roster;
+use crate::plan::{BASELINE, PlannedPhase, PlannedStep, RunPlan};
+use crate::roster::{Arrival, Roster};
 
 /// How long the run waits for what, nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +134,8 @@ pub(crate) struct Book {
     pub(crate) observing: bool,
     /// Position of the phase that runs; `None` before the first.
     at: Option<usize>,
+    /// The phase that another coordinator had begun.
+    begun_before: Option<PhaseIndex>,
     began: MonoNs,
     /// Whether the log says that the phase began and not that it ended.
     open: bool,
@@ -166,6 +168,7 @@ impl Book {
             indexed: false,
             observing: false,
             at: None,
+            begun_before: None,
             began: now,
             open: false,
             rows_done: 0,
@@ -252,6 +255,37 @@ impl Book {
         }
     }
 
+    /// An instant of the wall clock on the monotonic one.
+    pub(crate) fn mono(&self, wall: WallNs) -> MonoNs {
+        count::to_u64(wall.saturating_sub(self.settings.wall_minus_mono_ns).max(0))
+    }
+
+    /// Whether another coordinator began the phase that runs.
+    pub(crate) fn is_begun_again(&self) -> bool {
+        self.begun_before == Some(self.phase_index())
+    }
+
+    /// Stands where another coordinator's log ends: after the phase `ended`, with `open` begun.
+    pub(crate) fn stand(&mut self, ended: Option<PhaseIndex>, open: Option<PhaseIndex>) {
+        let position = |index: PhaseIndex| self.plan.phases.iter().position(|phase| phase.index == index);
+        self.at = ended.and_then(position);
+        self.begun_before = open;
+    }
+
+    /// Whether a phase that makes the index lies behind.
+    pub(crate) fn is_indexed(&self) -> bool {
+        let behind = self.at.map_or(0, |at| at.saturating_add(1));
+        self.plan.phases.iter().take(behind).any(|phase| matches!(phase.step, PlannedStep::CreateIndex))
+    }
+
+    /// Takes up the phase that another coordinator began at an instant, without saying so again.
+    pub(crate) fn take_up(&mut self, began: MonoNs, rows_done: u64) {
+        let _ = self.next_phase(began);
+        self.open = true;
+        self.rows_done = rows_done;
+        self.observing = true;
+    }
+
     /// Closes the log's account of a phase that will not end by itself.
     pub(crate) fn break_off(&mut self, verdict: &Verdict, now: MonoNs) {
         if self.open {
@@ -320,8 +354,8 @@ impl Book {
             Some(generation),
             format!("worker {} joined from {}", arrival.worker, arrival.host),
         );
-        let (worker, host, lanes) = (arrival.worker, arrival.host, arrival.lanes);
-        self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns });
+        let Arrival { worker, host, lanes, instance, .. } = arrival;
+        self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns, instance });
         self.observe();
     }
 
@@ -341,6 +375,11 @@ impl Book {
     pub(crate) fn lost(&mut self, generation: Generation, now: MonoNs) {
         let name = self.worker_name(generation);
         self.findings.workers_lost.push(name);
+        self.fence(generation, now);
+    }
+
+    /// Has the connections of a lost worker closed as soon as it can open no new ones.
+    pub(crate) fn fence(&mut self, generation: Generation, now: MonoNs) {
         let cut_at = self.roster.fenced_at(generation).max(now);
         self.fencing.insert(generation, Fencing { cut_at, cutting: false, tried: None });
     }

@@ -5,11 +5,14 @@ use vst_common::search::IndexShape;
 
 use super::chain;
 use crate::plan::{FIELD, RunPlan};
-use crate::run::{Event, Failure, Rest};
+use crate::run::{Event, Failure, LogFate, Rest};
 use crate::target::{Target, TargetError};
 
-/// Makes the index on every node that needs one.
-pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
+/// Makes the index on every node that needs one. `again` removes first what a coordinator before this one made of it.
+pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -> Event {
+    if again && let Err(e) = target.drop_index(&plan.scenario.population.prefix).await {
+        return Event::Failed(failure(&e));
+    }
     let (index, prefix) = (&plan.scenario.index, plan.scenario.population.prefix.as_str());
     let shape = IndexShape {
         prefix,
@@ -69,7 +72,7 @@ async fn read_rest(target: &Target, search: Option<&SearchPlan>) -> Result<Rest,
 }
 
 fn failure(error: &TargetError) -> Failure {
-    Failure { exit: error.exit(), reason: chain(error), log_lost: false }
+    Failure { exit: error.exit(), reason: chain(error), log: LogFate::Writable }
 }
 
 #[cfg(test)]

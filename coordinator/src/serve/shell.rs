@@ -24,8 +24,8 @@ use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
 use crate::plan::PlannedStep;
-use crate::run::{Action, Edge, Event, Failure, Note, RunCore, Ticket, Verdict};
-use crate::run_log::{Pending, Record, RunLog, Stopped};
+use crate::run::{Action, Edge, Event, Failure, LogFate, Note, RunCore, Tell, Ticket, Verdict};
+use crate::run_log::{self, Pending, Record, RunLog, Stopped};
 use crate::session::Hub;
 use crate::status::Look;
 use crate::target::Target;
@@ -169,7 +169,7 @@ impl Shell {
     async fn take(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log_lost);
+            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log != LogFate::Writable);
             for action in self.core.step(event, clock::mono_ns()) {
                 if let Err(stopped) = self.perform(action).await {
                     events.push_back(log_lost(&stopped));
@@ -184,16 +184,19 @@ impl Shell {
 
     async fn perform(&mut self, action: Action) -> Result<(), Stopped> {
         match action {
+            // Whoever has not written to the log lately may not lead any more, and must let nobody go on sending.
+            Action::Tell(_, Tell::Heard { .. }) if !self.leads_surely() => {}
             Action::Tell(generation, tell) => self.hub.tell(generation, &tell),
+            Action::Adopt { stream, registration } => self.hub.adopt(stream, registration),
             Action::Refuse(generation, refusal) => self.hub.refuse(generation, &refusal),
             Action::Dismiss(generation) => self.hub.end(generation),
             Action::Log(ticket, control) => {
                 self.write_notes().await?;
                 return self.append(ticket, *control).await;
             }
-            Action::CreateIndex => {
+            Action::CreateIndex { again } => {
                 let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
-                self.report(async move { Done::Event(effects::create_index(&target, &plan).await) });
+                self.report(async move { Done::Event(effects::create_index(&target, &plan, again).await) });
             }
             Action::CountCommands { phase, edge } => {
                 let url = self.prepared.target.url().clone();
@@ -219,6 +222,11 @@ impl Shell {
             Action::Finish(verdict) => self.verdict = Some(verdict),
         }
         Ok(())
+    }
+
+    /// Whether no other coordinator can lead yet, as far as the log tells.
+    fn leads_surely(&self) -> bool {
+        clock::mono_ns().saturating_sub(self.log.confirmed_at()) < run_log::SURE_NS
     }
 
     /// Hands a record to the log; when it is durable the run hears of it.
@@ -356,7 +364,7 @@ impl Shell {
                 // What is not durable has ended the run already.
                 let _ = last.durable().await;
             }
-            let failed = |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log_lost: false });
+            let failed = |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log: LogFate::Writable });
             if let Err(e) = log.write_run_json(&facts).await {
                 return Done::Event(failed(chain(&e)));
             }
@@ -395,5 +403,10 @@ impl Shell {
 
 fn log_lost(stopped: &Stopped) -> Event {
     let reason = format!("the run log cannot be written: {}", chain(stopped));
-    Event::Failed(Failure { exit: Exit::Usage, reason, log_lost: true })
+    match stopped {
+        Stopped::OtherLeader { .. } => {
+            Event::Failed(Failure { exit: Exit::Fleet, reason: chain(stopped), log: LogFate::Taken })
+        }
+        _ => Event::Failed(Failure { exit: Exit::Usage, reason, log: LogFate::Lost }),
+    }
 }

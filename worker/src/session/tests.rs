@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::scenario::{Arrival, DatasetSpec, Load, Metric};
@@ -136,7 +137,7 @@ struct World {
 impl World {
     fn new(ranges: u32) -> Self {
         let hello = fleet::Hello { lanes: LANES, ..fleet::Hello::default() };
-        let config = Config { hello, lanes: LANES, give_up_ns: 60 * SECOND_NS, waits: false };
+        let config = Config { hello, lanes: LANES, give_up_ns: 60 * SECOND_NS, waits: false, others: false };
         Self {
             now: 10 * SECOND_NS,
             core: SessionCore::new(config, 10 * SECOND_NS),
