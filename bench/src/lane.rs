@@ -8,14 +8,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use vst_common::clock::{mono_ns, process_cpu_ns, wall_ns};
 use vst_common::count;
+use vst_common::expand::Expansion;
 use vst_common::ids::{Generation, PhaseIndex, RunId, WorkerId};
 use vst_common::latency::Cell;
 use vst_common::live_set::LiveSet;
-use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
-use vst_common::scenario::{DatasetSpec, Load, Metric};
+use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, TruthSource, VectorWork, Work};
+use vst_common::scenario::{CopyOrder, DatasetSpec, Load, Metric};
 use vst_worker::lane::{Config, Credentials, spawn};
 use vst_worker::topology::Topology;
-use vst_worker::work::{ArmedPhase, LaneCommand, LaneEvent, RowBlock};
+use vst_worker::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease, RowBlock};
 
 use crate::server::Server;
 use crate::{CONNECTIONS, Case, Command, Error, VALUE_BYTES};
@@ -52,7 +53,7 @@ impl LaneRun {
             topology: Arc::new(Topology::standalone("127.0.0.1", server.port)),
             queries: None,
         });
-        handle.send(LaneCommand::Arm { phase, lane: 0 });
+        handle.send(LaneCommand::Arm { phase, lane: 0, lease: LoadLease::new(u64::MAX) });
         wait_for(&mut events, |event| matches!(event, LaneEvent::Armed { .. }))?;
         match case.command {
             Command::Hset => {
@@ -99,7 +100,7 @@ fn wait_for(
     mut last: impl FnMut(&LaneEvent) -> bool,
 ) -> Result<(), Error> {
     while let Some((_, event)) = events.blocking_recv() {
-        if let LaneEvent::Failed { reason } = event {
+        if let LaneEvent::Failed { reason, .. } = event {
             return Err(Error::Lane(reason));
         }
         if last(&event) {
@@ -116,10 +117,13 @@ fn order(case: Case) -> PhaseOrder {
         dataset,
         rows: u64::MAX >> 1,
         dims: u32::try_from(VALUE_BYTES / size_of::<f32>()).unwrap_or(0),
+        expansion: Expansion::None,
+        order: CopyOrder::Interleaved,
+        truth: TruthSource::Listed,
         metric: Metric::L2,
         prefix: String::from("p:"),
         field: String::from("v"),
-        live: LiveSet { seed: 1, rows: 1, copies: 1, cut: 0 },
+        live: LiveSet::empty(1, 1, 1),
         search: SearchPlan::ServerSide { module: SearchModule::RediSearch, index: String::from("i") },
     };
     PhaseOrder {

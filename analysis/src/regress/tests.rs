@@ -125,7 +125,7 @@ proptest! {
             [(Metric::Throughput, false, false), (Metric::P99, true, true), (Metric::Memory, true, false)]
         {
             let (low, high) = (series(1.0, log), series(factor, log));
-            let up = judge(metric, &[low.clone()], &[high.clone()], 0.1, 0.99).unwrap();
+            let up = judge(metric, std::slice::from_ref(&low), std::slice::from_ref(&high), 0.1, 0.99).unwrap();
             let down = judge(metric, &[high], &[low], 0.1, 0.99).unwrap();
             let (bad, good) = if worse_up { (&up, &down) } else { (&down, &up) };
             prop_assert_eq!((bad.call, good.call), (Call::Regression, Call::Improvement));

@@ -12,14 +12,15 @@ use vst_common::batch::{Stamp, Table, commandstats, events, health, latency, mem
 use vst_common::entry::{
     Control, Entry, PhaseEnded, PhaseOutcome, PhaseStarted, RunState, StoredBatch, Totals,
 };
+use vst_common::expand::Expansion;
 use vst_common::ids::{Generation, NodeId, PhaseIndex, RunId, Sequence, WorkerId};
 use vst_common::latency::{Cell, Window};
 use vst_common::live_set::LiveSet;
 use vst_common::outcome::{Attempt, Kind, Outcome};
-use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
+use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::recall::RecallCell;
 use vst_common::run_dir::layout::{Part, entry_path};
-use vst_common::scenario::{Arrival, DatasetSpec, Load, Metric};
+use vst_common::scenario::{Arrival, CopyOrder, DatasetSpec, Load, Metric};
 
 const SECOND: i64 = 1_000_000_000;
 const START: i64 = 1_800_000_000 * SECOND;
@@ -61,6 +62,9 @@ pub(super) fn work() -> VectorWork {
         },
         rows: ROWS,
         dims: 128,
+        expansion: Expansion::None,
+        order: CopyOrder::Interleaved,
+        truth: TruthSource::Listed,
         metric: Metric::L2,
         prefix: String::from("vst:"),
         field: String::from("v"),

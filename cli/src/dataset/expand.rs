@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use vst_common::dataset::{DatasetView, open_truth};
 use vst_common::exit::Exit;
 use vst_common::expand::{Extent, Lift, Permutation, Refusal, Translation, lift};
-use vst_common::ground_truth::{GroundTruth, distance};
+use vst_common::ground_truth::distance;
 use vst_common::ranges::RowRange;
 use vst_common::scenario::Metric;
 

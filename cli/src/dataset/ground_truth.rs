@@ -10,7 +10,7 @@ use vst_common::clock::{self, SECOND_NS};
 use vst_common::count;
 use vst_common::dataset::{DatasetView, Rows};
 use vst_common::exit::Exit;
-use vst_common::ground_truth::{ExactSearch, GroundTruth, nearest, write_bytes};
+use vst_common::ground_truth::{ExactSearch, nearest, write_bytes};
 use vst_common::live_set::LiveSet;
 use vst_common::ranges::RowRange;
 use vst_common::scenario::Metric;

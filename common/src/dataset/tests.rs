@@ -31,6 +31,7 @@ fn error_of(name: &str, content: Vec<u8>) -> String {
 }
 
 /// What a row holds by the definition of its element.
+#[expect(clippy::cast_possible_truncation, reason = "an index takes 32-bit floats: the nearest")]
 fn numbers(element: Element, stored: &[u8]) -> Vec<f32> {
     let size = count::index(element.bytes());
     stored

@@ -34,7 +34,7 @@ pub struct DatasetWriter {
 }
 
 enum Out {
-    Plain(BufWriter),
+    Plain(Box<BufWriter>),
     Parquet(Box<AsyncArrowWriter<BufWriter>>, Arc<Schema>),
 }
 
@@ -85,7 +85,7 @@ impl DatasetWriter {
             dims,
             expected: rows,
             written: 0,
-            out: Out::Plain(out),
+            out: Out::Plain(Box::new(out)),
         };
         let head = match format {
             Format::Fbin | Format::U8bin | Format::I8bin | Format::Ibin => {
@@ -116,7 +116,7 @@ impl DatasetWriter {
                 .set_max_row_group_row_count(Some(GROUP_ROWS))
                 .set_dictionary_enabled(false)
                 .build();
-            let writer = AsyncArrowWriter::try_new(out, Arc::clone(&schema), Some(properties));
+            let writer = AsyncArrowWriter::try_new(*out, Arc::clone(&schema), Some(properties));
             let failed = |e: parquet::errors::ParquetError| Error::Layout {
                 url: self.url.clone(),
                 format: Format::Parquet,

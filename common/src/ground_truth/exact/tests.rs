@@ -70,7 +70,7 @@ proptest! {
         let number = |x: &i8| f32::from(*x) * scale + shift;
         let floats = |v: &[Vec<i8>]| v.iter().map(|r| r.iter().map(number).collect()).collect::<Vec<Vec<f32>>>();
         let (base, queries) = (floats(&rows), floats(&queries));
-        let alive = |row: u64| crate::seed::mix(row) % keep == 0;
+        let alive = |row: u64| crate::seed::mix(row).is_multiple_of(keep);
         let metric = METRICS[metric];
         let found = search(metric, &base, &queries, k, &pieces(base.len(), &cuts, turn), alive, threads);
         for (query, found) in queries.iter().zip(&found) {

@@ -24,7 +24,7 @@ fn knn_reply(hits: &[(u32, f64)]) -> Vec<u8> {
 
 /// Queries whose truth is rows 1 and 2, asked of every node.
 fn judged(nodes: u16, warm_up_ns: u64) -> Simulation {
-    let live = LiveSet { seed: 1, rows: 1000, copies: 1, cut: 1000 };
+    let live = LiveSet { cut: 1000, ..LiveSet::empty(1, 1000, 1) };
     let truth = TruthList { ids: &[1, 2, 3, 4], distances: &[0.1, 0.2, 0.3, 0.4] };
     let judge = QueryJudge::build(truth, 0, 2, &live, |_| None);
     let work = Work::Query { vectors: vectors(nodes, true), k: 2, ef_runtime: None };
@@ -32,7 +32,8 @@ fn judged(nodes: u16, warm_up_ns: u64) -> Simulation {
     let mut phase = phase(nodes, work, load, 500 * MS);
     let own = Arc::get_mut(&mut phase).unwrap();
     own.order.warm_up_ns = warm_up_ns;
-    own.queries = Some(Arc::new(QuerySet { blobs: vec![vec![0; 4]], judges: vec![judge] }));
+    own.queries =
+        Some(Arc::new(QuerySet { blobs: vec![vec![0; 4]], judges: vec![judge], pairs: vec![(0, 0)] }));
     Simulation::new(phase)
 }
 
