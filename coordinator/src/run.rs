@@ -380,6 +380,12 @@ impl RunCore {
         self.book.view(&self.state.doing(&self.book), units_done, units_total, now)
     }
 
+    /// Whether the index was made.
+    #[must_use]
+    pub fn is_indexed(&self) -> bool {
+        self.book.indexed
+    }
+
     /// Whether [`Action::Finish`] was given.
     #[must_use]
     pub fn is_over(&self) -> bool {

@@ -64,6 +64,14 @@ pub enum Error {
         /// The run in the log.
         found: RunId,
     },
+    /// The run is not what this coordinator was started for.
+    #[error("run {run} cannot be continued: {reason}")]
+    Unfit {
+        /// The run.
+        run: RunId,
+        /// Why, with the fix.
+        reason: String,
+    },
     /// Two leaders wrote at once: the store does not keep its promise of create-if-absent.
     #[error(
         "log entry {number} has epoch {epoch} after epoch {before}: the store let two coordinators lead at once"
@@ -113,7 +121,7 @@ pub enum Waited {
 }
 
 /// Takes the lead of a run as soon as nobody has it: at once where there is no log yet, else when the log has not grown
-/// for a while. `told` is told whether somebody else leads.
+/// for a while. `look` is shown what the log says while somebody else leads, and may refuse to go on with such a run.
 ///
 /// # Errors
 /// As [`open`]; but that another coordinator took the lead meanwhile only means to wait on.
@@ -122,7 +130,7 @@ pub async fn wait_for_lead(
     run: &RunId,
     leader: &str,
     begin: bool,
-    mut told: impl FnMut(&Replay),
+    mut look: impl FnMut(&Replay) -> Result<(), Error>,
 ) -> Result<Waited, Error> {
     let folder = run_dir::folder_of(location)?;
     store::prepare_folder(&folder)
@@ -137,6 +145,9 @@ pub async fn wait_for_lead(
         if replay.controls.last().is_some_and(is_over) {
             return Ok(Waited::Over(replay));
         }
+        if replay.last > 0 {
+            look(&replay)?;
+        }
         let silent = clock::mono_ns().saturating_sub(grew) >= SILENCE_NS;
         let free = if replay.last == 0 { begin } else { silent };
         if free {
@@ -146,9 +157,6 @@ pub async fn wait_for_lead(
                 Err(Error::Stopped(Stopped::OtherLeader { .. })) => grew = clock::mono_ns(),
                 Err(e) => return Err(e),
             }
-        }
-        if replay.last > 0 {
-            told(&replay);
         }
         let number = replay.last.saturating_add(1);
         match store.find(&layout::entry_path(number)).await {

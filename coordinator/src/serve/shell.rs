@@ -52,6 +52,12 @@ pub(super) struct Parts {
     pub(super) archive: Follower,
     pub(super) hub: Arc<Hub>,
     pub(super) core: RunCore,
+    /// What the core wants done first.
+    pub(super) first: Vec<Action>,
+    /// The server's counters before the load that another coordinator began.
+    pub(super) counters: Option<Counters>,
+    /// Whether anything but the marker may be on the target already.
+    pub(super) touched: bool,
     pub(super) shown: watch::Sender<Look>,
     /// What `run.json` says so far.
     pub(super) facts: serde_json::Value,
@@ -122,18 +128,27 @@ impl Shell {
             shown: parts.shown,
             facts: parts.facts,
             effects: FuturesUnordered::new(),
-            before: Ok(BTreeMap::new()),
+            before: parts.counters.unwrap_or_else(|| Ok(BTreeMap::new())),
             notes: Vec::new(),
             sequence: 0,
             last_batch: None,
             delivered: Reached::new(),
             indexed: false,
-            touched: false,
+            touched: parts.touched,
             leads: true,
             verdict: None,
         };
+        shell.indexed = shell.core.is_indexed();
         shell.look_at_memory(Duration::ZERO);
         let mut reached = shell.intake.reached();
+        for action in parts.first {
+            if let Err(stopped) = shell.perform(action).await {
+                shell.take(log_lost(&stopped)).await;
+            }
+        }
+        // What the log held before this coordinator led was delivered too.
+        let known = reached.borrow_and_update().clone();
+        shell.reached(known).await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut show = tokio::time::interval(SHOW_EVERY);
@@ -260,7 +275,13 @@ impl Shell {
                 }
                 self.look_at_memory(MEMORY_EVERY);
             }
-            Done::Counted(_, Edge::Start, counters) => {
+            Done::Counted(phase, Edge::Start, counters) => {
+                if let Ok(value) = serde_json::to_value(&counters) {
+                    let counted = Control::CommandsCounted { phase, counters: value };
+                    if let Err(stopped) = self.log.enqueue(Record::Control(counted)).await {
+                        self.take(log_lost(&stopped)).await;
+                    }
+                }
                 self.before = counters;
                 self.take(Event::CommandsCounted(Edge::Start)).await;
             }
