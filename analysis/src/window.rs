@@ -127,6 +127,7 @@ mod tests {
             outcome,
             totals: Totals::default(),
             live: 0,
+            exit_code: 0,
             scheduled: None,
             unowned: 0,
         };

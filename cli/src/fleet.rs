@@ -105,7 +105,9 @@ pub(crate) struct WorkerStart {
 fn run_name(text: &str) -> Result<RunId, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
-        return Err(String::from("a run's name is made of letters, digits, `-`, `_` and `.`, and does not begin with `.`"));
+        return Err(String::from(
+            "a run's name is made of letters, digits, `-`, `_` and `.`, and does not begin with `.`",
+        ));
     }
     Ok(RunId::new(text))
 }

@@ -28,8 +28,8 @@ use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 
 use crate::plan::RunPlan;
-use crate::roster::{Arrival, Before, Presence, Refusal, Roster};
 pub use crate::roster::Statement;
+use crate::roster::{Arrival, Before, Presence, Refusal, Roster};
 use book::Book;
 pub use book::{Findings, Settings, View};
 pub use recovery::Past;

@@ -289,7 +289,9 @@ async fn lead_when_free(
         let past = Past::of(replay.controls.iter().map(|(_, control)| control));
         let theirs = past.facts().and_then(|facts| facts.get("scenario_sha256")).and_then(|h| h.as_str());
         if theirs.is_some_and(|theirs| theirs != own) {
-            let reason = String::from("it was opened with another scenario; start this one with the same file and values");
+            let reason = String::from(
+                "it was opened with another scenario; start this one with the same file and values",
+            );
             return Err(run_log::Error::Unfit { run: run.clone(), reason });
         }
         let message = format!("another coordinator leads run {run} in epoch {}", replay.epoch);
@@ -377,12 +379,10 @@ async fn lead_on(
     stops: mpsc::Receiver<String>,
 ) -> Result<(RunEnd, bool), Error> {
     let Lead { candidate: Candidate { run, location, leader }, log, past, listener, marker } = lead;
-    let address = listener
-        .local_addr()
-        .map_err(|source| Error::Listen { address: options.listen.clone(), source })?;
+    let address =
+        listener.local_addr().map_err(|source| Error::Listen { address: options.listen.clone(), source })?;
     let workers_wanted = options.workers.unwrap_or(prepared.plan.scenario.fleet.workers);
-    let facts =
-        past.facts().cloned().unwrap_or_else(|| facts::run_json(&run, &prepared, workers_wanted));
+    let facts = past.facts().cloned().unwrap_or_else(|| facts::run_json(&run, &prepared, workers_wanted));
     log.write_run_json(&facts).await?;
     let intake = Intake::spawn(run.clone(), log.replay().delivered.clone(), log.clone());
     let archive = Follower::spawn(log.clone(), run.clone(), archive::Limits::default()).await?;

@@ -8,6 +8,7 @@ mod real {
     mod copies;
     mod discovery;
     mod durability;
+    mod election;
     mod fleet;
     mod liar;
     mod quick;

@@ -188,6 +188,9 @@ pub struct PhaseEnded {
     pub unowned: u64,
     /// Rows alive on the target afterwards.
     pub live: u64,
+    /// What the run is to exit with, where it ends with this phase.
+    #[serde(default)]
+    pub exit_code: u8,
 }
 
 /// How a phase went.

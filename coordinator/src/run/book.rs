@@ -224,6 +224,11 @@ impl Book {
 
     /// Logs that the phase ended at an instant, and what is alive now where that changed. Gives the last ticket.
     pub(crate) fn log_phase_ended(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded) -> Ticket {
+        let exit_code = self.stopping.as_ref().map_or(0, |verdict| verdict.exit.code());
+        self.log_phase_over(at, outcome, load, exit_code)
+    }
+
+    fn log_phase_over(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded, exit_code: u8) -> Ticket {
         let Loaded { totals, scheduled, unowned } = load;
         self.open = false;
         let end_wall_ns = self.wall(at);
@@ -246,6 +251,7 @@ impl Book {
             scheduled,
             unowned,
             live,
+            exit_code,
         }));
         match after {
             Some(live) if completed && before != after => {
@@ -293,7 +299,7 @@ impl Book {
                 RunState::Failed { reason } => PhaseOutcome::Failed { reason: reason.clone() },
                 RunState::Finished | RunState::Interrupted => PhaseOutcome::Interrupted,
             };
-            self.log_phase_ended(now, outcome, Loaded::default());
+            self.log_phase_over(now, outcome, Loaded::default(), verdict.exit.code());
         }
     }
 

@@ -38,7 +38,9 @@ impl Gathering {
             false => book.settings.workers_wanted,
         };
         match happened {
-            Happened::Joined(_) | Happened::Resumed(..) | Happened::Tick if here >= wanted => begin_next(self, now, book),
+            Happened::Joined(_) | Happened::Resumed(..) | Happened::Tick if here >= wanted => {
+                begin_next(self, now, book)
+            }
             Happened::Tick if now >= self.until => {
                 let reason = format!(
                     "{here} of {wanted} workers came within {} s: start more, or ask for fewer with --workers",

@@ -152,11 +152,13 @@ impl Past {
                 if ended.unowned > 0 {
                     self.unowned.push(format!("{} requests of phase {name}", ended.unowned));
                 }
+                let exit = Exit::of_code(i32::from(ended.exit_code));
                 let verdict = match &ended.outcome {
                     PhaseOutcome::Completed => None,
-                    PhaseOutcome::Interrupted => Some(Verdict::interrupted("by the coordinator before")),
-                    // Which code it would have been is not logged; a phase that fails is the target's more often.
-                    PhaseOutcome::Failed { reason } => Some(Verdict::failed(Exit::Target, reason.clone())),
+                    PhaseOutcome::Interrupted => {
+                        Some(Verdict::interrupted("by word to the coordinator before"))
+                    }
+                    PhaseOutcome::Failed { reason } => Some(Verdict::failed(exit, reason.clone())),
                 };
                 self.stopping = self.stopping.take().or(verdict);
             }
@@ -212,7 +214,8 @@ pub(crate) fn go_on(past: &Past, now: MonoNs, book: &mut Book) -> State {
         Some(PlannedStep::Load(load)) => Loading::restore(*load, open, now, book),
         // The log is another plan's: nothing that follows would be what the scenario says.
         _ => {
-            let reason = format!("the log says that phase {} is one of load, the plan does not", open.started.name);
+            let reason =
+                format!("the log says that phase {} is one of load, the plan does not", open.started.name);
             Closing::enter(Verdict::failed(Exit::Scenario, reason), now, book)
         }
     }

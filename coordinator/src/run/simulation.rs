@@ -16,7 +16,7 @@ use vst_common::ranges::RowRange;
 use vst_common::seed::Draw;
 
 use super::*;
-use crate::roster::{Arrival, Terms};
+use crate::roster::{Arrival, Before, Stage, Terms};
 use stage::{ROWS, Weather, plan, weather};
 
 const STEP_NS: u64 = SECOND_NS / 10;
@@ -47,6 +47,32 @@ struct Worker {
     asked: bool,
     sequence: u64,
     delivered: u64,
+    /// Its stream is broken, whoever knows: it hears nothing and can say nothing.
+    deaf: bool,
+    /// Nobody still listens to the broken stream; it may come back.
+    away: bool,
+    statement: Option<Statement>,
+    /// It came back since it was armed.
+    came_back: bool,
+    /// It had to register anew: what it held is done with.
+    replaced: bool,
+}
+
+impl Worker {
+    /// What it says of itself when it comes back.
+    fn before(&self, generation: Generation) -> Before {
+        let stage = match (self.armed, self.started) {
+            (_, true) => Stage::Running,
+            (true, false) => Stage::Armed,
+            (false, false) => Stage::Preparing,
+        };
+        Before {
+            generation,
+            phase: self.phase.map(|(phase, _)| (phase, stage)),
+            held: self.held.clone(),
+            ended: self.statement,
+        }
+    }
 }
 
 struct World {
@@ -74,6 +100,9 @@ struct World {
     stopped: bool,
     /// Phases that somebody was told to drain.
     drained: BTreeSet<PhaseIndex>,
+    /// How many leaders there were before this one.
+    changes: u64,
+    streams: u64,
 }
 
 fn arrival(generation: Generation) -> Arrival {
@@ -87,6 +116,8 @@ fn arrival(generation: Generation) -> Arrival {
         lanes: 2,
         address: String::new(),
         http: String::new(),
+        instance: generation.0,
+        before: None,
     }
 }
 
@@ -120,6 +151,42 @@ impl World {
             logged_at: 0,
             stopped: false,
             drained: BTreeSet::new(),
+            changes: 0,
+            streams: 1_000,
+        }
+    }
+
+    /// The leader is gone; another goes on with what is durable.
+    fn change_leader(&mut self) {
+        self.changes += 1;
+        self.trace.truncate(self.durable);
+        self.log.clear();
+        self.effects.clear();
+        self.drained.clear();
+        let known: BTreeSet<Generation> = self.workers.keys().copied().collect();
+        for generation in &known {
+            let worker = self.workers.get_mut(generation).unwrap();
+            // Whatever was not heard of when the leader died was never heard of.
+            (worker.deaf, worker.away, worker.asked) = (worker.welcomed, worker.welcomed, false);
+        }
+        self.now += 6 * SECOND_NS;
+        self.logged_at = self.now;
+        let terms = Terms { version: "1".into(), token: None, lease_ns: LEASE_NS, margin_ns: SECOND_NS };
+        let settings = Settings::new(self.weather.workers.try_into().unwrap(), SECOND_NS / 2, 1_000);
+        let plan = Arc::new(plan(self.weather.range_length));
+        let past = Past::of(&self.trace);
+        if past.closed().is_some() {
+            return;
+        }
+        let (core, first) = RunCore::resume(plan, settings, Roster::new(terms), 3, &past, self.now);
+        self.core = core;
+        for action in first {
+            self.act(action);
+        }
+        // What the log holds of each stream is known from the log.
+        for generation in known {
+            let delivered = self.workers[&generation].delivered;
+            self.event(Event::Delivered(generation, delivered));
         }
     }
 
@@ -147,7 +214,14 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Tell(generation, tell) => self.told(generation, tell),
-            Action::Refuse(generation, refusal) => panic!("{generation} refused: {refusal}"),
+            Action::Adopt { stream, registration } => {
+                assert!(stream.0 > 1_000, "{stream} is a stream of its own");
+                let worker = self.workers.get_mut(&registration).unwrap();
+                (worker.deaf, worker.away, worker.asked, worker.came_back) = (false, false, false, true);
+            }
+            Action::Refuse(stream, refusal) => {
+                assert!(stream.0 > 1_000, "{stream} refused: {refusal}");
+            }
             Action::Log(ticket, control) => {
                 assert!(
                     !matches!(self.trace.last(), Some(Control::RunClosed { .. })),
@@ -178,7 +252,7 @@ impl World {
                 self.logged_at = self.logged_at.max(self.now + wait);
                 self.log.push_back((self.logged_at, ticket));
             }
-            Action::CreateIndex => self.later(Event::IndexCreated),
+            Action::CreateIndex { .. } => self.later(Event::IndexCreated),
             Action::CountCommands { edge, .. } => self.later(Event::CommandsCounted(edge)),
             Action::CutOff(generation, _) => {
                 let worker = &self.workers[&generation];
@@ -251,6 +325,13 @@ impl World {
     }
 
     fn told(&mut self, generation: Generation, tell: Tell) {
+        if !self.workers.contains_key(&generation) {
+            return self.registered_anew(generation, &tell);
+        }
+        if self.workers[&generation].deaf {
+            // The message goes into a stream that nobody reads.
+            return;
+        }
         if let Tell::Lease { phase, ranges, exhausted } = &tell {
             let left = self.rows_left(*phase);
             let ends_early = self.stopped || self.drained.contains(phase);
@@ -282,11 +363,13 @@ impl World {
                 worker.welcomed = true;
                 worker.lease_until = now + LEASE_NS;
             }
+            Tell::Resumed => worker.lease_until = worker.lease_until.max(now + LEASE_NS),
             Tell::Heard { worker_mono, .. } => {
                 assert!(!worker.gone, "whoever is gone is not answered");
                 worker.lease_until = worker_mono + LEASE_NS;
             }
             Tell::Arm { order, .. } => {
+                assert!(worker.phase.is_none() || !worker.started, "armed while a phase runs");
                 self.told.insert((order.index, generation));
                 let leased = !matches!(order.work, Work::Query { .. });
                 let ends_at = order.duration_ns;
@@ -299,12 +382,14 @@ impl World {
                     lease_until: worker.lease_until,
                     sequence: worker.sequence,
                     delivered: worker.delivered,
+                    statement: worker.statement,
                     ..Worker::default()
                 };
             }
             Tell::Start { phase, at, .. } => {
                 assert_eq!(durable, Some((phase, at)), "started before the start was durable");
-                assert!(at > now, "started in the past");
+                assert!(at > now || worker.came_back, "started in the past");
+                assert!(!worker.started, "started twice");
                 assert!(all_armed, "started before all were armed");
                 worker.started = true;
                 worker.ends_at += at;
@@ -326,8 +411,27 @@ impl World {
         }
     }
 
+    /// A worker whose registration was over or never durable has another one; it has nothing of the one before.
+    fn registered_anew(&mut self, generation: Generation, tell: &Tell) {
+        if !matches!(tell, Tell::Welcome) {
+            return;
+        }
+        let name = self.core.roster().get(generation).unwrap().arrival.instance;
+        for worker in self.workers.iter_mut().filter(|(g, _)| g.0 % 1_000 == name % 1_000).map(|(_, w)| w) {
+            worker.gone = true;
+            worker.replaced = true;
+            worker.held.clear();
+            worker.phase = None;
+        }
+        let worker = Worker { welcomed: true, lease_until: self.now + LEASE_NS, ..Worker::default() };
+        self.workers.insert(generation, worker);
+    }
+
     fn step(&mut self, step: u64) {
         self.now += STEP_NS;
+        if self.weather.change_at.contains(&step) && !self.core.is_over() {
+            self.change_leader();
+        }
         // Whatever goes wrong goes wrong early, so that the rest shows whether the run comes to an end.
         let calm = step > 600;
         if self.weather.stop_at == Some(step) || self.weather.stop_again_at == Some(step) {
@@ -387,6 +491,13 @@ impl World {
             }
             return;
         }
+        if self.workers[&generation].deaf {
+            return self.comes_back(generation, calm);
+        }
+        if !calm && self.workers[&generation].welcomed && self.chance(self.weather.break_stream) {
+            self.workers.get_mut(&generation).unwrap().deaf = true;
+            return;
+        }
         if !self.workers[&generation].welcomed {
             if self.chance(200) || calm {
                 self.says(generation, Said::Hello(arrival(generation)));
@@ -428,6 +539,23 @@ impl World {
             }
             self.work_on(generation, phase, leased, calm);
         }
+    }
+
+    /// A worker whose stream broke calls again, sooner or later.
+    fn comes_back(&mut self, generation: Generation, calm: bool) {
+        if !self.workers[&generation].away {
+            self.workers.get_mut(&generation).unwrap().away = true;
+            return self.event(Event::StreamEnded(generation));
+        }
+        if self.workers[&generation].silent || !(calm || self.chance(100)) {
+            return;
+        }
+        // Each stream opens as a registration of its own; those of one process are alike in their last digits.
+        self.streams += 1_000;
+        let stream = Generation(self.streams + generation.0 % 1_000);
+        let before = Some(self.workers[&generation].before(generation));
+        let name = Generation(generation.0 % 1_000);
+        self.says(stream, Said::Hello(Arrival { before, ..arrival(name) }));
     }
 
     /// Ends what it does, hands back what it holds, and says so.
@@ -511,6 +639,7 @@ impl World {
             let last_sequence = worker.sequence;
             self.stated.insert((phase, generation));
             let statement = Statement { phase, last_sequence, totals: Totals::default(), dropped: 0 };
+            self.workers.get_mut(&generation).unwrap().statement = Some(statement);
             self.says(generation, Said::PhaseDone(statement));
         }
     }
@@ -665,6 +794,10 @@ fn a_worker_that_goes_spoils_the_run_only_after_the_fleet_was_complete() {
         })
         .count();
     goes(&mut world, Generation(1));
+    assert_eq!(lost(&world), [], "it may come back until its lease is over");
+    for step in 0..=(LEASE_NS + 2 * SECOND_NS) / STEP_NS {
+        world.step(step);
+    }
     assert_eq!(lost(&world), [(1, true)]);
     assert_eq!(run_on(world).finished[0].exit, Exit::Fleet);
 }

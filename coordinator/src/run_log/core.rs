@@ -280,7 +280,9 @@ impl RunLogCore {
             return;
         }
         if self.waiting.tickets.is_empty() {
-            let Some(last) = self.begun_last.filter(|_| self.limits.idle_ns > 0 && !self.closing) else { return };
+            let Some(last) = self.begun_last.filter(|_| self.limits.idle_ns > 0 && !self.closing) else {
+                return;
+            };
             let due = last.saturating_add(self.limits.idle_ns);
             if now.mono < due {
                 actions.push(Action::WakeAt(due));

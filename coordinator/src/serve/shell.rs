@@ -385,7 +385,8 @@ impl Shell {
                 // What is not durable has ended the run already.
                 let _ = last.durable().await;
             }
-            let failed = |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log: LogFate::Writable });
+            let failed =
+                |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log: LogFate::Writable });
             if let Err(e) = log.write_run_json(&facts).await {
                 return Done::Event(failed(chain(&e)));
             }

@@ -78,11 +78,15 @@ impl Load {
         let order = Arc::new(past.started.order.clone().unwrap_or(plan.order));
         let staying = |g: &Generation| book.roster.is_staying(*g);
         let deal: Vec<_> = past.dealt.iter().map(|o| (o.generation, o.first_lane, o.lanes)).collect();
-        let taking_part: BTreeSet<Generation> =
-            deal.iter().map(|(g, _, _)| *g).filter(|g| staying(g) && !past.departed.contains_key(g)).collect();
-        let departed = deal.iter().filter(|(g, _, _)| !taking_part.contains(g)).map(|(g, _, _)| {
-            (*g, start.saturating_add(past.departed.get(g).copied().unwrap_or(0)))
-        });
+        let taking_part: BTreeSet<Generation> = deal
+            .iter()
+            .map(|(g, _, _)| *g)
+            .filter(|g| staying(g) && !past.departed.contains_key(g))
+            .collect();
+        let departed = deal
+            .iter()
+            .filter(|(g, _, _)| !taking_part.contains(g))
+            .map(|(g, _, _)| (*g, start.saturating_add(past.departed.get(g).copied().unwrap_or(0))));
         Self {
             armed: taking_part.clone(),
             unheard: taking_part.iter().filter(|g| !past.statements.contains_key(g)).copied().collect(),
