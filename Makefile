@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test lint helm servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-copies bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,15 @@ lint: cargo ## Formatting and clippy, warnings are errors
 	$(call say,'formatting')
 	@cargo fmt --all --check
 	$(call say,'clippy')
-	@cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	@cargo clippy --locked --workspace --all-targets --features fleet-tests/long --quiet -- -D warnings
+
+test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside that of one (minutes)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
+
+bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture load::
 
 helm: cargo ## Helm chart, images and compose file: lint, schemas of Kubernetes, and that `vst` understands every command
 	@scripts/fetch-helm.sh
@@ -44,6 +52,11 @@ helm: cargo ## Helm chart, images and compose file: lint, schemas of Kubernetes,
 	$(call say,'chart')
 	@scripts/check-helm.py --vst target/debug/vst
 
+helm-run: servers fleet-servers ## Do a run with the chart's manifests as processes on this machine (as root; minutes)
+	@scripts/fetch-helm.sh
+	@cargo build --quiet --locked -p vst
+	@scripts/run-manifests.py --vst target/debug/vst
+
 bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlatL2 on the same cores
 	@cargo build --quiet --locked -p vst
 	@scripts/bench-ground-truth.sh
@@ -51,8 +64,9 @@ bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlat
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
 
-fleet-servers: ## Put what the suites need beside Valkey (etcd) under .local (once)
+fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite) under .local (once)
 	@scripts/fetch-debian.sh etcd-server
+	@scripts/fetch-azurite.sh
 
 python: ## Put the Python packages of the suites under .local (once)
 	@scripts/fetch-python.sh

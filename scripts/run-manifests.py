@@ -128,6 +128,9 @@ class Network:
 
     def __init__(self, name):
         self.name, self.net, self.given, self.spaces = name, f"10.{200 + os.getpid() % 50}.{os.getpid() % 250}", 1, []
+
+    def start(self):
+        name = self.name
         self.ip("link", "add", name, "type", "bridge")
         self.ip("addr", "add", f"{self.net}.1/24", "dev", name)
         self.ip("link", "set", name, "up")
@@ -159,10 +162,12 @@ class Target:
     """Three primaries with the search module and a password."""
 
     def __init__(self, host, folder):
-        self.host, self.processes = host, []
-        self.ports = [7001, 7002, 7003]
+        self.host, self.folder, self.ports, self.processes = host, folder, [7001, 7002, 7003], []
+
+    def start(self):
+        host = self.host
         for port in self.ports:
-            place = folder / f"valkey-{port}"
+            place = self.folder / f"valkey-{port}"
             place.mkdir()
             self.processes.append(subprocess.Popen(
                 [SERVERS / "valkey-server", "--bind", host, "--port", str(port), "--cluster-enabled", "yes",
@@ -471,7 +476,7 @@ def test(cluster, target):
     cluster.until("workers are ready by their own word", lambda: all(p.ready for p in cluster.of("worker")))
 
     holds("root is read-only, the user is nobody's",
-          subprocess.run(["grep", "-E", "^(Uid|CapEff|NoNewPrivs)", f"/proc/{leaf(coordinator.process.pid)}/status"],
+          subprocess.run(["grep", "-E", "^(Uid|CapEff|NoNewPrivs)", f"/proc/{coordinator.process.pid}/status"],
                          capture_output=True, text=True).stdout.split()
           == ["Uid:", *[str(USER)] * 4, "CapEff:", "0" * 16, "NoNewPrivs:", "1"])
 
@@ -492,8 +497,8 @@ def test(cluster, target):
     cluster.until("the run ends", lambda: coordinator.code is not None)
     said = coordinator.said()
     run = said.strip().splitlines()[-1]
-    holds("the run ends well, its last line is its directory", coordinator.code in (0, 7)
-          and run.startswith("/var/lib/vst/runs/"), said)
+    holds("the run ends well, its last line is its directory", coordinator.code == 0
+          and run == "/var/lib/vst/runs/load-1", said)
     for pod in cluster.pods.values():
         holds(f"{pod.name} tells no secret", PASSWORD not in pod.said())
     directory = cluster.folder / "claim-load-vst-results" / pathlib.PurePosixPath(run).name
@@ -505,18 +510,14 @@ def test(cluster, target):
     used = {row["phase"]: row["workers"] for row in rows}
     holds("workers that came later are used", used.get("load") == 2 and used.get("query_half") == 4, query.stdout)
 
-    cluster.apply(cluster.render({**values, "workers.replicas": 4, "report.run": run}))
+    cluster.apply(cluster.render({**values, "workers.replicas": 4, "report.enabled": True}))
     (report,) = cluster.of("report")
     cluster.until("the report ends", lambda: report.code is not None)
-    holds("the report is the run's", report.code == coordinator.code and "VALID" in report.said(), report.said())
+    # Whether the figures can be believed depends on what else this machine does; that there is a verdict does not.
+    holds("the report has a verdict", report.code in (0, 7) and "VALID" in report.said(), report.said())
     holds("the page lies beside the run", directory.with_name(directory.name + ".html").stat().st_size > 10_000)
     idle = all(p.code is None for p in cluster.of("worker"))
     holds("workers wait for the next run", idle, [(p.name, p.code) for p in cluster.of("worker")])
-
-
-def leaf(pid):
-    """The process behind `ip netns exec` and `unshare`, which replace themselves."""
-    return pid
 
 
 def main():
@@ -542,7 +543,9 @@ def main():
     network = target = cluster = None
     try:
         network = Network(f"vst{os.getpid() % 100000}")
+        network.start()
         target = Target(f"{network.net}.1", folder)
+        target.start()
         cluster = Cluster(vst, network, folder)
         test(cluster, target)
     except Failed as e:

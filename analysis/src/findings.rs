@@ -232,7 +232,9 @@ fn recall_drop(phases: &[PhaseSummary], checkpoints: &[Checkpoint], found: &mut 
     for pair in asked.windows(2) {
         let [before, after] = pair else { continue };
         let changed = phases.iter().any(|p| {
-            p.index > before.index && p.index < after.index && matches!(p.step.as_str(), "shrink" | "ingest")
+            p.index > before.index
+                && p.index < after.index
+                && matches!(p.step.as_str(), "shrink" | "ingest" | "update" | "churn")
         });
         let (Some(was), Some(is)) = (&before.recall, &after.recall) else { continue };
         let same = was.k == is.k && before.ef_runtime == after.ef_runtime;

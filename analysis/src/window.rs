@@ -107,6 +107,7 @@ mod tests {
             work,
             load: Load::Open { arrival: Arrival::Constant { rate }, connections: 1 },
             warm_up_ns: warm_up,
+            operations: None,
             duration_ns: duration,
             timeout_ns: SECOND,
             interval_ns: SECOND,

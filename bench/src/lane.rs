@@ -135,6 +135,7 @@ fn order(case: Case) -> PhaseOrder {
         },
         load: Load::Closed { clients: CONNECTIONS, pipeline: case.pipeline },
         warm_up_ns: 0,
+        operations: None,
         duration_ns: 0,
         timeout_ns: 10_000_000_000,
         interval_ns: 1_000_000_000,

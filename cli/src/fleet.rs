@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use vst_common::exit::Exit;
 use vst_common::ids::WorkerId;
 use vst_coordinator::serve::{self, CoordinatorOptions};
-use vst_worker::serve::WorkerOptions;
+use vst_worker::serve::{Coordinators, WorkerOptions};
 
 use crate::error::Failure;
 use crate::leash::{PARENT_GONE, parent_gone};
+use crate::registry::Registry;
 use crate::scenario_file::{Override, load, refuse};
 use crate::signals::Signals;
 use crate::{output, token};
@@ -49,6 +50,14 @@ pub(crate) struct CoordinatorStart {
     /// Writes the bound address to this file
     #[arg(long, value_name = "FILE")]
     announce: Option<PathBuf>,
+    /// Shows the state on this host:port: a page, /status, /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
+    #[command(flatten)]
+    registry: Registry,
+    /// host:port at which workers reach this coordinator, where it is not the address it listens on
+    #[arg(long, value_name = "ADDRESS", requires = "etcd")]
+    advertise: Option<String>,
     /// Remove what an earlier run left under the prefix before, and what this run made after
     #[arg(long)]
     cleanup: bool,
@@ -67,9 +76,14 @@ pub(crate) enum WorkerCommand {
 /// Options of `vst worker start`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkerStart {
-    /// The coordinator, host:port
-    #[arg(long)]
-    coordinator: String,
+    /// The coordinator, host:port; again for each that may lead
+    #[arg(long, conflicts_with = "etcd", required_unless_present = "etcd")]
+    coordinator: Vec<String>,
+    #[command(flatten)]
+    registry: Registry,
+    /// Shows this worker's state on this host:port: /status, /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
     /// Name of the worker; made up if absent
     #[arg(long)]
     name: Option<String>,
@@ -116,6 +130,9 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             results: options.results,
             listen: options.listen,
             announce: options.announce,
+            http: options.http,
+            etcd: options.registry.fleet().await?,
+            advertise: options.advertise,
             workers: None,
             token,
             cleanup: options.cleanup,
@@ -145,12 +162,17 @@ pub(crate) fn of_coordinator(error: serve::Error) -> Failure {
 pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
     let WorkerCommand::Start(options) = command;
     let signals = Signals::listen()?;
+    let coordinators = match options.registry.fleet().await? {
+        Some(fleet) => Coordinators::Etcd(fleet),
+        None => Coordinators::Listed(options.coordinator),
+    };
     let worker = WorkerOptions {
-        coordinator: options.coordinator,
+        coordinators,
         target: None,
         worker: options.name.map(WorkerId::new),
         lanes: options.lanes,
         token: token::from_env()?,
+        http: options.http,
     };
     let asked = signals.clone();
     let stop = async move {

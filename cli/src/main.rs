@@ -2,20 +2,25 @@
 //!
 //! Results go to stdout, progress and logs to stderr.
 
+#[cfg(feature = "analysis")]
 mod analyze;
 mod builtin;
 mod dataset;
 mod error;
 mod fleet;
+mod info;
 mod leash;
 mod limits;
 mod output;
 mod progress;
+mod registry;
+mod report;
 mod run;
 mod scenario_file;
 mod signals;
 mod token;
 mod validate;
+#[cfg(feature = "analysis")]
 mod visualize;
 
 use std::process::ExitCode;
@@ -45,14 +50,19 @@ enum Command {
     #[command(subcommand)]
     Validate(validate::ValidateCommand),
     /// Read a run directory: its summary, or SQL over its tables
+    #[cfg(feature = "analysis")]
     #[command(subcommand)]
     Analyze(analyze::AnalyzeCommand),
     /// Draw a run directory as a page of charts
+    #[cfg(feature = "analysis")]
     #[command(subcommand)]
     Visualize(visualize::VisualizeCommand),
     /// Data sets: list, look into, check, download, convert, generate
     #[command(subcommand)]
     Dataset(dataset::DatasetCommand),
+    /// What there is: a fleet and its workers
+    #[command(subcommand)]
+    Info(info::InfoCommand),
     /// The coordinator of a fleet, started by hand
     #[command(subcommand)]
     Coordinator(fleet::CoordinatorCommand),
@@ -105,9 +115,12 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Run(command) => run::run(command).await,
         Command::Validate(command) => validate::run(&command).await,
+        #[cfg(feature = "analysis")]
         Command::Analyze(command) => analyze::run(command).await,
+        #[cfg(feature = "analysis")]
         Command::Visualize(command) => visualize::run(command).await,
         Command::Dataset(command) => dataset::run(command).await,
+        Command::Info(command) => info::run(command).await,
         Command::Coordinator(command) => fleet::coordinator(command).await,
         Command::Worker(command) => fleet::worker(command).await,
         Command::Version { json } => {

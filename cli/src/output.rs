@@ -26,6 +26,7 @@ pub(crate) fn note(text: &str) {
 }
 
 /// Whether results are read by a person at a terminal.
+#[cfg(feature = "analysis")]
 pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }

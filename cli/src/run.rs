@@ -57,15 +57,16 @@ fn list(json: bool) -> Result<Exit, Failure> {
 }
 
 /// What the data are, from their headers and truth; faults point into the scenario.
-pub(crate) async fn check_data(loaded: &Loaded) -> Result<plan::DataFacts, Failure> {
+pub(crate) async fn check_data(loaded: &Loaded) -> Result<Option<plan::DataFacts>, Failure> {
     let refuse = |faults| crate::scenario_file::refuse(&faults);
     let facts = plan::read_data(&loaded.checked, &loaded.base).await.map_err(refuse)?;
-    plan::check(&loaded.checked, &facts).map_err(refuse)?;
+    plan::check(&loaded.checked, facts.as_ref()).map_err(refuse)?;
     Ok(facts)
 }
 
 /// The data in a line.
-pub(crate) fn describe(facts: &plan::DataFacts) -> String {
+pub(crate) fn describe(facts: Option<&plan::DataFacts>) -> String {
+    let Some(facts) = facts else { return String::from("none: plain commands") };
     let data = format!(
         "{} vectors of {} dimensions, {} queries, truth to depth {}",
         facts.base.rows, facts.base.dims, facts.queries.rows, facts.truth.k
@@ -98,7 +99,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
         check_local_limits(&loaded)?;
     }
     if options.dry_run {
-        output::result(&signals.unless_asked(dry_run::describe(options, &loaded, &facts)).await?)?;
+        output::result(&signals.unless_asked(dry_run::describe(options, &loaded, facts.as_ref())).await?)?;
         return Ok(Exit::Valid);
     }
     if let Some(target) = &options.target {
@@ -132,7 +133,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     let (run_dir, exit) = outcome?;
     let Some(run_dir) = run_dir else { return Ok(exit) };
     tokio::select! {
-        judged = crate::analyze::summary(&run_dir, options.json) => match (judged, exit) {
+        judged = crate::report::summary(&run_dir, options.json) => match (judged, exit) {
             (judged, Exit::Valid) => judged,
             (Ok(_), exit) => Ok(exit),
             // Why there is no report matters less than why the run ended.
@@ -225,7 +226,9 @@ async fn fleet(
 /// Follows the run until it ends; leaves the last status.
 async fn watch(address: &str, token: &str, display: &mut Display, last: &mut Option<Status>) {
     let Ok(mut client) = FleetClient::connect(format!("http://{address}")).await else { return };
-    let Ok(statuses) = client.watch(WatchRequest { token: token.to_owned() }).await else { return };
+    let Ok(statuses) = client.watch(WatchRequest { token: token.to_owned(), members: false }).await else {
+        return;
+    };
     let mut statuses = statuses.into_inner();
     while let Ok(Some(status)) = statuses.message().await {
         display.show(&status);

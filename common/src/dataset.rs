@@ -301,13 +301,17 @@ pub struct ReadOptions {
 
 impl ReadOptions {
     /// From the environment: `VST_DATA_CACHE` (a folder), `VST_READ_ATTEMPTS`, `VST_READ_LIMIT` (seconds that one
-    /// attempt may take).
+    /// attempt may take), `VST_READ_PART` (bytes that one request asks for at most).
     #[must_use]
     pub fn from_env() -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let mut policy = ReadPolicy::default();
         if let Some(attempts) = variable("VST_READ_ATTEMPTS").and_then(|v| v.parse().ok()) {
             policy.attempts = attempts;
+        }
+        if let Some(bytes) = variable("VST_READ_PART").and_then(|v| v.parse().ok()).filter(|bytes| *bytes > 0)
+        {
+            policy.part_bytes = bytes;
         }
         let limit = variable("VST_READ_LIMIT").and_then(|v| v.parse().ok());
         if let Some(limit) = limit.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok()) {

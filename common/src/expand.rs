@@ -160,6 +160,12 @@ pub struct Copier {
 }
 
 impl Copier {
+    /// Whether every row stays as it is: there is the base alone.
+    #[must_use]
+    pub fn is_identity(&self) -> bool {
+        self.expansion == Expansion::None
+    }
+
     /// A row of the base as copy `copy` has it, in place of what `out` held.
     pub fn row(&self, copy: u32, row: &[f32], out: &mut Vec<f32>) {
         self.apply(copy, row, out, |lift| lift.row_scale);

@@ -153,10 +153,10 @@ impl GroundTruth {
             Ok(found) => found.bytes().await,
             Err(reason) => Err(reason),
         };
-        Self::parse(&bytes.map_err(|source| Error::Store { url: url.to_string(), source })?, &url)
+        Self::parse(&bytes.map_err(|source| Error::Store { url: url.to_string(), source })?, url.as_str())
     }
 
-    fn parse(bytes: &[u8], url: &Url) -> Result<Self, Error> {
+    pub(crate) fn parse(bytes: &[u8], url: &str) -> Result<Self, Error> {
         let found = count::len(bytes.len());
         let (words, _) = bytes.as_chunks::<4>();
         let [queries, k, entries @ ..] = words else {

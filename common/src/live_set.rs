@@ -1,9 +1,10 @@
 //! What is alive: the population as a fold over the mutation steps.
 //!
 //! The cells of a plan are its (row, copy) pairs. A keyed permutation gives each cell a position, and a cell is alive
-//! while its position lies below the cut; a step only moves the cut. The coordinator plans with it, workers delete and
-//! judge with it, and none of them keeps a list. Laws: the permutation is a bijection that does not depend on the cut,
-//! so counts are exact, shrinks nest, and raising the cut brings back exactly the cells that left.
+//! while its position lies below the cut; a step moves the cut, or turns the order so that others come first. The
+//! coordinator plans with it, workers delete and judge with it, and none of them keeps a list. Laws: the permutation is
+//! a bijection that does not depend on the cut, so counts are exact, shrinks nest, and raising the cut brings back
+//! exactly the cells that left.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct LiveSet {
     /// Rows at the end of the base that the last copy lacks: a population of 1.5 copies has half of the second.
     #[serde(default)]
     pub missing: u64,
+    /// By how many places the order is turned: position 0 is this far on in the permutation.
+    #[serde(default)]
+    pub turn: u64,
     /// Cells at positions below this are alive.
     pub cut: u64,
 }
@@ -37,7 +41,7 @@ impl LiveSet {
     /// Nothing is alive.
     #[must_use]
     pub fn empty(seed: u64, rows: u64, copies: u32) -> Self {
-        Self { seed, rows, copies, missing: 0, cut: 0 }
+        Self { seed, rows, copies, missing: 0, turn: 0, cut: 0 }
     }
 
     /// The same plan where the last copy lacks this many rows at the end (at most all of them); nothing is alive.
@@ -115,6 +119,15 @@ impl LiveSet {
         self.with_cut(count::from_f64((share * count::to_f64(self.cells())).round()))
     }
 
+    /// The population after the first `gone` of it were deleted and the next `come` cells behind it inserted. Cells that
+    /// left come again last.
+    #[must_use]
+    pub fn moved_on(self, gone: u64, come: u64) -> Self {
+        let gone = gone.min(self.count());
+        let turn = self.turn.saturating_add(gone).checked_rem(self.cells()).unwrap_or(0);
+        Self { turn, ..self }.with_cut((self.count() - gone).saturating_add(come))
+    }
+
     /// Cells that are alive.
     #[must_use]
     pub fn count(self) -> u64 {
@@ -133,14 +146,18 @@ impl LiveSet {
     #[must_use]
     pub fn cell_at(self, position: u64) -> Option<(u32, u64)> {
         let order = Order::new(self.seed, self.cells(), position)?;
-        self.cell(order.cell(position))
+        // Widened, because a sum of two positions may not fit.
+        let turned = (u128::from(position) + u128::from(self.turn)) % u128::from(self.cells());
+        self.cell(order.cell(u64::try_from(turned).ok()?))
     }
 
     /// Position of a cell in the order; `None` for what is not in the plan.
     #[must_use]
     pub fn position(self, copy: u32, row: u64) -> Option<u64> {
         let cell = self.number(copy, row)?;
-        Some(Order::new(self.seed, self.cells(), cell)?.position(cell))
+        let place = Order::new(self.seed, self.cells(), cell)?.position(cell);
+        let turn = self.turn % self.cells();
+        Some(if place >= turn { place - turn } else { self.cells() - turn + place })
     }
 }
 
@@ -268,6 +285,28 @@ mod tests {
             prop_assert_eq!(positions.len(), usize::try_from(live.cells()).unwrap());
             prop_assert!(positions.iter().all(|p| *p < live.cells()));
             prop_assert!(cells_of(live).all(|(c, r)| live.cell_at(live.position(c, r).unwrap()) == Some((c, r))));
+        }
+
+        #[test]
+        fn a_population_that_moves_on_loses_its_first_cells_and_gains_those_behind_it(
+            seed: u64, rows in 1_u64..150, copies in 1_u32..4, share in 0.0_f64..=1.0,
+            steps in proptest::collection::vec((0_u64..80, 0_u64..80), 1..5),
+        ) {
+            let mut live = LiveSet::empty(seed, rows, copies).keep(share);
+            for (gone, come) in steps {
+                let gone = gone.min(live.count());
+                let come = come.min(live.cells() - live.count());
+                let next = live.moved_on(gone, come);
+                let out: HashSet<_> = (0..gone).map(|p| live.cell_at(p).unwrap()).collect();
+                let first_in = live.count();
+                let new: HashSet<_> = (first_in..first_in + come).map(|p| live.cell_at(p).unwrap()).collect();
+                let expected: HashSet<_> = alive(live).difference(&out).chain(&new).copied().collect();
+                prop_assert_eq!(alive(next), expected);
+                prop_assert_eq!(next.count(), live.count() - gone + come);
+                let back = |p| next.cell_at(p).and_then(|(copy, row)| next.position(copy, row));
+                prop_assert!((0..next.cells()).all(|p| back(p) == Some(p)));
+                live = next;
+            }
         }
 
         #[test]

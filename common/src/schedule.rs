@@ -40,6 +40,8 @@ pub struct Schedule {
     /// Present where arrivals are random; `curve` is then their mean.
     random: Option<Random>,
     length_ns: u64,
+    /// Numbers from this one on are not sent.
+    limit: u64,
 }
 
 /// Where random arrivals take their numbers from.
@@ -64,7 +66,13 @@ impl Schedule {
             seed,
             phase,
         });
-        Self { curve, random, length_ns }
+        Self { curve, random, length_ns, limit: u64::MAX }
+    }
+
+    /// The same schedule with its requests 0 to `operations` and no others.
+    #[must_use]
+    pub fn limited(self, operations: u64) -> Self {
+        Self { limit: operations, ..self }
     }
 
     /// The schedule of an order, warm-up included; `None` for a closed loop, which has none.
@@ -72,8 +80,13 @@ impl Schedule {
     pub fn of_order(order: &PhaseOrder) -> Option<Self> {
         match &order.load {
             Load::Open { arrival, .. } => {
-                let length_ns = order.warm_up_ns.saturating_add(order.duration_ns);
-                Some(Self::new(arrival, length_ns, order.seed, order.index))
+                let length_ns = match order.warm_up_ns.saturating_add(order.duration_ns) {
+                    // The number of operations, or of rows, ends it: long enough for any number.
+                    0 if order.operations.is_some() || order.work.is_leased() => u64::MAX / 4,
+                    length_ns => length_ns,
+                };
+                let schedule = Self::new(arrival, length_ns, order.seed, order.index);
+                Some(schedule.limited(order.operations.unwrap_or(u64::MAX)))
             }
             Load::Closed { .. } => None,
         }
@@ -91,6 +104,9 @@ impl Schedule {
     /// Constant time, but for Poisson: the arrivals of its share before it are drawn again.
     #[must_use]
     pub fn due_ns(&self, n: u64) -> Option<u64> {
+        if n >= self.limit {
+            return None;
+        }
         if self.random.is_some() {
             let j = count::index(n / u64::from(SHARES));
             return self.arrivals(share_of(n))?.nth(j).map(|(_, due_ns)| due_ns);
@@ -107,7 +123,7 @@ impl Schedule {
     /// Of a schedule that is not random: how many requests are due before `t_ns`. The numbers below it are exactly
     /// those, for due instants ascend with n.
     fn due_before(&self, t_ns: u64) -> u64 {
-        self.curve.due_before(t_ns.min(self.length_ns))
+        self.curve.due_before(t_ns.min(self.length_ns)).min(self.limit)
     }
 
     /// How many requests of these shares are due in `from_ns..until_ns`. Arithmetic, but for Poisson: those shares'
@@ -139,14 +155,14 @@ impl Schedule {
     /// Lambda: how many requests are expected before `t_ns`, not rounded to whole ones.
     #[must_use]
     pub fn expected_by(&self, t_ns: u64) -> f64 {
-        self.curve.expected_by(t_ns.min(self.length_ns))
+        self.curve.expected_by(t_ns.min(self.length_ns)).min(count::to_f64(self.limit))
     }
 
     /// The arrivals of one share; `None` unless arrivals are random.
     #[must_use]
     pub fn arrivals(&self, share: u32) -> Option<PoissonShare> {
         let Random { rate, seed, phase } = self.random?;
-        Some(PoissonShare::new(rate, self.length_ns, seed, phase, share))
+        Some(PoissonShare::new(rate, (self.length_ns, self.limit), seed, phase, share))
     }
 }
 

@@ -15,5 +15,6 @@ pub mod run_log;
 mod secret;
 pub mod serve;
 pub mod session;
+mod site;
 pub mod status;
 pub mod target;

@@ -33,6 +33,10 @@ pub struct Arrival {
     pub memory_bytes: u64,
     /// Load lanes it runs.
     pub lanes: u32,
+    /// From where it calls; empty where that is not known.
+    pub address: String,
+    /// Where its own HTTP port listens; empty where it has none.
+    pub http: String,
 }
 
 /// Why a worker is not let in.
@@ -296,6 +300,8 @@ mod tests {
             cores: 2,
             memory_bytes: 1,
             lanes,
+            address: String::new(),
+            http: String::new(),
         }
     }
 

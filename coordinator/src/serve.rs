@@ -27,6 +27,7 @@ use vst_common::entry::{Control, RunState};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId};
 use vst_common::scenario::check::{Checked, Faults};
+use vst_http::Server as HttpServer;
 use vst_proto::fleet;
 use vst_proto::fleet::fleet_server::FleetServer;
 
@@ -37,6 +38,8 @@ use crate::roster::{Roster, Terms};
 use crate::run::{Event, Failure, RunCore, Settings};
 use crate::run_log;
 use crate::session::{FleetService, Hub, Words};
+use crate::site::CoordinatorSite;
+use crate::status::{self, Look};
 use crate::target::{Lease, Role, TargetError};
 pub use prepare::{Prepared, prepare};
 pub use preview::{Preview, preview};
@@ -73,6 +76,12 @@ pub struct CoordinatorOptions {
     pub announce: Option<PathBuf>,
     /// Workers to wait for; the scenario's number where absent.
     pub workers: Option<u32>,
+    /// Where the state is shown over HTTP, `host:port`; nowhere where absent.
+    pub http: Option<String>,
+    /// Where workers look for the leader, beside being told its address.
+    pub etcd: Option<vst_etcd::Fleet>,
+    /// What is written there as the leader's address, `host:port`, where it is not the bound one.
+    pub advertise: Option<String>,
     /// The fleet's shared secret.
     pub token: Option<String>,
     /// Remove what an earlier run left under the prefix before, and what this run made after.
@@ -115,6 +124,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The state cannot be shown.
+    #[error(transparent)]
+    Http(#[from] vst_http::Error),
+    /// Workers cannot be told who leads.
+    #[error(transparent)]
+    Etcd(#[from] vst_etcd::Error),
     /// The address cannot be told.
     #[error("cannot write the address to `{path}`: {source}", path = path.display())]
     Announce {
@@ -144,8 +159,10 @@ impl Error {
         match self {
             Self::Scenario(_) => Exit::Scenario,
             Self::Target(e) => e.exit(),
+            Self::Etcd(_) => Exit::Fleet,
             Self::Log(_)
             | Self::Archive(_)
+            | Self::Http(_)
             | Self::Listen { .. }
             | Self::Announce { .. }
             | Self::Unwritable(_)
@@ -185,6 +202,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// [`Error`] when the run could not begin; whatever happens to a run that began is in [`RunEnd`].
 pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>) -> Result<RunEnd, Error> {
     results::check(&options.results)?;
+    let looking = Look::idle(status::Role::Preparing, "looks at the data and the target", clock::mono_ns());
+    let (shown, looks) = watch::channel(looking);
+    let _http = match &options.http {
+        Some(address) => Some(HttpServer::start(address, Arc::new(CoordinatorSite(looks.clone()))).await?),
+        None => None,
+    };
     let prepared = tokio::select! {
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
@@ -199,7 +222,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>)
         // What was being removed is still marked, and a sign of life runs out by itself.
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
-    let ended = lead(options, prepared, run, &lease, (listener, address), stops).await;
+    let ended = lead(options, prepared, run, &lease, (listener, address), (shown, looks), stops).await;
     lease.release().await;
     ended
 }
@@ -211,12 +234,14 @@ async fn lead(
     run: RunId,
     lease: &Lease,
     (listener, address): (TcpListener, SocketAddr),
+    (shown, looks): (watch::Sender<Look>, watch::Receiver<Look>),
     stops: mpsc::Receiver<String>,
 ) -> Result<RunEnd, Error> {
     let run_dir = options.results.join(run.as_str());
     let location =
         run_dir.to_str().ok_or_else(|| Error::Results { path: options.results.clone() })?.to_owned();
-    let log = run_log::open(&location, &run, &facts::leader()).await?;
+    let leader = facts::leader();
+    let log = run_log::open(&location, &run, &leader).await?;
     let marker = prepare::marker(&prepared, &run);
     let workers_wanted = options.workers.unwrap_or(prepared.plan.scenario.fleet.workers);
     let facts = facts::run_json(&run, &prepared, workers_wanted);
@@ -239,20 +264,51 @@ async fn lead(
 
     let (events, inbox) = mpsc::channel(QUEUE);
     let ownership = tokio::spawn(tell_of_loss(lease.lost(), events.clone()));
-    let (shown, status) = watch::channel(fleet::Status::default());
     let before = Generation(log.epoch().saturating_sub(1).saturating_mul(GENERATIONS));
     let token = options.token.clone().filter(|token| !token.is_empty());
-    let hub = Arc::new(Hub::new(words(&run, &prepared), token.clone(), before, events, status));
+    let hub = Arc::new(Hub::new(words(&run, &prepared), token.clone(), before, events, looks));
     let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
     let core = core(&prepared, workers_wanted, token);
     if let Err(source) = announce(options.announce.as_ref(), address) {
         prepare::remove(&prepared.target, &marker, lease, false).await?;
         return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
     }
+    let announced = match &options.etcd {
+        Some(fleet) => {
+            let entry = vst_etcd::Leader {
+                run: run.clone(),
+                epoch: log.epoch(),
+                address: advertised(&options, fleet, address).await,
+                leader: leader.clone(),
+                version: String::from(env!("CARGO_PKG_VERSION")),
+                since: clock::wall_ns(),
+                run_directory: location.clone(),
+            };
+            match fleet.announce(&entry).await {
+                Ok(announced) => Some(announced),
+                Err(e) => {
+                    prepare::remove(&prepared.target, &marker, lease, false).await?;
+                    return Err(e.into());
+                }
+            }
+        }
+        None => None,
+    };
     tracing::info!("run {run}: waiting for {workers_wanted} workers on {address}");
 
-    let parts =
-        shell::Parts { run: run.clone(), location, prepared, log, intake, archive, hub, core, shown, facts };
+    let parts = shell::Parts {
+        run: run.clone(),
+        location,
+        leader,
+        prepared,
+        log,
+        intake,
+        archive,
+        hub,
+        core,
+        shown,
+        facts,
+    };
     let mut ended = Shell::run(parts, inbox, stops).await;
     if ended.leads && (options.cleanup || !ended.touched) {
         let cleaned = prepare::remove(&ended.target, &marker, lease, ended.touched).await;
@@ -264,9 +320,23 @@ async fn lead(
         }
     }
     ownership.abort();
+    if let Some(announced) = announced
+        && let Err(e) = announced.end().await
+    {
+        tracing::warn!("the leader's registration runs out by itself: {e}");
+    }
     server.end().await;
     let reason = Some(ended.verdict.reason).filter(|reason| !reason.is_empty());
     Ok(RunEnd { run, run_dir, exit: ended.verdict.exit, reason })
+}
+
+/// Where workers are told to call.
+async fn advertised(options: &CoordinatorOptions, fleet: &vst_etcd::Fleet, bound: SocketAddr) -> String {
+    match &options.advertise {
+        Some(address) => address.clone(),
+        None if bound.ip().is_unspecified() => format!("{}:{}", fleet.own_address().await, bound.port()),
+        None => bound.to_string(),
+    }
 }
 
 /// A run whose prefix somebody else has taken must not go on.
@@ -312,7 +382,7 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
                 role: role(&node.role).to_owned(),
             })
             .collect(),
-        indexes: nodes.iter().map(|node| plan::index_on(&prepared.plan.search, &node.id)).collect(),
+        indexes: nodes.iter().map(|node| plan::index_on(prepared.plan.search.as_ref(), &node.id)).collect(),
     }
 }
 

@@ -23,7 +23,7 @@ use vst_proto::fleet::worker_message::Message as FromWorker;
 use crate::roster::Refusal;
 use crate::run::{Event, Tell};
 use crate::secret::same_secret;
-use crate::status::Board;
+use crate::status::{Board, Look};
 pub use words::Words;
 
 /// Orders that wait to be read by one worker.
@@ -42,7 +42,7 @@ pub struct Hub {
     events: mpsc::Sender<Event>,
     streams: Mutex<HashMap<Generation, Outgoing>>,
     board: Mutex<Board>,
-    status: watch::Receiver<fleet::Status>,
+    status: watch::Receiver<Look>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ impl Hub {
         token: Option<String>,
         before: Generation,
         events: mpsc::Sender<Event>,
-        status: watch::Receiver<fleet::Status>,
+        status: watch::Receiver<Look>,
     ) -> Self {
         Self {
             words,
@@ -140,6 +140,7 @@ impl Hub {
     async fn read(
         self: Arc<Self>,
         generation: Generation,
+        from: String,
         mut inbound: Streaming<fleet::WorkerMessage>,
         ended: CancellationToken,
     ) {
@@ -152,15 +153,20 @@ impl Hub {
             let Ok(Some(fleet::WorkerMessage { message })) = message else { break };
             let Some(message) = message else { continue };
             let now = clock::mono_ns();
+            // Only a member has figures: whoever was not let in must not be able to show any.
+            let welcomed = || self.streams().get(&generation).is_some_and(|outgoing| outgoing.welcomed);
             if let FromWorker::Progress(progress) = message {
-                // Only a member has figures: whoever was not let in must not be able to show any.
-                let welcomed = self.streams().get(&generation).is_some_and(|outgoing| outgoing.welcomed);
-                if welcomed {
+                if welcomed() {
                     self.board().progress(generation, progress, now);
                 }
                 continue;
             }
-            let Some(said) = words::said(message, now) else { continue };
+            if let FromWorker::Heartbeat(beat) = &message
+                && welcomed()
+            {
+                self.board().unacknowledged(generation, beat.unacknowledged);
+            }
+            let Some(said) = words::said(message, now, &from) else { continue };
             if self.events.send(Event::Said(generation, said)).await.is_err() {
                 break;
             }
@@ -197,7 +203,8 @@ impl fleet::fleet_server::Fleet for FleetService {
         let (orders, outgoing) = mpsc::channel(OUTGOING);
         let ended = CancellationToken::new();
         hub.streams().insert(generation, Outgoing { orders, ended: ended.clone(), welcomed: false });
-        tokio::spawn(hub.read(generation, request.into_inner(), ended));
+        let from = request.remote_addr().map_or_else(String::new, |address| address.to_string());
+        tokio::spawn(hub.read(generation, from, request.into_inner(), ended));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
@@ -205,18 +212,20 @@ impl fleet::fleet_server::Fleet for FleetService {
         &self,
         request: Request<fleet::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.0.admit(&request.into_inner().token)?;
+        let fleet::WatchRequest { token, members } = request.into_inner();
+        self.0.admit(&token)?;
         let mut status = self.0.status.clone();
         let (looks, outgoing) = mpsc::channel(2);
         tokio::spawn(async move {
             loop {
                 let look = status.borrow_and_update().clone();
-                let ended = look.ended;
-                if looks.send(Ok(look)).await.is_err() || ended {
+                let ended = look.status.ended;
+                let shown = if members { look.whole() } else { look.status };
+                if looks.send(Ok(shown)).await.is_err() || ended {
                     return;
                 }
                 // The end is shown at once, everything else at its time; an error means that the run is gone.
-                let over = status.wait_for(|status| status.ended);
+                let over = status.wait_for(|look| look.status.ended);
                 if matches!(tokio::time::timeout(WATCH_EVERY, over).await, Ok(Err(_))) {
                     return;
                 }

@@ -1,9 +1,11 @@
 //! What the run is doing now, as a person sees it: the run's own view and the sums of what workers say of themselves.
 //!
-//! Fed by `session` with each worker's progress and by `serve` with memory; read by `Watch`. For the eye only: results
-//! come from the delivered batches. Law: the figures of a phase are those of the workers that speak of this phase.
+//! Fed by `session` with each worker's progress and by `serve` with memory; read by `Watch` and over HTTP. For the eye
+//! only: results come from the delivered batches. Law: the figures of a phase are those of the workers that speak of
+//! this phase, and nothing that is shown holds a secret.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use vst_common::clock::MonoNs;
 use vst_common::count;
@@ -11,16 +13,75 @@ use vst_common::ids::Generation;
 use vst_common::latency::Hdr;
 use vst_proto::fleet;
 
+use crate::roster::{Member, Presence, Roster};
 use crate::run::View;
 
 const SECOND: f64 = 1e9;
 /// Counts that stand still for this long mean a rate of zero, not that the next hand-over is still to come.
 const QUIET_NS: u64 = 2_500_000_000;
 
+/// What a coordinator is to its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It looks at data and target; there is no run yet.
+    Preparing,
+    /// Another coordinator leads; it would go on.
+    Standby,
+    /// It leads.
+    Leading,
+    /// The run is over.
+    Over,
+}
+
+impl Role {
+    /// As it is shown.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Standby => "standby",
+            Self::Leading => "leading",
+            Self::Over => "over",
+        }
+    }
+}
+
+/// What is shown.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// When it was taken.
+    pub taken: MonoNs,
+    /// The run; without its members.
+    pub status: fleet::Status,
+    /// Everybody who ever registered.
+    pub members: Arc<Vec<fleet::Member>>,
+}
+
+impl Look {
+    /// A coordinator that does not lead.
+    #[must_use]
+    pub fn idle(role: Role, message: impl Into<String>, now: MonoNs) -> Self {
+        let status = fleet::Status {
+            role: role.word().to_owned(),
+            message: message.into(),
+            version: String::from(env!("CARGO_PKG_VERSION")),
+            ..fleet::Status::default()
+        };
+        Self { taken: now, status, members: Arc::default() }
+    }
+
+    /// The run with its members.
+    #[must_use]
+    pub fn whole(&self) -> fleet::Status {
+        fleet::Status { members: self.members.as_ref().clone(), ..self.status.clone() }
+    }
+}
+
 /// The latest of each worker.
 #[derive(Debug, Default)]
 pub struct Board {
     workers: BTreeMap<Generation, Latest>,
+    unacknowledged: BTreeMap<Generation, u64>,
     used_memory_bytes: u64,
 }
 
@@ -57,6 +118,11 @@ impl Board {
         self.workers.insert(worker, Latest { at: now, said, offered, achieved });
     }
 
+    /// Batches that a worker has and the run log does not hold yet.
+    pub fn unacknowledged(&mut self, worker: Generation, batches: u64) {
+        self.unacknowledged.insert(worker, batches);
+    }
+
     /// A worker has left: it offers nothing more, what it did stays counted.
     pub fn left(&mut self, worker: Generation) {
         if let Some(latest) = self.workers.get_mut(&worker) {
@@ -72,24 +138,34 @@ impl Board {
 
     /// The whole picture.
     #[must_use]
-    pub fn status(&self, view: &View, run: &str, run_directory: &str) -> fleet::Status {
+    pub fn look(&self, view: &View, roster: &Roster, now: MonoNs) -> Look {
+        let mut latency = Hdr::new();
+        let mut p99_ns = BTreeMap::new();
+        for (worker, latest) in self.workers.iter().filter(|(_, l)| !l.said.latency_hdr.is_empty()) {
+            // A histogram that cannot be read is the eye's loss only.
+            let Ok(hdr) = Hdr::decode(&latest.said.latency_hdr) else { continue };
+            p99_ns.insert(*worker, hdr.quantile(0.99).unwrap_or(0));
+            if latest.said.phase == view.phase {
+                latency.merge(&hdr);
+            }
+        }
+        let members = roster.all().map(|(generation, member)| {
+            self.member(generation, member, p99_ns.get(&generation).copied().unwrap_or(0), now)
+        });
+        let members = Arc::new(members.collect());
+        Look { taken: now, status: self.status(view, &latency), members }
+    }
+
+    fn status(&self, view: &View, latency: &Hdr) -> fleet::Status {
         let now = || self.workers.values().filter(|latest| latest.said.phase == view.phase);
         let sum = |of: fn(&fleet::Progress) -> u64| {
             now().map(|latest| of(&latest.said)).fold(0, u64::saturating_add)
         };
-        let mut latency = Hdr::new();
-        for latest in now().filter(|latest| !latest.said.latency_hdr.is_empty()) {
-            // A histogram that cannot be read is the eye's loss only.
-            if let Ok(hdr) = Hdr::decode(&latest.said.latency_hdr) {
-                latency.merge(&hdr);
-            }
-        }
         let possible = sum(|p| p.possible_hits);
         let recall =
             if possible == 0 { 0.0 } else { count::to_f64(sum(|p| p.hits)) / count::to_f64(possible) };
+        let role = if view.ended.is_some() { Role::Over } else { Role::Leading };
         fleet::Status {
-            run: run.to_owned(),
-            run_directory: run_directory.to_owned(),
             phase: view.phase,
             phase_name: view.phase_name.clone(),
             step: view.step.clone(),
@@ -110,6 +186,45 @@ impl Board {
             ended: view.ended.is_some(),
             exit_code: view.ended.as_ref().map_or(0, |verdict| u32::from(verdict.exit.code())),
             message: view.message.clone(),
+            ..Look::idle(role, "", 0).status
+        }
+    }
+
+    fn member(&self, generation: Generation, member: &Member, p99_ns: u64, now: MonoNs) -> fleet::Member {
+        let presence = match member.presence {
+            Presence::Here => "here",
+            Presence::Leaving => "leaving",
+            Presence::Left => "left",
+            Presence::Lost => "lost",
+        };
+        let latest = self.workers.get(&generation);
+        let none = fleet::Progress::default();
+        let said = latest.map_or(&none, |latest| &latest.said);
+        let arrival = &member.arrival;
+        fleet::Member {
+            worker: arrival.worker.to_string(),
+            generation: generation.0,
+            presence: presence.to_owned(),
+            host: arrival.host.clone(),
+            address: arrival.address.clone(),
+            http: arrival.http.clone(),
+            version: arrival.version.clone(),
+            cores: arrival.cores,
+            memory_bytes: arrival.memory_bytes,
+            lanes: arrival.lanes,
+            silent_ns: now.saturating_sub(member.heard),
+            phase: said.phase,
+            due: said.due,
+            sent: said.sent,
+            ok: said.ok,
+            errors: said.errors,
+            censored: said.censored,
+            in_flight: said.in_flight,
+            backlog: said.backlog,
+            offered_per_second: latest.map_or(0.0, |latest| latest.offered),
+            achieved_per_second: latest.map_or(0.0, |latest| latest.achieved),
+            p99_ns,
+            unacknowledged: self.unacknowledged.get(&generation).copied().unwrap_or(0),
         }
     }
 }
@@ -117,6 +232,15 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn nobody() -> Roster {
+        let terms = crate::roster::Terms { version: String::new(), token: None, lease_ns: 1, margin_ns: 1 };
+        Roster::new(terms)
+    }
+
+    fn shown(board: &Board) -> fleet::Status {
+        board.look(&view(2), &nobody(), 0).status
+    }
 
     fn view(phase: u32) -> View {
         View {
@@ -160,9 +284,9 @@ mod tests {
         for (ms, due) in [(500, 0), (1_000, 200), (1_500, 200), (2_000, 400), (2_500, 400)] {
             board.progress(a, said(due), ms * 1_000_000);
         }
-        assert_eq!(board.status(&view(2), "r", "d").offered_per_second, 200.0);
+        assert_eq!(shown(&board).offered_per_second, 200.0);
         board.progress(a, said(400), 5_000_000_000);
-        assert_eq!(board.status(&view(2), "r", "d").offered_per_second, 0.0);
+        assert_eq!(shown(&board).offered_per_second, 0.0);
     }
 
     #[test]
@@ -174,12 +298,12 @@ mod tests {
             board.progress(worker, progress(2, 0, 0, 1_000), 0);
             board.progress(worker, progress(2, 100 * share, 50 * share, 1_000 * share), 500_000_000);
         }
-        let status = board.status(&view(2), "r", "d");
+        let status = shown(&board);
         assert_eq!((status.offered_per_second, status.achieved_per_second), (800.0, 400.0));
         assert_eq!((status.errors, status.recall), (2, 0.9));
         assert!((2_990..3_010).contains(&status.p99_ns) && (990..1_010).contains(&status.p50_ns));
         board.left(b);
-        let status = board.status(&view(2), "r", "d");
+        let status = shown(&board);
         assert_eq!((status.offered_per_second, status.errors), (200.0, 2));
     }
 }

@@ -20,6 +20,9 @@ const PING: Duration = Duration::from_secs(5);
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// What is to be written has no JSON form.
+    #[error("registration cannot be written: {0}")]
+    Json(#[from] serde_json::Error),
     /// An endpoint is not an address.
     #[error(
         "etcd endpoint `{endpoint}` is not usable: {reason}; expected http://host:2379 or https://host:2379"
@@ -220,6 +223,12 @@ impl Client {
         let mut leases = LeaseClient::new(self.channel.clone());
         let request = rpc::LeaseRevokeRequest { id: lease };
         self.within("ending a lease", leases.lease_revoke(self.with_token(request))).await.map(drop)
+    }
+
+    /// `host:port` of the first endpoint.
+    pub(crate) fn first_host(&self) -> String {
+        let first = self.endpoints.split(',').next().unwrap_or_default();
+        first.split_once("://").map_or(first, |(_, host)| host).to_owned()
     }
 
     pub(crate) fn leases(&self) -> LeaseClient<Channel> {

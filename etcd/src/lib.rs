@@ -5,6 +5,7 @@
 //! and is gone at most one time-to-live after either ends; a registration that etcd forgot comes back by itself.
 
 mod client;
+mod fleet;
 mod registration;
 mod watch;
 
@@ -21,5 +22,6 @@ pub(crate) mod rpc {
 }
 
 pub use client::{Client, Endpoints, Error, Tls};
+pub use fleet::{Fleet, Leader, Leaders, Member, newest};
 pub use registration::Registration;
 pub use watch::{Members, Watching};

@@ -51,10 +51,15 @@ pub async fn run(args: &[&str]) -> Output {
 }
 
 /// Runs a prepared command to its end.
-pub async fn finish(mut command: Command) -> Output {
+pub async fn finish(command: Command) -> Output {
+    finish_within(command, LIMIT).await
+}
+
+/// Runs a prepared command that may take longer than others to its end.
+pub async fn finish_within(mut command: Command, limit: Duration) -> Output {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().expect("vst starts");
-    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
+    let output = tokio::time::timeout(limit, child.wait_with_output()).await;
     let output = output.expect("vst ends in time").expect("vst can be waited for");
     Output {
         code: output.status.code().unwrap_or(-1),

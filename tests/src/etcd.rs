@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 use crate::command::project;
+use crate::web::free_port;
 
 /// How long etcd may take to answer.
 const START: Duration = Duration::from_secs(30);
@@ -85,9 +86,4 @@ fn program() -> PathBuf {
     let program = project().join(".local/debian/etcd-server/usr/bin/etcd");
     assert!(program.is_file(), "etcd is there: run `scripts/fetch-debian.sh etcd-server`");
     program
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its number").port()
 }

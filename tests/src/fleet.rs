@@ -24,6 +24,17 @@ impl Fleet {
     /// Starts the coordinator: the quick scenario with these values replaced.
     #[must_use]
     pub fn start(results: &Results, target: &str, sets: &[&str]) -> Self {
+        Self::start_dressed(results, target, sets, |_| ())
+    }
+
+    /// As [`Fleet::start`], with options and an environment of the test's own.
+    #[must_use]
+    pub fn start_dressed(
+        results: &Results,
+        target: &str,
+        sets: &[&str],
+        dress: impl FnOnce(&mut Command),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command =
             vst(&["coordinator", "start", "--scenario", "quick", "--cleanup", "--target", target]);
@@ -33,6 +44,7 @@ impl Fleet {
         }
         let said = std::fs::File::create(folder.path().join("coordinator")).expect("a file");
         command.stdout(Stdio::null()).stderr(said);
+        dress(&mut command);
         let coordinator = command.spawn().expect("coordinator starts");
         Self { coordinator, workers: BTreeMap::new(), folder }
     }
@@ -52,12 +64,19 @@ impl Fleet {
     pub async fn start_workers(&mut self, count: u32, log: &str) {
         let address = self.address().await;
         for n in 0..count {
-            let name = format!("w{n}");
-            let said = std::fs::File::create(self.folder.path().join(&name)).expect("a file");
-            let mut command: Command = vst(&["--log", log, "worker", "start", "--coordinator", &address]);
-            command.args(["--name", &name]).stdout(Stdio::null()).stderr(said);
-            self.workers.insert(name, command.spawn().expect("worker starts"));
+            self.start_worker(&format!("w{n}"), log, |command| {
+                command.args(["--coordinator", &address]);
+            });
         }
+    }
+
+    /// Starts one worker; the test says how it finds its coordinator.
+    pub fn start_worker(&mut self, name: &str, log: &str, dress: impl FnOnce(&mut Command)) {
+        let said = std::fs::File::create(self.folder.path().join(name)).expect("a file");
+        let mut command: Command = vst(&["--log", log, "worker", "start", "--name", name]);
+        command.stdout(Stdio::null()).stderr(said);
+        dress(&mut command);
+        self.workers.insert(name.to_owned(), command.spawn().expect("worker starts"));
     }
 
     /// What a process has said on stderr so far: `coordinator` or the name of a worker.

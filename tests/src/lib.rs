@@ -6,8 +6,13 @@
 
 pub mod cluster;
 pub mod command;
+pub mod course;
 pub mod etcd;
 pub mod fleet;
 pub mod layers;
 pub mod liar;
 pub mod run;
+pub mod sink;
+pub mod sparse;
+pub mod stores;
+pub mod web;

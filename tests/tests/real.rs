@@ -5,13 +5,19 @@
 mod real {
     mod architecture;
     mod bad_input;
+    mod billion;
     mod copies;
+    mod discovery;
     mod durability;
     mod fleet;
+    mod kv;
     mod liar;
     mod quick;
     mod registry;
+    mod rows;
     mod signals;
     mod stall;
+    mod status;
+    mod stores;
     mod target;
 }

@@ -2,26 +2,32 @@
 //!
 //! Fed by `session` with ranges, read by lanes as [`RowBlock`]s. How much is in memory is bounded by how many ranges
 //! the session leases ahead; how many reads are in flight at once is bounded here. Law: a range gives each of its
-//! cells exactly once, in blocks of at most [`BLOCK_ROWS`].
+//! cells that the work is about exactly once, in blocks of at most [`BLOCK_ROWS`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use url::Url;
 use vst_common::count;
 use vst_common::dataset::{DatasetView, ReadFault, Rows};
 use vst_common::expand::Copier;
 use vst_common::live_set::LiveSet;
-use vst_common::phase::{VectorWork, Work};
+use vst_common::phase::{PhaseOrder, VectorWork, Work};
 use vst_common::ranges::RowRange;
-use vst_common::scenario::CopyOrder;
+use vst_common::scenario::{CopyOrder, Load};
 
 use crate::work::RowBlock;
 
 /// Rows of a block: few enough that the last blocks of a phase end at nearly the same time on all lanes.
 pub const BLOCK_ROWS: usize = 256;
+/// Blocks that a lane gets in a second where rows fall due by the clock: what it holds at the end, it sends late.
+const BLOCKS_PER_S: f64 = 8.0;
 /// Reads in flight at once.
 const READS: usize = 4;
+/// Wanted rows that are no further apart than this are read with one request, bytes.
+const GAP_BYTES: u64 = 64 << 10;
 
 /// Why rows cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -69,14 +75,27 @@ pub enum Error {
 pub struct Source {
     kind: Kind,
     reads: Semaphore,
+    block_rows: usize,
+}
+
+/// How the vectors of a range become blocks.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// Of one vector, as the index takes it.
+    vector_bytes: usize,
+    /// Rows that are not alive are left out.
+    only_live: bool,
+    block_rows: usize,
 }
 
 #[derive(Debug)]
 enum Kind {
     /// Vectors of the base and of its copies, by the number of the cell.
-    Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier> },
+    Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier>, shape: Shape },
     /// Cells by their position in the live set's order; no vectors.
     Cells(LiveSet),
+    /// Cells that leave, and between them those that come, with their vectors.
+    Exchange { view: DatasetView, live: LiveSet, copier: Copier },
 }
 
 impl Source {
@@ -86,22 +105,49 @@ impl Source {
     /// When the vectors cannot be opened or are not what the phase was planned on.
     pub async fn open(work: &Work) -> Result<Option<Self>, Error> {
         let kind = match work {
-            Work::Query { .. } => return Ok(None),
+            Work::Query { .. } | Work::Commands(_) => return Ok(None),
             Work::Delete(vectors) => Kind::Cells(vectors.live),
-            Work::Ingest(vectors) => {
+            Work::Ingest(vectors) | Work::Update(vectors) => {
                 let view = open_vectors(&vectors.dataset.base, vectors).await?;
                 let copier = Arc::new(vectors.expansion.copier(vectors.dims));
-                Kind::Vectors { view, live: vectors.live, order: vectors.order, copier }
+                let only_live = matches!(work, Work::Update(_));
+                // What is overwritten is there already: the order in which it came says nothing any more.
+                let order = if only_live { CopyOrder::Interleaved } else { vectors.order };
+                let dims = vectors.expansion.index_dims(vectors.dims);
+                let vector_bytes = count::index(u64::from(dims).saturating_mul(4));
+                let shape = Shape { vector_bytes, only_live, block_rows: BLOCK_ROWS };
+                Kind::Vectors { view, live: vectors.live, order, copier, shape }
+            }
+            Work::Churn(vectors) => Kind::Exchange {
+                view: open_vectors(&vectors.dataset.base, vectors).await?,
+                live: vectors.live,
+                copier: vectors.expansion.copier(vectors.dims),
+            },
+        };
+        Ok(Some(Self { kind, reads: Semaphore::new(READS), block_rows: BLOCK_ROWS }))
+    }
+
+    /// The same, in blocks that suit the load.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub async fn of_order(order: &PhaseOrder) -> Result<Option<Self>, Error> {
+        let block_rows = match &order.load {
+            Load::Closed { .. } => BLOCK_ROWS,
+            Load::Open { arrival, .. } => {
+                let lane_rate = arrival.peak_rate() / f64::from(order.lanes_total.max(1));
+                // Even, because what a churn exchanges are pairs.
+                count::index(count::from_f64(lane_rate / BLOCKS_PER_S)).clamp(2, BLOCK_ROWS) & !1
             }
         };
-        Ok(Some(Self { kind, reads: Semaphore::new(READS) }))
+        Ok(Self::open(&order.work).await?.map(|source| Self { block_rows, ..source }))
     }
 
     /// Failed requests to the store that were repeated, since the last call.
     #[must_use]
     pub fn faults(&self) -> Vec<ReadFault> {
         match &self.kind {
-            Kind::Vectors { view, .. } => view.faults().take(),
+            Kind::Vectors { view, .. } | Kind::Exchange { view, .. } => view.faults().take(),
             Kind::Cells(_) => Vec::new(),
         }
     }
@@ -111,9 +157,14 @@ impl Source {
     /// # Errors
     /// When the range is not in the data or cannot be read.
     pub async fn blocks(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
-        let (view, live, order, copier) = match &self.kind {
-            Kind::Cells(live) => return cells(*live, range),
-            Kind::Vectors { view, live, order, copier } => (view, *live, *order, copier),
+        let (view, live, order, copier, shape) = match &self.kind {
+            Kind::Cells(live) => return cells(*live, range, self.block_rows),
+            Kind::Exchange { view, live, copier } => {
+                return exchange(view, *live, copier, range, self.block_rows).await;
+            }
+            Kind::Vectors { view, live, order, copier, shape } => {
+                (view, *live, *order, copier, Shape { block_rows: self.block_rows, ..*shape })
+            }
         };
         let mut blocks = Vec::new();
         for part in parts(live, order, range)? {
@@ -122,7 +173,7 @@ impl Source {
             drop(permit);
             let copier = Arc::clone(copier);
             // Widening a large range takes milliseconds, which heartbeats must not wait for.
-            let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier));
+            let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier, shape));
             blocks.extend(made.await.map_err(|_| Error::Ending)?);
         }
         Ok(blocks)
@@ -144,14 +195,72 @@ pub(crate) fn parse(reference: &str) -> Result<Url, Error> {
     Url::parse(reference).map_err(|reason| Error::Reference { reference: reference.to_owned(), reason })
 }
 
-fn cells(live: LiveSet, range: RowRange) -> Result<Vec<RowBlock>, Error> {
+fn cells(live: LiveSet, range: RowRange, block_rows: usize) -> Result<Vec<RowBlock>, Error> {
     let RowRange { start, end } = range;
     let cells: Option<Vec<(u32, u64)>> = (start..end).map(|position| live.cell_at(position)).collect();
     let cells = cells.ok_or(Error::Position { start, end, cells: live.cells() })?;
     Ok(cells
-        .chunks(BLOCK_ROWS)
+        .chunks(block_rows)
         .map(|rows| RowBlock { id: 0, rows: rows.to_vec(), vectors: Vec::new() })
         .collect())
+}
+
+/// The units of a churn: at even places cells that leave, at odd ones cells that come.
+async fn exchange(
+    view: &DatasetView,
+    live: LiveSet,
+    copier: &Copier,
+    range: RowRange,
+    block_rows: usize,
+) -> Result<Vec<RowBlock>, Error> {
+    let RowRange { start, end } = range;
+    let position = |unit: u64| if unit.is_multiple_of(2) { unit / 2 } else { live.count() + unit / 2 };
+    let cells: Option<Vec<(u32, u64)>> = (start..end).map(|unit| live.cell_at(position(unit))).collect();
+    let cells = cells.ok_or(Error::Position { start, end, cells: live.cells() })?;
+    let mut wanted: Vec<u64> = cells.iter().skip(1).step_by(2).map(|(_, row)| *row).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let known = read_rows(view, &wanted).await?;
+    let mut made = Vec::new();
+    let mut blocks = Vec::new();
+    for rows in cells.chunks(block_rows) {
+        let mut vectors = Vec::new();
+        for (copy, row) in rows.iter().skip(1).step_by(2) {
+            copier.row(*copy, known.get(row).map_or(&[][..], Vec::as_slice), &mut made);
+            vectors.extend(made.iter().flat_map(|x| x.to_le_bytes()));
+        }
+        blocks.push(RowBlock { id: 0, rows: rows.to_vec(), vectors });
+    }
+    Ok(blocks)
+}
+
+/// The named rows (ascending), with as few requests as their distance allows.
+pub(crate) async fn read_rows(base: &DatasetView, wanted: &[u64]) -> Result<BTreeMap<u64, Vec<f32>>, Error> {
+    let gap = GAP_BYTES / base.manifest().row_bytes().max(1);
+    let reads: Vec<_> =
+        join_close(wanted, gap).into_iter().map(|rows| read_part(base.clone(), rows.to_vec())).collect();
+    let parts: Vec<Vec<(u64, Vec<f32>)>> =
+        futures::stream::iter(reads).buffer_unordered(READS).try_collect().await?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// Ascending rows with one request.
+async fn read_part(base: DatasetView, rows: Vec<u64>) -> Result<Vec<(u64, Vec<f32>)>, Error> {
+    let (Some(first), Some(last)) = (rows.first().copied(), rows.last().copied()) else {
+        return Ok(Vec::new());
+    };
+    let read = base.read(RowRange { start: first, end: last.saturating_add(1) }).await?;
+    let vectors = rows.into_iter().map(|row| {
+        let mut vector = Vec::new();
+        read.row_f32(count::index(row.saturating_sub(first)), &mut vector);
+        (row, vector)
+    });
+    Ok(vectors.collect())
+}
+
+/// Cuts ascending rows where two neighbours are more than `gap` rows apart.
+pub(crate) fn join_close(rows: &[u64], gap: u64) -> Vec<&[u64]> {
+    rows.chunk_by(|a, b| b.saturating_sub(*a) <= gap.saturating_add(1)).collect()
 }
 
 /// Cells of a range whose rows are read with one request.
@@ -200,29 +309,42 @@ fn parts(live: LiveSet, order: CopyOrder, range: RowRange) -> Result<Vec<Part>, 
 }
 
 impl Part {
-    fn blocks(self, live: LiveSet, read: &Rows, copier: &Copier) -> Vec<RowBlock> {
+    fn blocks(self, live: LiveSet, read: &Rows, copier: &Copier, shape: Shape) -> Vec<RowBlock> {
+        let Shape { vector_bytes, only_live, block_rows } = shape;
         let RowRange { start, end } = self.rows;
-        let cells: Vec<(u32, u64)> = match self.cells {
+        let mut cells: Vec<(u32, u64)> = match self.cells {
             CellRange::Numbers(numbers) => {
                 (numbers.start..numbers.end).filter_map(|number| live.cell(number)).collect()
             }
             CellRange::Copy(copy) => (start..end).map(|row| (copy, row)).collect(),
         };
+        cells.retain(|(copy, row)| !only_live || live.is_live(*copy, *row));
         let (mut at, mut row_of_base, mut made) = (None, Vec::new(), Vec::new());
+        let place = |row: u64| count::index(row.saturating_sub(start));
         let block = |rows: &[(u32, u64)]| {
-            let mut vectors = Vec::new();
-            for (copy, row) in rows {
+            // In one piece and already there: a vector that grows number by number takes longer than all the rest.
+            let mut vectors = vec![0; rows.len().saturating_mul(vector_bytes)];
+            // Without copies and without gaps the rows of a part follow each other, and stay as they are.
+            let whole = copier.is_identity() && live.copies <= 1 && !only_live;
+            if let (true, Some((_, first))) = (whole, rows.first()) {
+                let first = place(*first);
+                read.write_f32_le(first..first.saturating_add(rows.len()), &mut vectors);
+                return RowBlock { id: 0, rows: rows.to_vec(), vectors };
+            }
+            for ((copy, row), vector) in rows.iter().zip(vectors.chunks_exact_mut(vector_bytes.max(1))) {
                 // Copies of a row follow each other: it is widened once.
                 if at != Some(*row) {
-                    read.row_f32(count::index(row.saturating_sub(start)), &mut row_of_base);
+                    read.row_f32(place(*row), &mut row_of_base);
                     at = Some(*row);
                 }
                 copier.row(*copy, &row_of_base, &mut made);
-                vectors.extend(made.iter().flat_map(|x| x.to_le_bytes()));
+                for (bytes, number) in vector.as_chunks_mut::<4>().0.iter_mut().zip(&made) {
+                    *bytes = number.to_le_bytes();
+                }
             }
             RowBlock { id: 0, rows: rows.to_vec(), vectors }
         };
-        cells.chunks(BLOCK_ROWS).map(block).collect()
+        cells.chunks(block_rows).map(block).collect()
     }
 }
 
@@ -346,6 +468,64 @@ mod tests {
             deleted.sort_unstable();
             let leave = |row: &u64| before.is_live(0, *row) && !after.is_live(0, *row);
             prop_assert_eq!(deleted, (0..rows).filter(leave).map(|row| (0, row)).collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn an_update_writes_what_lives_once_and_a_churn_makes_the_population_that_was_planned(
+            rows in 4u32..300, copies in 1u32..4, alive in 0.2f64..0.9, by in 0.01f64..0.9, length in 1u64..90, seed: u64,
+        ) {
+            let (_folder, url) = base(rows, 2);
+            let live = LiveSet::empty(seed, u64::from(rows), copies).keep(alive);
+            let cells = |live: LiveSet| -> std::collections::BTreeSet<(u32, u64)> {
+                (0..live.count()).map(|p| live.cell_at(p).unwrap()).collect()
+            };
+            let mut order = work(&url, 2, live);
+            let permutation = vst_common::expand::Permutation { seed: 5, copies };
+            order.expansion = vst_common::expand::Expansion::Permutation(permutation);
+            let copier = order.expansion.copier(2);
+            let own = |copy: u32, row: u64| {
+                let number = |i: u64| f32::from(u8::try_from((row * 2 + i) % 251).unwrap());
+                let mut own = Vec::new();
+                copier.row(copy, &[number(0), number(1)], &mut own);
+                own.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>()
+            };
+            let all = |work: Work, total: u64| {
+                let length = length.next_multiple_of(2);
+                let cut = vst_common::ranges::Cut::new(RowRange { start: 0, end: total }, length);
+                block_on(async {
+                    let source = Source::open(&work).await.unwrap().unwrap();
+                    let mut blocks = Vec::new();
+                    for range in (0..cut.count()).filter_map(|i| cut.get(i)) {
+                        blocks.extend(source.blocks(range).await.unwrap());
+                    }
+                    blocks
+                })
+            };
+            let mut written = Vec::new();
+            for block in all(Work::Update(order.clone()), live.cells()) {
+                written.extend(block.rows.into_iter().zip(block.vectors.chunks(8).map(<[u8]>::to_vec)));
+            }
+            prop_assert!(written.iter().all(|((copy, row), vector)| *vector == own(*copy, *row)));
+            prop_assert_eq!(count::len(written.len()), live.count());
+            prop_assert_eq!(written.into_iter().map(|(cell, _)| cell).collect::<std::collections::BTreeSet<_>>(), cells(live));
+
+            let room = live.count().min(live.cells() - live.count());
+            let pairs = count::from_f64(by * count::to_f64(room));
+            let (mut now, mut changed): (_, Vec<(u32, u64)>) = (cells(live), Vec::new());
+            for block in all(Work::Churn(order), 2 * pairs) {
+                prop_assert_eq!(block.vectors.len(), block.rows.len() / 2 * 8);
+                for (i, pair) in block.rows.chunks(2).enumerate() {
+                    prop_assert!(now.remove(&pair[0]), "only what lives is deleted");
+                    prop_assert!(now.insert(pair[1]), "only what does not live is inserted");
+                    prop_assert_eq!(&block.vectors[i * 8..i * 8 + 8], own(pair[1].0, pair[1].1));
+                    changed.extend(pair);
+                }
+            }
+            prop_assert_eq!(changed.len(), changed.iter().collect::<std::collections::BTreeSet<_>>().len(), "no cell twice");
+            prop_assert_eq!(now, cells(live.moved_on(pairs, pairs)));
         }
     }
 

@@ -16,6 +16,7 @@ mod requests;
 pub mod sampler;
 pub mod serve;
 pub mod session;
+mod site;
 pub mod topology;
 pub mod uplink;
 pub mod work;

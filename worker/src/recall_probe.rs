@@ -8,9 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
 use vst_common::count;
-use vst_common::dataset::{DatasetView, Rows, open_truth};
+use vst_common::dataset::{DatasetView, ReadFaults, Rows, open_truth};
 use vst_common::expand::{self, Copier};
 use vst_common::ground_truth::{ExactSearch, GroundTruth, TruthList, measure};
 use vst_common::live_set::LiveSet;
@@ -19,13 +18,9 @@ use vst_common::ranges::RowRange;
 use vst_common::recall::QueryJudge;
 use vst_common::scenario::Metric;
 
-use crate::fetch;
+use crate::fetch::{self, read_rows};
 use crate::work::{Pair, QuerySet};
 
-/// Wanted rows that are no further apart than this are read with one request, bytes.
-const GAP_BYTES: u64 = 64 << 10;
-/// Reads in flight at once.
-const READS: usize = 4;
 /// Rows that are searched at a time where neighbours are computed.
 const CHUNK_ROWS: u64 = 16_384;
 
@@ -59,11 +54,12 @@ impl From<vst_common::dataset::Error> for Error {
     }
 }
 
-/// Reads and builds the queries of a phase that asks for `k` neighbours.
+/// Reads and builds the queries of a phase that asks for `k` neighbours; requests to stores that had to be repeated go
+/// to `faults`.
 ///
 /// # Errors
 /// When a file cannot be read or the files do not belong together.
-pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
+pub async fn build(work: &VectorWork, k: u32, faults: &ReadFaults) -> Result<QuerySet, Error> {
     let queries = fetch::open_vectors(&work.dataset.queries, work).await?;
     let base = fetch::open_vectors(&work.dataset.base, work).await?;
     let n = queries.manifest().rows;
@@ -81,7 +77,7 @@ pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
         k,
     });
     let lists = match work.truth {
-        TruthSource::Listed => Lists::Listed(listed(work, n, base.manifest().rows).await?),
+        TruthSource::Listed => Lists::Listed(listed(work, n, base.manifest().rows, faults).await?),
         TruthSource::Computed => Lists::Computed(computed(&probe, &base, work.rows).await?),
     };
     let lists = Arc::new(lists);
@@ -90,13 +86,21 @@ pub async fn build(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
         blocking(move || probe.wanted(&lists)).await?
     };
     let known = read_rows(&base, &rows).await?;
+    for view in [&queries, &base] {
+        faults.absorb(view.faults());
+    }
     blocking(move || probe.judged(&lists, &known)).await
 }
 
 /// The data set's neighbours.
-async fn listed(work: &VectorWork, queries: u64, rows: u64) -> Result<GroundTruth, Error> {
+async fn listed(
+    work: &VectorWork,
+    queries: u64,
+    rows: u64,
+    faults: &ReadFaults,
+) -> Result<GroundTruth, Error> {
     let url = fetch::parse(&work.dataset.ground_truth)?;
-    let truth = open_truth(&url).await?;
+    let truth = open_truth(&url, faults).await?;
     truth.check_against(rows)?;
     if queries > u64::from(truth.queries) {
         return Err(Error::Queries { queries, truths: truth.queries });
@@ -250,35 +254,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Ending)
 }
 
-/// The named rows (ascending), with as few requests as their distance allows.
-async fn read_rows(base: &DatasetView, wanted: &[u64]) -> Result<BTreeMap<u64, Vec<f32>>, Error> {
-    let gap = GAP_BYTES / base.manifest().row_bytes().max(1);
-    let reads: Vec<_> =
-        join_close(wanted, gap).into_iter().map(|rows| read_part(base.clone(), rows.to_vec())).collect();
-    let parts: Vec<Vec<(u64, Vec<f32>)>> =
-        futures::stream::iter(reads).buffer_unordered(READS).try_collect().await?;
-    Ok(parts.into_iter().flatten().collect())
-}
-
-/// Ascending rows with one request.
-async fn read_part(base: DatasetView, rows: Vec<u64>) -> Result<Vec<(u64, Vec<f32>)>, Error> {
-    let (Some(first), Some(last)) = (rows.first().copied(), rows.last().copied()) else {
-        return Ok(Vec::new());
-    };
-    let read = base.read(RowRange { start: first, end: last.saturating_add(1) }).await?;
-    let vectors = rows.into_iter().map(|row| {
-        let mut vector = Vec::new();
-        read.row_f32(count::index(row.saturating_sub(first)), &mut vector);
-        (row, vector)
-    });
-    Ok(vectors.collect())
-}
-
-/// Cuts ascending rows where two neighbours are more than `gap` rows apart.
-fn join_close(rows: &[u64], gap: u64) -> Vec<&[u64]> {
-    rows.chunk_by(|a, b| b.saturating_sub(*a) <= gap.saturating_add(1)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -290,6 +265,7 @@ mod tests {
     use vst_common::scenario::{DatasetSpec, Metric};
 
     use super::*;
+    use crate::fetch::join_close;
 
     const DIMS: u32 = 3;
     const DEPTH: usize = 12;
@@ -351,7 +327,11 @@ mod tests {
     }
 
     fn build_now(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(build(work, k))
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(build(
+            work,
+            k,
+            &ReadFaults::default(),
+        ))
     }
 
     proptest! {

@@ -5,15 +5,18 @@
 //! no decision is made here.
 
 mod stream;
+mod whereabouts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
 use vst_common::batch::memory::MemoryRow;
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
+use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
 use vst_common::phase::{PhaseOrder, Work};
@@ -22,10 +25,13 @@ use vst_proto::fleet;
 use crate::fetch::Source;
 use crate::health::Machine;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
+use crate::site::WorkerSite;
 use crate::topology::Credentials;
 use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
 use crate::{lane, recall_probe, sampler, topology, uplink};
+pub use whereabouts::Coordinators;
+use whereabouts::Whereabouts;
 
 /// Environment variables that hold the target's password, the first that is set counts.
 pub const PASSWORD_VARIABLES: [&str; 2] = ["VST_PASSWORD", "VALKEY_PASSWORD"];
@@ -38,6 +44,8 @@ const RETRY_MAX_NS: u64 = 2 * SECOND_NS;
 /// The session hears of passing time this often at least, and no more often than the shortest.
 const TICK: Duration = Duration::from_millis(50);
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
+/// Those who look on are told how the session stands this often.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The coordinator is pinged this often, and may take this long for a connection.
 const PING: Duration = Duration::from_secs(5);
 /// A connection that does not answer a ping for this long is closed. Longer than the lease: a coordinator that was
@@ -49,8 +57,8 @@ const TOPOLOGY_LIMIT: Duration = Duration::from_secs(10);
 /// How a worker is started.
 #[derive(Clone)]
 pub struct WorkerOptions {
-    /// `host:port` of the coordinator.
-    pub coordinator: String,
+    /// Where the coordinator is.
+    pub coordinators: Coordinators,
     /// The target, where it is not the one that the coordinator names. Without password.
     pub target: Option<String>,
     /// Name of this worker; made from host and process where absent.
@@ -59,6 +67,8 @@ pub struct WorkerOptions {
     pub lanes: u32,
     /// The fleet's shared secret.
     pub token: Option<String>,
+    /// Where its own state is shown, `host:port`; nowhere where absent.
+    pub http: Option<String>,
 }
 
 /// Why a worker ended without an order to.
@@ -88,6 +98,12 @@ pub enum Error {
         /// Its reason.
         reason: String,
     },
+    /// Nobody can say where the coordinator is.
+    #[error(transparent)]
+    Etcd(#[from] vst_etcd::Error),
+    /// The state cannot be shown.
+    #[error(transparent)]
+    Http(#[from] vst_http::Error),
     /// The operating system gives no thread.
     #[error(transparent)]
     Lanes(#[from] lane::SpawnError),
@@ -98,8 +114,8 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Address { .. } => Exit::Usage,
-            Self::CoordinatorGone { .. } | Self::Refused { .. } => Exit::Fleet,
+            Self::Address { .. } | Self::Http(_) => Exit::Usage,
+            Self::CoordinatorGone { .. } | Self::Refused { .. } | Self::Etcd(_) => Exit::Fleet,
             Self::Lanes(_) => Exit::Bug,
         }
     }
@@ -112,32 +128,55 @@ impl Error {
 /// # Errors
 /// [`Error`], whose [`Error::exit`] is what a script should be told.
 pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> Result<Exit, Error> {
+    let mut whereabouts = Whereabouts::open(&options.coordinators).await?;
     let mut worker = Worker::new(options)?;
     let mut core = SessionCore::new(worker.config(), mono_ns());
+    let (show, shown) = watch::channel((mono_ns(), core.view(mono_ns())));
+    let http = worker.show(shown).await?;
+    let mut hello = worker.hello();
+    hello.http = http.as_ref().map_or_else(String::new, |http| http.address().to_string());
+    let registered = worker.register_in_etcd(&hello).await?;
+    core.introduce(hello);
     let mut stopped = false;
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
-    loop {
+    let end = loop {
         let wait = Duration::from_nanos(core.wake_at().saturating_sub(mono_ns())).clamp(SHORTEST_TICK, TICK);
         let event = tokio::select! {
             () = &mut shutdown, if !stopped => {
                 stopped = true;
                 Some(Event::Stop)
             }
-            Some(note) = worker.notes.recv() => worker.event_of(note),
+            Some(note) = worker.notes.recv() => worker.event_of(note, &mut whereabouts),
             Some((lane, event)) = worker.lane_events.recv() => Some(Event::Lane { lane, event }),
+            () = whereabouts.changed() => worker.moved(&whereabouts, core.run()),
+            _ = looks.tick() => {
+                show.send_replace((mono_ns(), core.view(mono_ns())));
+                None
+            }
             () = tokio::time::sleep(wait) => Some(Event::Tick { unacknowledged: worker.uplink.unacknowledged() }),
         };
-        let Some(event) = event else { continue };
-        for action in core.step(mono_ns(), event) {
-            if let Action::Leave(departure) = action {
-                return worker.leave(departure).await;
+        let mut left = None;
+        for action in event.map_or_else(Vec::new, |event| core.step(mono_ns(), event)) {
+            match action {
+                Action::Leave(departure) => left = Some(departure),
+                action => worker.act(action)?,
             }
-            worker.act(action)?;
+        }
+        if let Some(departure) = left {
+            break departure;
         }
         if core.wants_stream() {
-            worker.call();
+            worker.call(&whereabouts, core.run())?;
         }
+    };
+    if let Some(registered) = registered
+        && let Err(e) = registered.end().await
+    {
+        tracing::warn!("the registration runs out by itself: {e}");
     }
+    worker.leave(end).await
 }
 
 /// What the tasks of a worker say.
@@ -158,7 +197,8 @@ enum Note {
 struct Worker {
     options: WorkerOptions,
     name: WorkerId,
-    channel: Channel,
+    /// The coordinator that is called, and the way to it.
+    called: Option<(String, Channel)>,
     notes: UnboundedReceiver<Note>,
     noted: UnboundedSender<Note>,
     uplink: uplink::Handle,
@@ -177,23 +217,20 @@ struct Worker {
 
 impl Worker {
     fn new(options: WorkerOptions) -> Result<Self, Error> {
-        let address = |source| Error::Address { address: options.coordinator.clone(), source };
-        // Two connections: batches in bulk must not hold up heartbeats.
-        let endpoint = Endpoint::from_shared(format!("http://{}", options.coordinator))
-            .map_err(address)?
-            .connect_timeout(PING)
-            .http2_keep_alive_interval(PING)
-            .keep_alive_timeout(PING_ANSWER);
+        if let Coordinators::Listed(all) = &options.coordinators {
+            // Known to be wrong now, not when it is their turn.
+            all.iter().try_for_each(|address| endpoint(address).map(drop))?;
+        }
         let name = options
             .worker
             .clone()
             .unwrap_or_else(|| WorkerId::new(format!("{}-{}", Machine::here().host, std::process::id())));
         let (noted, notes) = unbounded_channel();
         let reports = forward(&noted, Note::Uplink);
-        let uplink = uplink::spawn(name.clone(), endpoint.connect_lazy(), options.token.clone(), reports);
+        let uplink = uplink::spawn(name.clone(), options.token.clone(), reports);
         Ok(Self {
             name,
-            channel: endpoint.connect_lazy(),
+            called: None,
             notes,
             noted,
             uplink,
@@ -213,8 +250,13 @@ impl Worker {
     }
 
     fn config(&self) -> Config {
+        let waits = matches!(self.options.coordinators, Coordinators::Etcd(_));
+        Config { hello: self.hello(), lanes: self.options.lanes.max(1), give_up_ns: GIVE_UP_NS, waits }
+    }
+
+    fn hello(&self) -> fleet::Hello {
         let machine = Machine::here();
-        let hello = fleet::Hello {
+        fleet::Hello {
             worker: self.name.to_string(),
             version: String::from(env!("CARGO_PKG_VERSION")),
             cores: machine.cores,
@@ -222,26 +264,83 @@ impl Worker {
             host: machine.host,
             lanes: self.options.lanes.max(1),
             token: self.options.token.clone().unwrap_or_default(),
+            http: String::new(),
+        }
+    }
+
+    /// Shows the state where that was asked for.
+    async fn show(&self, shown: crate::site::Shown) -> Result<Option<vst_http::Server>, Error> {
+        let Some(address) = &self.options.http else { return Ok(None) };
+        let site = Arc::new(WorkerSite { worker: self.name.clone(), shown });
+        Ok(Some(vst_http::Server::start(address, site).await?))
+    }
+
+    async fn register_in_etcd(&self, hello: &fleet::Hello) -> Result<Option<vst_etcd::Registration>, Error> {
+        let Coordinators::Etcd(fleet) = &self.options.coordinators else { return Ok(None) };
+        let member = vst_etcd::Member {
+            worker: self.name.clone(),
+            version: hello.version.clone(),
+            host: hello.host.clone(),
+            address: fleet.own_address().await,
+            http: hello.http.clone(),
+            cores: hello.cores,
+            memory_bytes: hello.memory_bytes,
+            lanes: hello.lanes,
         };
-        Config { hello, lanes: self.options.lanes.max(1), give_up_ns: GIVE_UP_NS }
+        let registered = fleet.register(&member).await?;
+        tracing::info!("registered in etcd as {}", self.name);
+        Ok(Some(registered))
     }
 
     /// Calls the coordinator, unless a call is under way or it is too early for the next.
-    fn call(&mut self) {
+    fn call(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Result<(), Error> {
         if self.stream.is_some() || mono_ns() < self.call_at {
-            return;
+            return Ok(());
         }
-        let stream = stream::Handle::open(self.channel.clone(), self.noted.clone());
+        let Some(place) = whereabouts.current(run) else { return Ok(()) };
+        let own = env!("CARGO_PKG_VERSION");
+        if let Some(theirs) = place.version.filter(|version| version != own) {
+            let reason = format!(
+                "the leader at {} is vst {theirs}, this worker is vst {own}: start it from version {theirs}",
+                place.address
+            );
+            return Err(Error::Refused { reason });
+        }
+        let channel = match &self.called {
+            Some((address, channel)) if *address == place.address => channel.clone(),
+            _ => {
+                let endpoint = endpoint(&place.address)?;
+                // Two connections: batches in bulk must not hold up heartbeats.
+                self.uplink.send(Order::Call(endpoint.connect_lazy()));
+                let channel = endpoint.connect_lazy();
+                self.called = Some((place.address, channel.clone()));
+                channel
+            }
+        };
+        let stream = stream::Handle::open(channel, self.noted.clone());
         let _ = self.noted.send(Note::Stream(stream.id(), Event::Connected));
         self.stream = Some(stream);
+        Ok(())
     }
 
-    fn event_of(&mut self, note: Note) -> Option<Event> {
+    /// Somebody else may lead: what the one before still says does not count any more.
+    fn moved(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Option<Event> {
+        let place = whereabouts.current(run)?;
+        if self.called.as_ref().is_some_and(|(address, _)| *address == place.address) {
+            return None;
+        }
+        tracing::info!("the coordinator is at {} now", place.address);
+        self.call_at = mono_ns();
+        self.stream.take().map(|_| Event::Disconnected)
+    }
+
+    fn event_of(&mut self, note: Note, whereabouts: &mut Whereabouts) -> Option<Event> {
         match note {
             Note::Stream(id, _) if self.stream.as_ref().is_none_or(|s| s.id() != id) => None,
             Note::Stream(_, event) => {
                 if matches!(event, Event::Disconnected) {
                     self.stream = None;
+                    whereabouts.failed();
                     self.call_at = mono_ns().saturating_add(self.pause_ns);
                     self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
                 }
@@ -360,7 +459,9 @@ impl Worker {
         let (target, credentials, noted) =
             (self.target.clone(), self.credentials.clone(), self.noted.clone());
         tokio::spawn(async move {
-            let outcome = prepare(order, target, credentials).await;
+            let faults = ReadFaults::default();
+            let outcome = prepare(order, target, credentials, &faults).await;
+            tell(&faults.take(), &noted);
             let _ = noted.send(Note::Prepared { ticket, outcome });
         });
     }
@@ -371,10 +472,7 @@ impl Worker {
             let outcome = match source {
                 Some(source) => {
                     let outcome = source.blocks(range).await.map_err(|e| with_sources(&e));
-                    for fault in source.faults() {
-                        let detail = fault.to_string();
-                        let _ = noted.send(Note::Session(Event::ReadFault { detail }));
-                    }
+                    tell(&source.faults(), &noted);
                     outcome
                 }
                 None => Err(String::from("the phase has no rows")),
@@ -394,12 +492,22 @@ impl Worker {
             Departure::Closed => Ok(Exit::Valid),
             Departure::Stopped => Ok(Exit::Interrupted),
             Departure::CoordinatorGone => Err(Error::CoordinatorGone {
-                address: self.options.coordinator,
+                address: match (self.options.coordinators, self.called) {
+                    (Coordinators::Listed(all), _) => all.join(", "),
+                    (Coordinators::Etcd(_), Some((address, _))) => address,
+                    (Coordinators::Etcd(_), None) => String::from("named by etcd"),
+                },
                 seconds: GIVE_UP_NS / SECOND_NS,
             }),
             Departure::Refused { reason } => Err(Error::Refused { reason }),
         }
     }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    let unusable = |source| Error::Address { address: address.to_owned(), source };
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unusable)?;
+    Ok(endpoint.connect_timeout(PING).http2_keep_alive_interval(PING).keep_alive_timeout(PING_ANSWER))
 }
 
 /// What the newest phase works with, by the ticket of its preparation. What an older preparation brings late is not
@@ -439,10 +547,18 @@ fn forward<T: Send + 'static>(noted: &UnboundedSender<Note>, note: fn(T) -> Note
     sender
 }
 
+/// Repeated requests to a store become events.
+fn tell(faults: &[ReadFault], noted: &UnboundedSender<Note>) {
+    for fault in faults {
+        let _ = noted.send(Note::Session(Event::ReadFault { detail: fault.to_string() }));
+    }
+}
+
 async fn prepare(
     order: PhaseOrder,
     target: String,
     credentials: Credentials,
+    faults: &ReadFaults,
 ) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
     // Boxed: the compiler cannot see by itself that the client's future may move between threads.
     let asked = tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, &credentials).boxed()).await;
@@ -457,12 +573,12 @@ async fn prepare(
         }
     };
     let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
-    let source = Source::open(&order.work).await.map_err(|e| not_ready(&e))?;
+    let source = Source::of_order(&order).await.map_err(|e| not_ready(&e))?;
     let queries = match &order.work {
         Work::Query { vectors, k, .. } => {
-            Some(Arc::new(recall_probe::build(vectors, *k).await.map_err(|e| not_ready(&e))?))
+            Some(Arc::new(recall_probe::build(vectors, *k, faults).await.map_err(|e| not_ready(&e))?))
         }
-        Work::Ingest(_) | Work::Delete(_) => None,
+        Work::Ingest(_) | Work::Update(_) | Work::Delete(_) | Work::Churn(_) | Work::Commands(_) => None,
     };
     Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
 }

@@ -46,6 +46,8 @@ const RETRY_MAX_NS: u64 = 2 * SECOND_NS;
 /// What the uplink is told.
 #[derive(Debug)]
 pub enum Order {
+    /// Deliver this way from now on.
+    Call(Channel),
     /// Batches are numbered anew under this registration.
     Register {
         /// The run.
@@ -140,19 +142,14 @@ impl Handle {
     }
 }
 
-/// Starts an uplink that delivers over `channel`.
+/// Starts an uplink; it delivers as soon as it is told where to.
 #[must_use]
-pub fn spawn(
-    worker: WorkerId,
-    channel: Channel,
-    token: Option<String>,
-    reports: UnboundedSender<Report>,
-) -> Handle {
+pub fn spawn(worker: WorkerId, token: Option<String>, reports: UnboundedSender<Report>) -> Handle {
     let (orders, receiver) = unbounded_channel();
     let unacknowledged = Arc::new(AtomicU64::new(0));
     let uplink = Uplink {
         worker,
-        channel,
+        channel: None,
         token,
         reports,
         unacknowledged: Arc::clone(&unacknowledged),
@@ -179,7 +176,7 @@ struct Retry {
 
 struct Uplink {
     worker: WorkerId,
-    channel: Channel,
+    channel: Option<Channel>,
     token: Option<String>,
     reports: UnboundedSender<Report>,
     unacknowledged: Arc<AtomicU64>,
@@ -225,6 +222,15 @@ impl Uplink {
 
     fn obey(&mut self, order: Order) {
         match order {
+            Order::Call(channel) => {
+                self.channel = Some(channel);
+                self.retry.clear();
+                for table in std::mem::take(&mut self.streams).into_keys() {
+                    if let Some(core) = &mut self.core {
+                        core.broken(table);
+                    }
+                }
+            }
             Order::Register { run, generation } => {
                 // What was measured under the last registration belongs to it.
                 self.cut(true);
@@ -293,14 +299,14 @@ impl Uplink {
 
     /// Puts on the streams what they take.
     fn pump(&mut self, told: &UnboundedSender<(Table, u64, Happened)>) {
-        let Some(core) = &mut self.core else { return };
+        let (Some(core), Some(channel)) = (&mut self.core, &self.channel) else { return };
         let now = mono_ns();
         for table in core.waiting() {
             if !self.streams.contains_key(&table) {
                 if self.retry.get(&table).is_some_and(|retry| now < retry.at) {
                     continue;
                 }
-                let stream = Stream::open(table, self.channel.clone(), self.token.as_deref(), told.clone());
+                let stream = Stream::open(table, channel.clone(), self.token.as_deref(), told.clone());
                 stream.send(flight::schema_message(table));
                 self.streams.insert(table, stream);
             }

@@ -115,7 +115,9 @@ pub(super) async fn validate(asked: &Validate) -> Result<Exit, Failure> {
         None => None,
     };
     let truth = match &asked.ground_truth {
-        Some(reference) => Some(open_truth(&resolve(reference)?).await.map_err(|e| refuse(&e))?),
+        Some(reference) => {
+            Some(open_truth(&resolve(reference)?, base.faults()).await.map_err(|e| refuse(&e))?)
+        }
         None => None,
     };
     let mut sample = Vec::new();

@@ -175,7 +175,7 @@ async fn listed(
 ) -> Result<Option<f64>, Failure> {
     let Some(reference) = &options.ground_truth else { return Ok(None) };
     let url = resolve(reference)?;
-    let truth = open_truth(&url).await.map_err(|e| refuse(&e))?;
+    let truth = open_truth(&url, base.faults()).await.map_err(|e| refuse(&e))?;
     truth.check_against(base.manifest().rows).map_err(|e| refuse(&e))?;
     let mut most = 0_f64;
     for (number, query) in (0..truth.queries).zip(asked) {

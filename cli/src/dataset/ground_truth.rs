@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use vst_common::clock::{self, SECOND_NS};
 use vst_common::count;
-use vst_common::dataset::{DatasetView, Rows};
+use vst_common::dataset::{DatasetView, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ground_truth::{ExactSearch, nearest, write_bytes};
 use vst_common::live_set::LiveSet;
@@ -19,7 +19,7 @@ use super::{MetricWord, open, refuse, resolve, usage};
 use crate::error::Failure;
 use crate::output;
 
-/// Rows that are searched at a time, bytes of their 32-bit form: two such blocks are in memory.
+/// Rows that are searched at a time, bytes of their 32-bit form: two such blocks are in memory, and one as stored.
 const BLOCK_BYTES: u64 = 32 << 20;
 
 /// What is searched in what.
@@ -148,26 +148,32 @@ async fn search(
     let mut search = ExactSearch::new(metric, dims, asked.concat(), count::index(u64::from(options.k)));
     let next = |start: u64| RowRange { start, end: start.saturating_add(step).min(part.end) };
     let mut range = next(part.start);
-    let mut read = base.read(range).await.map_err(|e| refuse(&e))?;
+    // Two blocks take turns: one is searched while the other is read and converted.
+    let mut numbers = read(&base, range, Vec::new()).await?;
+    let mut spare = Vec::new();
     while !range.is_empty() {
         let (first, following) = (range.start, next(range.end));
         let work = tokio::task::spawn_blocking(move || {
             let takes_part = |row| live.is_none_or(|live| live.is_live(0, row));
-            search.add(first, &numbers(&read), takes_part, threads);
-            search
+            search.add(first, &numbers, takes_part, threads);
+            (search, numbers)
         });
-        let (searched, ahead) = tokio::join!(work, base.read(following));
-        search = searched.map_err(|e| Failure::new(Exit::Bug, e.to_string()))?;
-        read = ahead.map_err(|e| refuse(&e))?;
+        let (searched, ahead) = tokio::join!(work, read(&base, following, spare));
+        (search, spare) = searched.map_err(|e| Failure::new(Exit::Bug, e.to_string()))?;
+        numbers = ahead?;
         range = following;
     }
     Ok(search.finish())
 }
 
-fn numbers(rows: &Rows) -> Vec<f32> {
-    let mut bytes = Vec::new();
-    rows.to_f32_le(&mut bytes);
-    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+/// Reads rows as numbers, into memory that is there already.
+async fn read(base: &DatasetView, range: RowRange, mut numbers: Vec<f32>) -> Result<Vec<f32>, Failure> {
+    let rows = base.read(range).await.map_err(|e| refuse(&e))?;
+    let converted = tokio::task::spawn_blocking(move || {
+        rows.all_f32(&mut numbers);
+        numbers
+    });
+    converted.await.map_err(|e| Failure::new(Exit::Bug, e.to_string()))
 }
 
 /// The nearest of what the parts name, by distances computed again.
@@ -180,7 +186,8 @@ async fn merge(
     let mut parts = Vec::new();
     for reference in &options.merge {
         let url = resolve(reference)?;
-        let truth = vst_common::dataset::open_truth(&url).await.map_err(|e| refuse(&e))?;
+        let truth =
+            vst_common::dataset::open_truth(&url, &ReadFaults::default()).await.map_err(|e| refuse(&e))?;
         truth.check_against(base.manifest().rows).map_err(|e| refuse(&e))?;
         if count::len(asked.len()) != u64::from(truth.queries) {
             return Err(usage(format!(

@@ -87,8 +87,23 @@ impl fmt::Display for Element {
 
 /// Appends stored coordinates as FLOAT32 little endian.
 pub(super) fn append_f32_le(element: Element, stored: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    let numbers = stored.len() / count::index(element.bytes()).max(1);
+    out.resize(start.saturating_add(numbers.saturating_mul(4)), 0);
+    if let Some(places) = out.get_mut(start..) {
+        write_f32_le(element, stored, places);
+    }
+}
+
+/// Writes stored coordinates as FLOAT32 little endian, as many as there is room for.
+pub(super) fn write_f32_le(element: Element, stored: &[u8], out: &mut [u8]) {
     match element {
-        Element::F32 => out.extend_from_slice(stored),
+        Element::F32 => {
+            let length = out.len().min(stored.len());
+            if let (Some(out), Some(stored)) = (out.get_mut(..length), stored.get(..length)) {
+                out.copy_from_slice(stored);
+            }
+        }
         Element::U8 => each::<1>(stored, out, |b| f32::from(u8::from_le_bytes(b))),
         Element::I8 => each::<1>(stored, out, |b| f32::from(i8::from_le_bytes(b))),
         Element::F16 => halves(stored, out),
@@ -102,16 +117,18 @@ pub(super) fn append_f32_le(element: Element, stored: &[u8], out: &mut Vec<u8>) 
 
 /// Appends stored coordinates as numbers.
 pub(super) fn append_f32(element: Element, stored: &[u8], out: &mut Vec<f32>) {
-    let mut bytes = Vec::new();
-    let bytes = match element {
-        Element::F32 => stored,
-        _ => {
-            append_f32_le(element, stored, &mut bytes);
-            &bytes
+    match element {
+        Element::U8 => out.extend(stored.iter().map(|byte| f32::from(*byte))),
+        Element::I8 => out.extend(stored.iter().map(|byte| f32::from(i8::from_le_bytes([*byte])))),
+        Element::F32 => {
+            out.extend(stored.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)))
         }
-    };
-    let (numbers, _) = bytes.as_chunks::<4>();
-    out.extend(numbers.iter().map(|number| f32::from_le_bytes(*number)));
+        _ => {
+            let mut bytes = Vec::new();
+            append_f32_le(element, stored, &mut bytes);
+            out.extend(bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)));
+        }
+    }
 }
 
 /// The stored integer at a place; `None` for floats, for negative numbers and past the end.
@@ -129,28 +146,29 @@ pub(super) fn row_number(element: Element, stored: &[u8], place: usize) -> Optio
 }
 
 /// Four bytes out for each number in, into memory that is there already: this form the compiler turns into SIMD.
-fn each<const N: usize>(stored: &[u8], out: &mut Vec<u8>, number: impl Fn([u8; N]) -> f32) {
+fn each<const N: usize>(stored: &[u8], out: &mut [u8], number: impl Fn([u8; N]) -> f32) {
     let (stored, _) = stored.as_chunks::<N>();
-    let start = out.len();
-    out.resize(start + stored.len() * 4, 0);
-    let (places, _) = out.split_at_mut(start).1.as_chunks_mut::<4>();
+    let (places, _) = out.as_chunks_mut::<4>();
     for (place, bytes) in places.iter_mut().zip(stored) {
         *place = number(*bytes).to_le_bytes();
     }
 }
 
 /// In blocks, because the library converts slices with the processor's own instruction and single numbers without it.
-fn halves(stored: &[u8], out: &mut Vec<u8>) {
+fn halves(stored: &[u8], out: &mut [u8]) {
     const BLOCK: usize = 256;
     let (stored, _) = stored.as_chunks::<2>();
+    let (places, _) = out.as_chunks_mut::<4>();
     let mut halves = [f16::ZERO; BLOCK];
     let mut numbers = [0.0_f32; BLOCK];
-    for block in stored.chunks(BLOCK) {
+    for (places, block) in places.chunks_mut(BLOCK).zip(stored.chunks(BLOCK)) {
         for (half, bytes) in halves.iter_mut().zip(block) {
             *half = f16::from_le_bytes(*bytes);
         }
         halves.convert_to_f32_slice(&mut numbers);
-        out.extend(numbers.iter().take(block.len()).flat_map(|number| number.to_le_bytes()));
+        for (place, number) in places.iter_mut().zip(&numbers) {
+            *place = number.to_le_bytes();
+        }
     }
 }
 

@@ -49,6 +49,16 @@ impl ReadFaults {
         }
     }
 
+    /// Takes the faults of another over.
+    pub fn absorb(&self, other: &Self) {
+        let Kept { total, faults } =
+            std::mem::take(&mut *other.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.total = kept.total.saturating_add(total);
+        let room = KEPT.saturating_sub(kept.faults.len());
+        kept.faults.extend(faults.into_iter().take(room));
+    }
+
     /// How many there were since the data set was opened.
     #[must_use]
     pub fn total(&self) -> u64 {

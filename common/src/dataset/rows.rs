@@ -1,9 +1,11 @@
 //! Rows as they were stored, and as the index takes them: FLOAT32, little endian.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::Element;
-use super::element::{append_f32, append_f32_le, row_number};
+use super::element::{append_f32, append_f32_le, row_number, write_f32_le};
 use crate::count;
 
 /// Some rows of a data set, packed as stored.
@@ -36,6 +38,12 @@ impl Rows {
         append_f32(self.element, self.stored(i), out);
     }
 
+    /// All rows as numbers, one after another, in place of what `out` held.
+    pub fn all_f32(&self, out: &mut Vec<f32>) {
+        out.clear();
+        append_f32(self.element, &self.bytes, out);
+    }
+
     /// Each row as numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = Vec<f32>> + '_ {
         (0..self.len()).map(|i| {
@@ -48,6 +56,14 @@ impl Rows {
     /// Appends all rows as FLOAT32 little endian, `dims x 4` bytes each.
     pub fn to_f32_le(&self, out: &mut Vec<u8>) {
         append_f32_le(self.element, &self.bytes, out);
+    }
+
+    /// Writes rows as FLOAT32 little endian, as many as there are and as there is room for.
+    pub fn write_f32_le(&self, rows: Range<usize>, out: &mut [u8]) {
+        let size = self.row_bytes();
+        let (start, end) =
+            (rows.start.saturating_mul(size), rows.end.saturating_mul(size).min(self.bytes.len()));
+        write_f32_le(self.element, self.bytes.get(start..end).unwrap_or_default(), out);
     }
 
     /// The i-th row as row numbers of another data set (a neighbour list); `None` for an entry that cannot be one.

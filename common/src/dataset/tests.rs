@@ -548,7 +548,8 @@ fn neighbours_are_read_from_any_list_of_row_numbers() {
         for (name, content) in &stored.files {
             std::fs::write(folder.path().join(name), content).unwrap();
         }
-        block_on(open_truth(&resolve(&stored.reference, folder.path()).unwrap())).unwrap()
+        block_on(open_truth(&resolve(&stored.reference, folder.path()).unwrap(), &ReadFaults::default()))
+            .unwrap()
     };
     for kind in ["truth", "ivecs", "ibin", "yaml truth", "decdb truth"] {
         let truth = truth(kind);
@@ -557,7 +558,8 @@ fn neighbours_are_read_from_any_list_of_row_numbers() {
     }
     let vectors = write("fbin", 2, 2, Element::F32, &[0; 16]);
     std::fs::write(folder.path().join("v.fbin"), &vectors.files[0].1).unwrap();
-    let refused = block_on(open_truth(&resolve("v.fbin", folder.path()).unwrap())).unwrap_err();
+    let refused =
+        block_on(open_truth(&resolve("v.fbin", folder.path()).unwrap(), &ReadFaults::default())).unwrap_err();
     assert!(refused.to_string().contains("neighbours are row numbers"), "{refused}");
 }
 

@@ -5,7 +5,8 @@
 
 use url::Url;
 
-use super::{DatasetView, Error, Format};
+use super::blob::Blob;
+use super::{DatasetView, Error, Format, ReadFaults, ReadOptions, location};
 use crate::count;
 use crate::ground_truth::{self, GroundTruth};
 use crate::ranges::RowRange;
@@ -13,26 +14,32 @@ use crate::ranges::RowRange;
 /// Lists read at once.
 const LISTS: u64 = 10_000;
 
-/// Reads the neighbours that a URL names.
+/// Reads the neighbours that a URL names; requests that had to be repeated go to `faults`.
 ///
 /// # Errors
 /// When it cannot be read, is no list of row numbers, or names rows past 4,294,967,295.
-pub async fn open_truth(url: &Url) -> Result<GroundTruth, ground_truth::Error> {
+pub async fn open_truth(url: &Url, faults: &ReadFaults) -> Result<GroundTruth, ground_truth::Error> {
     let view = match DatasetView::open_url(url).await {
         Ok(view) if view.manifest().format != Format::GroundTruth => view,
         // A file without a known extension, or with a size of its own, is judged by those who know big-ann files.
-        Ok(_) | Err(Error::UnknownFormat { .. }) => return big_ann(url).await,
+        Ok(_) | Err(Error::UnknownFormat { .. }) => return big_ann(url, faults).await,
         Err(Error::Layout { format: Format::ValkeyBench, .. }) if url.path().ends_with(".bin") => {
-            return big_ann(url).await;
+            return big_ann(url, faults).await;
         }
         Err(error) => return Err(ground_truth::Error::Lists(error)),
     };
-    lists(&view).await.map_err(ground_truth::Error::Lists)
+    let truth = lists(&view).await.map_err(ground_truth::Error::Lists);
+    faults.absorb(view.faults());
+    truth
 }
 
-async fn big_ann(url: &Url) -> Result<GroundTruth, ground_truth::Error> {
-    let (store, path) = super::open_store(url).map_err(ground_truth::Error::Lists)?;
-    GroundTruth::open(store, path, url.clone()).await
+async fn big_ann(url: &Url, faults: &ReadFaults) -> Result<GroundTruth, ground_truth::Error> {
+    let read = async {
+        let (store, path) = super::open_store(url)?;
+        let blob = Blob::open(store, path, url, ReadOptions::from_env().policy, faults.clone()).await?;
+        blob.read(0..blob.size()).await
+    };
+    GroundTruth::parse(&read.await.map_err(ground_truth::Error::Lists)?, &location::shown(url))
 }
 
 async fn lists(view: &DatasetView) -> Result<GroundTruth, Error> {

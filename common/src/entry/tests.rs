@@ -23,7 +23,7 @@ fn control() -> impl Strategy<Value = Control> {
         }),
         (any::<u64>(), any::<u64>()).prop_map(|(seed, cut)| Control::PopulationChanged {
             phase: PhaseIndex(1),
-            live: LiveSet { seed, rows: u64::MAX, copies: 1, missing: 0, cut },
+            live: LiveSet::empty(seed, u64::MAX, 1).with_cut(cut),
         }),
         (any::<u32>(), any::<i64>(), any::<u64>(), ".*").prop_map(|(index, end_wall_ns, due, reason)| {
             Control::PhaseEnded(PhaseEnded {

@@ -22,6 +22,23 @@ pub fn distance(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     }
 }
 
+/// [`distance`] of several vectors from one, to the same bits: sums are as long as the vectors, and the processor works on
+/// all of them at once.
+#[must_use]
+pub(super) fn distances<const N: usize>(metric: Metric, a: &[f32], others: [&[f32]; N]) -> [f64; N] {
+    if metric != Metric::L2 || others.iter().any(|b| b.len() != a.len()) {
+        return others.map(|b| distance(metric, a, b));
+    }
+    let mut sums = [0.0; N];
+    for (i, x) in a.iter().enumerate() {
+        for (sum, b) in sums.iter_mut().zip(&others) {
+            let difference = f64::from(*x) - f64::from(b[i]);
+            *sum += difference * difference;
+        }
+    }
+    sums
+}
+
 fn norm(a: &[f32]) -> f64 {
     a.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }

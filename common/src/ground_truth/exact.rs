@@ -1,20 +1,32 @@
 //! The exact k nearest rows of many queries, over a base that is never in memory as a whole.
 //!
 //! Fed with blocks of rows in any order and cut; read by `vst dataset ground-truth`, by the planner of copies and by
-//! workers whose published truth has been deleted away. A matrix product in 32-bit arithmetic proposes candidates, with
-//! a bound of its own error; each candidate that could count is judged again by [`distance`]. Law: the result is that
-//! of brute force in 64-bit arithmetic, ties by row, for any cut of the base, any order of blocks and any threads.
+//! workers whose published truth has been deleted away. Arithmetic in 8 bits ([`quantised`]) or 32 bits ([`single`])
+//! proposes candidates, with a bound of its own error; each candidate that could count is judged again by [`distance`].
+//! Law: the result is that of brute force in 64-bit arithmetic, ties by row, for any cut of the base, any order of
+//! blocks and any threads.
 
-use super::distance::{UNIT_F32, distance, gamma};
+mod quantised;
+mod single;
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use self::quantised::{GROUP, Hit, Panels, Quantised, ROWS_TOGETHER};
+use self::single::{Products, TILE, multiply};
+use super::distance::{UNIT_F32, distance, distances};
 use crate::count;
 use crate::scenario::Metric;
 
-/// Rows and queries of one matrix product: both operands and the result stay in the cache of a core.
-const TILE: usize = 512;
 /// Scores that the scan looks at together.
 const LANES: usize = 16;
 /// Candidates of a query that may wait to be judged, beyond those that it asks for.
 const WAITING: usize = 512;
+/// Numbers of the rows that are prepared at a time, whatever the length of what is added.
+const SLICE: usize = 16 << 20;
+/// Fewer queries are not worth the rounding of the rows.
+const FEWEST: usize = 8;
+/// Of so many rows one may have to be judged before it would have been cheaper to propose with 32 bits.
+const JUDGED: usize = 32;
 
 /// A neighbour: its row and its exact distance.
 pub type Neighbour = (u64, f64);
@@ -26,13 +38,16 @@ pub struct ExactSearch {
     dims: usize,
     queries: Vec<f32>,
     states: Vec<State>,
+    /// From the first rows on; none where 8 bits do not serve.
+    quantised: OnceLock<Option<Quantised>>,
+    panels: Panels,
 }
 
 /// What is known of one query's neighbours.
 #[derive(Clone, Debug)]
 struct State {
     k: usize,
-    /// |q|, and |q|^2 in 64 bits.
+    /// |q|, in 64 bits.
     norm: f64,
     /// Judged, best first, at most k.
     found: Vec<Neighbour>,
@@ -42,16 +57,15 @@ struct State {
     limit: f32,
 }
 
-/// Rows of one block, prepared: score = a + b * (row . query), the smaller the nearer.
+/// Rows of one block, prepared.
 struct Block<'a> {
+    metric: Metric,
+    dims: usize,
     first_row: u64,
     rows: &'a [f32],
-    dims: usize,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    takes_part: Vec<bool>,
-    /// Largest norm among the rows.
-    norm_max: f64,
+    takes_part: &'a [bool],
+    rounded: Option<(&'a Quantised, &'a Panels)>,
+    products: OnceLock<Products>,
 }
 
 impl ExactSearch {
@@ -68,30 +82,57 @@ impl ExactSearch {
                 limit: f32::MAX,
             })
             .collect();
-        Self { metric, dims: dims.max(1), queries, states }
+        Self {
+            metric,
+            dims: dims.max(1),
+            queries,
+            states,
+            quantised: OnceLock::new(),
+            panels: Panels::default(),
+        }
     }
 
     /// Takes rows in: `rows` holds them one after another, the first is row `first_row` of the base. Rows that `takes_part`
     /// refuses are passed over. Uses up to `threads` threads.
     pub fn add(&mut self, first_row: u64, rows: &[f32], takes_part: impl Fn(u64) -> bool, threads: usize) {
-        let block = Block::new(self.metric, self.dims, first_row, rows, takes_part);
+        let step = (SLICE / self.dims).max(ROWS_TOGETHER);
+        let mut first = first_row;
+        for rows in rows.chunks(step * self.dims) {
+            let n = rows.len() / self.dims;
+            let takes_part: Vec<bool> = (first..).take(n).map(&takes_part).collect();
+            self.add_slice(first, rows, &takes_part, threads);
+            first = first.saturating_add(count::len(n));
+        }
+    }
+
+    fn add_slice(&mut self, first_row: u64, rows: &[f32], takes_part: &[bool], threads: usize) {
         let (metric, dims) = (self.metric, self.dims);
-        let each = self.states.len().div_ceil(threads.max(1)).max(1);
-        let shares = self.states.chunks_mut(each).zip(self.queries.chunks(each * dims));
-        std::thread::scope(|scope| {
-            let mut shares = shares.peekable();
-            while let Some((states, queries)) = shares.next() {
-                let block = &block;
-                let mut work = move || {
-                    let tiles = states.chunks_mut(TILE).zip(queries.chunks(TILE * dims));
-                    tiles.for_each(|(states, queries)| block.search(metric, states, queries));
-                };
-                if shares.peek().is_some() {
-                    scope.spawn(work);
-                } else {
-                    work();
-                }
+        let quantised = if self.states.len() < FEWEST {
+            None
+        } else {
+            self.quantised.get_or_init(|| Quantised::new(metric, dims, &self.queries, rows)).as_ref()
+        };
+        let panels = &mut self.panels;
+        let rounded = quantised.filter(|quantised| quantised.fill(panels, rows, takes_part, threads));
+        let rounded = rounded.map(|quantised| (quantised, &self.panels));
+        let block = Block { metric, dims, first_row, rows, takes_part, rounded, products: OnceLock::new() };
+        let most = if rounded.is_some() { 4 * GROUP } else { TILE };
+        let each = self.states.len().div_ceil(threads.max(1)).next_multiple_of(GROUP).clamp(GROUP, most);
+        let tiles = self.states.chunks_mut(each).zip(self.queries.chunks(each * dims));
+        // Taken one by one, because a thread may get less of its core than another.
+        let tiles = Mutex::new((0..).step_by(each).zip(tiles));
+        let work = || {
+            loop {
+                let tile = tiles.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((first, (states, queries))) = tile else { return };
+                block.search(first, states, queries);
             }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
         });
     }
 
@@ -110,101 +151,120 @@ impl ExactSearch {
     }
 }
 
-impl<'a> Block<'a> {
-    fn new(
-        metric: Metric,
-        dims: usize,
-        first_row: u64,
-        rows: &'a [f32],
-        takes_part: impl Fn(u64) -> bool,
-    ) -> Self {
-        let n = rows.len() / dims;
-        let (mut a, mut b) = (Vec::with_capacity(n), Vec::with_capacity(n));
-        let takes_part: Vec<bool> = (first_row..).take(n).map(takes_part).collect();
-        let mut norm_max = 0_f64;
-        for (takes_part, vector) in takes_part.iter().zip(rows.chunks_exact(dims)) {
-            if !takes_part {
-                a.push(f32::INFINITY);
-                b.push(0.0);
-                continue;
+impl Block<'_> {
+    /// Finds the neighbours of some queries, the first of which is query `first` of all.
+    fn search(&self, first: usize, states: &mut [State], queries: &[f32]) {
+        let done = self
+            .rounded
+            .map_or(0, |(quantised, panels)| self.search_rounded(quantised, panels, first, states, queries));
+        if done < self.takes_part.len() {
+            self.search_products(done, states, queries);
+        }
+    }
+
+    /// How many rows were searched: not all where too many of them are too close together for 8 bits.
+    fn search_rounded(
+        &self,
+        quantised: &Quantised,
+        panels: &Panels,
+        first: usize,
+        states: &mut [State],
+        queries: &[f32],
+    ) -> usize {
+        let limit =
+            |query: usize, state: &State| state.kth().map_or(f32::MAX, |kth| quantised.limit(query, kth));
+        for (query, state) in (first..).zip(&mut *states) {
+            state.limit = limit(query, state);
+        }
+        let mut hits: Vec<Hit> = Vec::new();
+        let (all, mut done) = (self.takes_part.len(), 0);
+        while done < all {
+            let rows = done..(done + ROWS_TOGETHER).min(all);
+            let mut judged = 0;
+            let groups = states.chunks_mut(GROUP).zip(queries.chunks(GROUP * self.dims));
+            for (group, (states, queries)) in (first / GROUP..).zip(groups) {
+                let mut limits = [f32::NEG_INFINITY; GROUP];
+                for (limit, state) in limits.iter_mut().zip(&*states) {
+                    *limit = state.limit;
+                }
+                quantised.scan(panels, rows.clone(), group, &limits, &mut hits);
+                for hit in hits.drain(..) {
+                    if let Some(state) = states.get_mut(hit.query) {
+                        state.waiting.push((hit.low, rows.start + hit.row));
+                    }
+                }
+                let columns = states.iter_mut().zip(queries.chunks_exact(self.dims));
+                for (query, (state, vector)) in (group * GROUP..).zip(columns) {
+                    if state.waiting.len() > state.k + WAITING {
+                        state.narrow(|row| quantised.spread(panels, query, row));
+                        if state.waiting.len() > state.k + WAITING / 2 {
+                            judged += state.waiting.len();
+                            state.judge(self, vector);
+                            state.limit = limit(query, state);
+                        }
+                    }
+                }
             }
-            let norm = norm(vector);
-            norm_max = norm_max.max(norm);
-            let (add, factor) = match metric {
-                Metric::L2 => (norm * norm, -2.0),
-                Metric::InnerProduct => (0.0, -1.0),
-                Metric::Cosine => (0.0, if norm > 0.0 { -1.0 / norm } else { 0.0 }),
-            };
-            a.push(narrow(add));
-            b.push(narrow(factor));
+            done = rows.end;
+            if judged > rows.len() * states.len() / JUDGED {
+                break;
+            }
         }
-        Self { first_row, rows, dims, a, b, takes_part, norm_max }
-    }
-
-    /// Bound of |score - score in exact arithmetic| for a query of this norm.
-    fn error(&self, metric: Metric, norm: f64) -> f64 {
-        // Each product and each sum rounds once, in whatever order (Higham 2002, chapter 3); what the scores add to
-        // the product rounds a few times more. Products that underflow lose no more than the smallest normal number.
-        let relative = gamma(count::to_f64(count::len(self.dims)) + 8.0);
-        let size = match metric {
-            Metric::L2 => 2.0 * self.norm_max * norm + 2.0 * self.norm_max * self.norm_max,
-            Metric::InnerProduct => self.norm_max * norm,
-            Metric::Cosine => norm,
-        };
-        relative * size + count::to_f64(count::len(self.dims)) * f64::from(f32::MIN_POSITIVE)
-    }
-
-    /// Whether 32-bit arithmetic reaches far enough for these rows and this query.
-    fn in_range(&self, norm: f64) -> bool {
-        let most = f64::from(f32::MAX) / 16.0;
-        let size = self.norm_max.max(norm);
-        size * size < most
-    }
-
-    fn search(&self, metric: Metric, states: &mut [State], queries: &[f32]) {
-        if !states.iter().all(|state| self.in_range(state.norm)) {
-            return self.search_slowly(metric, states, queries);
+        for ((query, state), vector) in (first..).zip(&mut *states).zip(queries.chunks_exact(self.dims)) {
+            state.narrow(|row| quantised.spread(panels, query, row));
+            state.judge(self, vector);
         }
-        let errors: Vec<f64> = states.iter().map(|state| self.error(metric, state.norm)).collect();
+        done
+    }
+
+    /// Searches all rows from a place on.
+    fn search_products(&self, from: usize, states: &mut [State], queries: &[f32]) {
+        let products =
+            self.products.get_or_init(|| Products::new(self.metric, self.dims, self.rows, self.takes_part));
+        if !states.iter().all(|state| products.in_range(state.norm)) {
+            return self.search_slowly(from, states, queries);
+        }
+        let errors: Vec<f64> = states.iter().map(|state| products.error(state.norm)).collect();
         for (state, error) in states.iter_mut().zip(&errors) {
-            state.limit = state.limit_of_found(metric, *error);
+            state.limit = state.limit_of_found(self.metric, *error);
         }
-        let mut products = vec![0_f32; TILE * states.len()];
-        for (tile, rows) in self.rows.chunks(TILE * self.dims).enumerate() {
-            let (start, n) = (tile * TILE, rows.len() / self.dims);
-            multiply(rows, queries, self.dims, &mut products);
+        let mut scores = vec![0_f32; TILE * states.len()];
+        let rows = self.rows.get(from * self.dims..).unwrap_or_default();
+        for (tile, rows) in rows.chunks(TILE * self.dims).enumerate() {
+            let (start, n) = (from + tile * TILE, rows.len() / self.dims);
+            multiply(rows, queries, self.dims, &mut scores);
             let range = start..start + n;
-            let (Some(a), Some(b)) = (self.a.get(range.clone()), self.b.get(range)) else { return };
+            let (Some(a), Some(b)) = (products.a.get(range.clone()), products.b.get(range)) else { return };
             let columns = states.iter_mut().zip(queries.chunks_exact(self.dims)).zip(&errors);
-            for (products, ((state, query), error)) in products.chunks_exact(TILE).zip(columns) {
-                state.scan(start, products.get(..n).unwrap_or_default(), a, b);
+            for (scores, ((state, query), error)) in scores.chunks_exact(TILE).zip(columns) {
+                state.scan(start, scores.get(..n).unwrap_or_default(), a, b);
                 if state.waiting.len() > state.k + WAITING {
-                    state.narrow(*error);
+                    state.narrow(|_| 2.0 * error);
                     if state.waiting.len() > state.k + WAITING / 2 {
                         // Too many are too close for 32-bit arithmetic to tell them apart.
-                        state.judge(metric, query, self);
-                        state.limit = state.limit_of_found(metric, *error);
+                        state.judge(self, query);
+                        state.limit = state.limit_of_found(self.metric, *error);
                     }
                 }
             }
         }
         for ((state, query), error) in states.iter_mut().zip(queries.chunks_exact(self.dims)).zip(&errors) {
-            state.narrow(*error);
-            state.judge(metric, query, self);
+            state.narrow(|_| 2.0 * error);
+            state.judge(self, query);
         }
     }
 
     /// For numbers whose squares leave the range of 32 bits: every row is judged.
-    fn search_slowly(&self, metric: Metric, states: &mut [State], queries: &[f32]) {
+    fn search_slowly(&self, from: usize, states: &mut [State], queries: &[f32]) {
         for (state, query) in states.iter_mut().zip(queries.chunks_exact(self.dims)) {
-            let alive = self.takes_part.iter().enumerate().filter(|(_, takes_part)| **takes_part);
-            for (i, _) in alive {
+            let rows = self.takes_part.iter().enumerate().skip(from);
+            for (i, _) in rows.filter(|(_, takes_part)| **takes_part) {
                 state.waiting.push((0.0, i));
                 if state.waiting.len() > WAITING {
-                    state.judge(metric, query, self);
+                    state.judge(self, query);
                 }
             }
-            state.judge(metric, query, self);
+            state.judge(self, query);
         }
     }
 
@@ -214,9 +274,14 @@ impl<'a> Block<'a> {
 }
 
 impl State {
+    /// The distance of the k-th neighbour, once so many are found.
+    fn kth(&self) -> Option<f64> {
+        self.found.get(self.k.checked_sub(1)?).map(|(_, distance)| *distance)
+    }
+
     /// The score that the k-th neighbour found so far has, widened by the error.
     fn limit_of_found(&self, metric: Metric, error: f64) -> f32 {
-        let Some((_, farthest)) = self.found.get(self.k.wrapping_sub(1)) else { return f32::MAX };
+        let Some(farthest) = self.kth() else { return f32::MAX };
         let score = match metric {
             Metric::L2 => farthest - self.norm * self.norm,
             Metric::InnerProduct => farthest - 1.0,
@@ -248,22 +313,32 @@ impl State {
         }
     }
 
-    /// Drops those waiting that k others beat by more than the error, and lowers the limit to that.
-    fn narrow(&mut self, error: f64) {
+    /// Drops those waiting that k others beat whatever the error, and lowers the limit to that; `spread` says by how much
+    /// the k-th score could be more than it is, counting the error on both sides.
+    fn narrow(&mut self, spread: impl Fn(usize) -> f64) {
         let Some(last) = self.k.checked_sub(1).filter(|last| *last < self.waiting.len()) else { return };
-        let (_, kth, _) = self.waiting.select_nth_unstable_by(last, |x, y| x.0.total_cmp(&y.0));
-        self.limit = self.limit.min(above(f64::from(kth.0) + 2.0 * error));
+        let mut most: Vec<f64> =
+            self.waiting.iter().map(|(score, row)| f64::from(*score) + spread(*row)).collect();
+        let (_, kth, _) = most.select_nth_unstable_by(last, f64::total_cmp);
+        self.limit = self.limit.min(above(*kth));
         let limit = self.limit;
         self.waiting.retain(|(score, _)| *score <= limit);
     }
 
     /// Judges those waiting by their exact distance.
-    fn judge(&mut self, metric: Metric, query: &[f32], block: &Block<'_>) {
-        let judged = self.waiting.drain(..).filter_map(|(_, i)| {
-            let row = block.row(i)?;
-            Some((block.first_row.saturating_add(count::len(i)), distance(metric, query, row)))
-        });
-        self.found.extend(judged);
+    fn judge(&mut self, block: &Block<'_>, query: &[f32]) {
+        let at = |i: usize| block.first_row.saturating_add(count::len(i));
+        let (fours, rest) = self.waiting.as_chunks::<4>();
+        for four in fours {
+            let rows = four.map(|(_, i)| block.row(i).unwrap_or_default());
+            let judged = four.iter().zip(distances(block.metric, query, rows));
+            self.found.extend(judged.map(|((_, i), distance)| (at(*i), distance)));
+        }
+        for (_, i) in rest {
+            let row = block.row(*i).unwrap_or_default();
+            self.found.push((at(*i), distance(block.metric, query, row)));
+        }
+        self.waiting.clear();
         self.keep_nearest();
     }
 
@@ -288,44 +363,6 @@ fn narrow(x: f64) -> f32 {
 /// A 32-bit number that is not below `x`.
 fn above(x: f64) -> f32 {
     narrow(x + x.abs() * 2.0 * UNIT_F32).next_up().min(f32::MAX)
-}
-
-/// products[query * TILE + row] = row . query, for at most TILE rows.
-#[expect(
-    unsafe_code,
-    reason = "the matrix product takes pointers; the asserted lengths are what it reads and writes"
-)]
-fn multiply(rows: &[f32], queries: &[f32], dims: usize, products: &mut [f32]) {
-    let (m, n) = (rows.len() / dims, queries.len() / dims);
-    assert!(m <= TILE && products.len() >= n * TILE, "the result has no room");
-    let Ok(across) = isize::try_from(dims) else { return };
-    const DOWN: isize = 512;
-    const { assert!(TILE == 512, "DOWN is TILE") };
-    // SAFETY: `rows` holds m x dims numbers, `queries` n x dims, `products` n columns of TILE >= m numbers; the strides
-    // name no place beyond them, and the result overlaps neither operand.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            dims,
-            products.as_mut_ptr(),
-            DOWN,
-            1,
-            false,
-            rows.as_ptr(),
-            1,
-            across,
-            queries.as_ptr(),
-            across,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
 }
 
 #[cfg(test)]

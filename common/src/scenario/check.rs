@@ -8,10 +8,12 @@
 //! Durations are written `250ms`, `10s`, `1m30s`, `2h`; rates `500/s`, `30k/s`, `60/min`; shares `50%`.
 
 mod fault;
+mod kv;
 mod load;
 mod overrides;
 mod phases;
 mod reader;
+mod repeat;
 mod sections;
 mod sequence;
 mod tree;
@@ -27,8 +29,10 @@ use tree::{Node, Value};
 use super::Scenario;
 
 /// The scenarios that come with vst: name and text.
-pub const BUILTIN: &[(&str, &str)] =
-    &[("quick", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/quick.yaml")))];
+pub const BUILTIN: &[(&str, &str)] = &[
+    ("quick", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/quick.yaml"))),
+    ("kv", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/kv.yaml"))),
+];
 
 /// The text of a scenario that comes with vst.
 #[must_use]
@@ -106,6 +110,7 @@ pub fn parse(text: &str, file_name: &str, overrides: &[(String, String)]) -> Res
     for (place, complaint) in early {
         reader.complain(place, complaint);
     }
+    repeat::expand(&mut reader, &mut tree);
     let scenario = sections::scenario(&mut reader, &tree);
     let faults = reader.into_faults();
     match scenario {

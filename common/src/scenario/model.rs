@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::commands::{KeyspaceSpec, KvSpec};
+
 /// What one run does. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
@@ -11,10 +13,15 @@ pub struct Scenario {
     pub purpose: String,
     /// Seed of all content and of the order of deletes.
     pub seed: u64,
-    /// The vectors, their queries and the known neighbours.
-    pub dataset: DatasetSpec,
-    /// How the server indexes them.
-    pub index: IndexSpec,
+    /// The vectors, their queries and the known neighbours; a scenario of plain commands needs none.
+    #[serde(default)]
+    pub dataset: Option<DatasetSpec>,
+    /// How the server indexes them; a scenario of plain commands needs none.
+    #[serde(default)]
+    pub index: Option<IndexSpec>,
+    /// The keys of plain commands.
+    #[serde(default)]
+    pub keyspace: KeyspaceSpec,
     /// Which keys vst may make on the target.
     pub population: PopulationSpec,
     /// How many workers and lanes drive the load.
@@ -157,26 +164,49 @@ pub enum Step {
         /// Give up on a reply after this long, milliseconds.
         timeout_ms: u64,
     },
+    /// Write live rows again, over what is there.
+    Update(UpdateSpec),
+    /// Delete rows and insert others, one for one.
+    Churn(ChurnSpec),
     /// Wait until indexing is done and memory is stable.
     Settle(SettleSpec),
     /// Ask for nearest neighbours and judge the answers.
     Query(QuerySpec),
     /// Delete rows until a share of the population is left.
     Shrink(ShrinkSpec),
+    /// Send plain commands.
+    Kv(KvSpec),
     /// Take memory figures that the report compares.
     Checkpoint,
 }
 
 impl Step {
+    /// How hard it drives the target; `None` where it sends no requests.
+    #[must_use]
+    pub fn load(&self) -> Option<&Load> {
+        match self {
+            Self::Ingest { load, .. } => Some(load),
+            Self::Update(update) => Some(&update.load),
+            Self::Churn(churn) => Some(&churn.load),
+            Self::Query(query) => Some(&query.load),
+            Self::Shrink(shrink) => Some(&shrink.load),
+            Self::Kv(kv) => Some(&kv.load),
+            Self::CreateIndex | Self::Settle(_) | Self::Checkpoint => None,
+        }
+    }
+
     /// The word for it in files and tables.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
             Self::CreateIndex => "create_index",
             Self::Ingest { .. } => "ingest",
+            Self::Update(_) => "update",
+            Self::Churn(_) => "churn",
             Self::Settle(_) => "settle",
             Self::Query(_) => "query",
             Self::Shrink(_) => "shrink",
+            Self::Kv(_) => "kv",
             Self::Checkpoint => "checkpoint",
         }
     }
@@ -206,6 +236,28 @@ pub struct QuerySpec {
     pub warm_up_ms: u64,
     /// Measured part, milliseconds.
     pub duration_ms: u64,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A phase that overwrites rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UpdateSpec {
+    /// Share of the planned cells, from the front of the base, 0..=1; those of them that are alive are written.
+    pub share: f64,
+    /// How hard.
+    pub load: Load,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A phase that exchanges rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChurnSpec {
+    /// Share of the planned cells that is exchanged for as many others, 0..=1.
+    pub by: f64,
+    /// How hard.
+    pub load: Load,
     /// Give up on a reply after this long, milliseconds.
     pub timeout_ms: u64,
 }
@@ -278,4 +330,17 @@ pub enum Arrival {
         /// Mean requests per second.
         rate: f64,
     },
+}
+
+impl Arrival {
+    /// The highest rate, requests per second; of a Poisson process the mean.
+    #[must_use]
+    pub fn peak_rate(&self) -> f64 {
+        match self {
+            Self::Constant { rate } | Self::Poisson { rate } => *rate,
+            Self::Ramp { from, to } => from.max(*to),
+            Self::Steps { steps } => steps.iter().map(|(rate, _)| *rate).fold(0.0, f64::max),
+            Self::Burst { base, peak, .. } => base.max(*peak),
+        }
+    }
 }

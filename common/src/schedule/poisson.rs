@@ -21,11 +21,18 @@ pub struct PoissonShare {
     at_ns: f64,
     n: u64,
     length_ns: u64,
+    limit: u64,
 }
 
 impl PoissonShare {
-    /// Share `share` of a phase of `length_ns` with `rate` requests per second over all shares.
-    pub(super) fn new(rate: f64, length_ns: u64, seed: u64, phase: PhaseIndex, share: u32) -> Self {
+    /// Share `share` of a phase of so many nanoseconds and requests, with `rate` requests per second over all shares.
+    pub(super) fn new(
+        rate: f64,
+        (length_ns, limit): (u64, u64),
+        seed: u64,
+        phase: PhaseIndex,
+        share: u32,
+    ) -> Self {
         Self {
             draw: Draw::new(mix(seed ^ ARRIVALS), phase.0, u64::from(share)),
             // Infinite without load: then nothing arrives within any length.
@@ -33,6 +40,7 @@ impl PoissonShare {
             at_ns: 0.0,
             n: u64::from(share),
             length_ns,
+            limit,
         }
     }
 }
@@ -45,7 +53,7 @@ impl Iterator for PoissonShare {
         // last bit between machines, and a share may change machines in mid-phase.
         self.at_ns += self.mean_gap_ns * -libm::log(self.draw.unit());
         let due_ns = count::from_f64(self.at_ns.ceil());
-        if due_ns >= self.length_ns || self.at_ns.is_nan() {
+        if due_ns >= self.length_ns || self.n >= self.limit || self.at_ns.is_nan() {
             return None;
         }
         let n = self.n;

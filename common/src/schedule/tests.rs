@@ -113,6 +113,20 @@ proptest! {
     }
 
     #[test]
+    fn a_number_of_requests_ends_the_schedule_and_moves_nothing(
+        arrival in any_arrival(), length in any_length(), limit in 0..3000_u64, until in 0..2 * S,
+    ) {
+        let whole = plan(&arrival, length);
+        let cut = whole.clone().limited(limit);
+        let expected: BTreeMap<u64, u64> =
+            all_due(&whole).into_iter().filter(|(n, _)| *n < limit).collect();
+        prop_assert_eq!(&all_due(&cut), &expected);
+        let before = expected.values().filter(|due| **due < until).count();
+        prop_assert_eq!(cut.due_in(&ShareSet::all(), 0, until), before as u64);
+        prop_assert!((0..limit + 5).all(|n| cut.due_ns(n) == expected.get(&n).copied()));
+    }
+
+    #[test]
     fn a_ramp_is_exact_to_the_nanosecond(
         (from, to) in (0..9000_u32, 0..9000_u32), length in 1..S, part in 0.0..=1.0_f64,
     ) {

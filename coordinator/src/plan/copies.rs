@@ -5,7 +5,7 @@
 //! refused with its numbers before anything is started.
 
 use vst_common::count;
-use vst_common::dataset::{DatasetManifest, DatasetView, open_store};
+use vst_common::dataset::DatasetView;
 use vst_common::expand::{self, Expansion, Extent, Lift, Permutation, Refusal, Translation};
 use vst_common::ground_truth::{ExactSearch, distance};
 use vst_common::live_set::LiveSet;
@@ -63,13 +63,15 @@ pub(super) fn truth_source(data: &DataFacts, live: LiveSet, k: u32) -> TruthSour
 /// # Errors
 /// Data that cannot be read, and every [`Refusal`].
 pub(super) async fn expanded(checked: &Checked, data: DataFacts) -> Result<DataFacts, Faults> {
-    let rows = rows(&checked.scenario, &data);
+    let rows = rows(&checked.scenario, Some(&data));
     let live = population(&checked.scenario, rows);
     if live.copies <= 1 || data.queries.dims != data.base.dims || data.truth.queries == 0 {
         return Ok(data);
     }
+    // Without an index nothing is loaded and nothing is asked.
+    let Some(index) = &checked.scenario.index else { return Ok(data) };
     let reader = Reader { checked, data: &data, rows };
-    let (expansion, numbers) = reader.expansion(live).await?;
+    let (expansion, numbers) = reader.expansion(live, index.metric).await?;
     let factor = checked.scenario.population.copies;
     let separation = Some(format!("{factor} copies by {}: {numbers}", expansion.word()));
     Ok(DataFacts { expansion, separation, ..data })
@@ -82,12 +84,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn expansion(&self, live: LiveSet) -> Result<(Expansion, String), Faults> {
-        let metric = self.checked.scenario.index.metric;
+    async fn expansion(&self, live: LiveSet, metric: Metric) -> Result<(Expansion, String), Faults> {
         if self.checked.scenario.population.expansion == ExpansionMethod::Permutation {
             return self.permutation(live, metric).await;
         }
-        let queries = self.vectors("dataset.queries", &self.data.queries).await?;
+        let queries = self.vectors("dataset.queries", &self.data.urls.queries).await?;
         let asked = Extent::of(self.data.base.dims, &queries);
         // Neighbours that are computed anew may be any rows.
         let any = self.computes(live);
@@ -145,8 +146,8 @@ impl Reader<'_> {
 
     async fn permutation(&self, live: LiveSet, metric: Metric) -> Result<(Expansion, String), Faults> {
         let plan = Permutation { seed: self.checked.scenario.seed, copies: live.copies };
-        let queries = self.vectors("dataset.queries", &self.data.queries).await?;
-        let view = self.open("dataset.base", &self.data.base).await?;
+        let queries = self.vectors("dataset.queries", &self.data.urls.queries).await?;
+        let view = self.open("dataset.base", &self.data.urls.base).await?;
         // Spread over the base, a few rows at a time.
         let (mut sample, mut at) = (Vec::new(), 0);
         let step = self.rows.div_ceil(SAMPLE_ROWS.div_ceil(100)).max(100);
@@ -176,7 +177,7 @@ impl Reader<'_> {
 
     /// The largest distance (L2) or spread of similarity (others) among the listed neighbours of any query.
     async fn listed(&self, metric: Metric, queries: &[Vec<f32>]) -> Result<f64, Faults> {
-        let view = self.open("dataset.base", &self.data.base).await?;
+        let view = self.open("dataset.base", &self.data.urls.base).await?;
         let mut most = 0_f64;
         for (number, query) in (0..self.data.truth.queries).zip(queries) {
             let ids = self.data.truth.ids(number);
@@ -208,7 +209,7 @@ impl Reader<'_> {
         let mut before = ExactSearch::new(Metric::L2, dims, queries.concat(), depth);
         let mut after = ExactSearch::new(Metric::L2, dims, rounded, depth);
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let view = self.open("dataset.base", &self.data.base).await?;
+        let view = self.open("dataset.base", &self.data.urls.base).await?;
         let mut start = 0;
         while start < self.rows {
             let range = RowRange { start, end: start.saturating_add(CHUNK_ROWS).min(self.rows) };
@@ -244,7 +245,7 @@ impl Reader<'_> {
         if let Some(extent) = Extent::of_type(self.data.base.element, self.data.base.dims) {
             return Ok(extent);
         }
-        let view = self.open("dataset.base", &self.data.base).await?;
+        let view = self.open("dataset.base", &self.data.urls.base).await?;
         let mut extent = Extent::empty(self.data.base.dims);
         let mut start = 0;
         while start < self.rows {
@@ -255,19 +256,20 @@ impl Reader<'_> {
         Ok(extent)
     }
 
-    async fn vectors(&self, key: &str, manifest: &DatasetManifest) -> Result<Vec<Vec<f32>>, Faults> {
-        let view = self.open(key, manifest).await?;
-        self.read(key, &view, RowRange { start: 0, end: manifest.rows }).await
+    async fn vectors(&self, key: &str, reference: &str) -> Result<Vec<Vec<f32>>, Faults> {
+        let view = self.open(key, reference).await?;
+        self.read(key, &view, RowRange { start: 0, end: view.manifest().rows }).await
     }
 
-    async fn open(&self, key: &str, manifest: &DatasetManifest) -> Result<DatasetView, Faults> {
-        let url = url::Url::parse(&manifest.url).map_err(|e| unusable(self.checked, key, &e))?;
-        let (store, path) = open_store(&url).map_err(|e| unusable(self.checked, key, &e))?;
-        DatasetView::open(store, path, url).await.map_err(|e| unusable(self.checked, key, &e))
+    async fn open(&self, key: &str, reference: &str) -> Result<DatasetView, Faults> {
+        let url = url::Url::parse(reference).map_err(|e| unusable(self.checked, key, &e))?;
+        DatasetView::open_url(&url).await.map_err(|e| unusable(self.checked, key, &e))
     }
 
     async fn read(&self, key: &str, view: &DatasetView, range: RowRange) -> Result<Vec<Vec<f32>>, Faults> {
-        let rows = view.read(range).await.map_err(|e| unusable(self.checked, key, &e))?;
+        let rows = view.read(range).await.map_err(|e| unusable(self.checked, key, &e));
+        self.data.faults.absorb(view.faults());
+        let rows = rows?;
         Ok(rows.iter().collect())
     }
 

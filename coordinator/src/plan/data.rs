@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use url::Url;
-use vst_common::dataset::{self, DatasetManifest, DatasetView};
+use vst_common::dataset::{self, DatasetManifest, DatasetView, ReadFaults};
 use vst_common::expand::Expansion;
 use vst_common::ground_truth::GroundTruth;
 use vst_common::scenario::DatasetSpec;
@@ -27,6 +27,8 @@ pub struct DataFacts {
     pub expansion: Expansion,
     /// The numbers on which the separation of copies rests, for people; absent for one copy.
     pub separation: Option<String>,
+    /// Requests to stores that were repeated while planning.
+    pub faults: ReadFaults,
 }
 
 impl fmt::Display for DataFacts {
@@ -39,15 +41,17 @@ impl fmt::Display for DataFacts {
     }
 }
 
-/// Reads the headers of the vectors and the whole truth. Relative paths are taken from `base_dir`.
+/// Reads the headers of the vectors and the whole truth. Relative paths are taken from `base_dir`. `None` for a
+/// scenario without data.
 ///
 /// # Errors
 /// Every file that cannot be used, at the key that names it.
-pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts, Faults> {
-    let spec = &checked.scenario.dataset;
-    let base = vectors(checked, base_dir, "dataset.base", &spec.base).await;
-    let queries = vectors(checked, base_dir, "dataset.queries", &spec.queries).await;
-    let truth = truth(checked, base_dir, &spec.ground_truth).await;
+pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<Option<DataFacts>, Faults> {
+    let Some(spec) = &checked.scenario.dataset else { return Ok(None) };
+    let faults = ReadFaults::default();
+    let base = vectors(checked, base_dir, "dataset.base", &spec.base, &faults).await;
+    let queries = vectors(checked, base_dir, "dataset.queries", &spec.queries, &faults).await;
+    let truth = truth(checked, base_dir, &spec.ground_truth, &faults).await;
     let (base_url, base) = match (base, &queries, &truth) {
         (Ok(base), Ok(_), Ok(_)) => base,
         (base, queries, truth) => {
@@ -72,8 +76,9 @@ pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts, 
         ground_truth: truth_url.to_string(),
         rows: spec.rows,
     };
-    let facts = DataFacts { urls, base, queries, truth, expansion: Expansion::None, separation: None };
-    copies::expanded(checked, facts).await
+    let facts =
+        DataFacts { urls, base, queries, truth, expansion: Expansion::None, separation: None, faults };
+    copies::expanded(checked, facts).await.map(Some)
 }
 
 /// Faults one after another; `None` for none.
@@ -90,11 +95,13 @@ async fn vectors(
     base_dir: &Path,
     key: &str,
     reference: &str,
+    faults: &ReadFaults,
 ) -> Result<(Url, DatasetManifest), Faults> {
     let fault = |e: dataset::Error| unusable(checked, key, &e);
     let url = dataset::resolve(reference, base_dir).map_err(fault)?;
     let view = DatasetView::open_url(&url).await.map_err(fault)?;
     let manifest = view.manifest().clone();
+    faults.absorb(view.faults());
     if manifest.element.is_integer() {
         return Err(checked.source.fault(
             key,
@@ -106,10 +113,15 @@ async fn vectors(
     Ok((url, manifest))
 }
 
-async fn truth(checked: &Checked, base_dir: &Path, reference: &str) -> Result<(Url, GroundTruth), Faults> {
+async fn truth(
+    checked: &Checked,
+    base_dir: &Path,
+    reference: &str,
+    faults: &ReadFaults,
+) -> Result<(Url, GroundTruth), Faults> {
     const KEY: &str = "dataset.ground_truth";
     let url = dataset::resolve(reference, base_dir).map_err(|e| unusable(checked, KEY, &e))?;
-    let truth = dataset::open_truth(&url).await.map_err(|e| unusable(checked, KEY, &e))?;
+    let truth = dataset::open_truth(&url, faults).await.map_err(|e| unusable(checked, KEY, &e))?;
     Ok((url, truth))
 }
 

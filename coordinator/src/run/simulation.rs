@@ -11,13 +11,12 @@ use vst_common::clock::{MonoNs, SECOND_NS};
 use vst_common::entry::{Control, PhaseOutcome, Totals};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
-use vst_common::phase::Work;
 use vst_common::ranges::RowRange;
 use vst_common::seed::Draw;
 
 use super::*;
 use crate::roster::{Arrival, Terms};
-use stage::{ROWS, Weather, plan, weather};
+use stage::{EXCHANGED, ROWS, Weather, plan, weather};
 
 const STEP_NS: u64 = SECOND_NS / 10;
 /// Without an answer for this long a worker sends nothing, by its own clock.
@@ -85,6 +84,8 @@ fn arrival(generation: Generation) -> Arrival {
         cores: 1,
         memory_bytes: 1,
         lanes: 2,
+        address: String::new(),
+        http: String::new(),
     }
 }
 
@@ -227,6 +228,7 @@ impl World {
         let total = match phase.0 {
             2 => ROWS,
             5 => ROWS - ROWS / 2,
+            6 => 2 * EXCHANGED,
             _ => 0,
         };
         total - self.ranges_done(phase).iter().map(|r| r.len()).sum::<u64>()
@@ -286,7 +288,7 @@ impl World {
             }
             Tell::Arm { order, .. } => {
                 self.told.insert((order.index, generation));
-                let leased = !matches!(order.work, Work::Query { .. });
+                let leased = order.work.is_leased();
                 let ends_at = order.duration_ns;
                 *worker = Worker {
                     phase: Some((order.index, leased)),
@@ -535,6 +537,7 @@ impl World {
                 Control::PopulationChanged { phase, live } => {
                     assert_eq!((open, phase.0 + 1), (None, next));
                     assert_eq!(live.count(), if phase.0 == 2 { ROWS } else { ROWS / 2 });
+                    assert_eq!(live.turn, if phase.0 == 6 { EXCHANGED } else { 0 });
                 }
                 Control::RangeDone { phase, .. } => assert!(open.is_none_or(|o| o == *phase)),
                 Control::WorkerLeft { generation, lost: true, .. } => {
@@ -571,7 +574,7 @@ proptest! {
         prop_assert_eq!(world.finished.len(), 1);
         world.check_log();
         let verdict = &world.finished[0];
-        let through = world.trace.iter().any(|c| matches!(c, Control::PhaseEnded(e) if e.index.0 == 6));
+        let through = world.trace.iter().any(|c| matches!(c, Control::PhaseEnded(e) if e.index.0 == 7));
         let stopped = weather.stop_at.is_some() || weather.stop_again_at.is_some();
         // What the log says of losses is what the run must be judged by.
         let lost = world.trace.iter().any(|c| matches!(c, Control::WorkerLeft { lost: true, .. }));
@@ -615,7 +618,7 @@ fn a_calm_run_goes_through_all_phases() {
         .iter()
         .filter_map(|c| if let Control::PhaseEnded(e) = c { Some((e.index.0, e.live)) } else { None })
         .collect();
-    assert_eq!(ended, [(0, 0), (1, 0), (2, 300), (3, 300), (4, 300), (5, 150), (6, 150)]);
+    assert_eq!(ended, [(0, 0), (1, 0), (2, 300), (3, 300), (4, 300), (5, 150), (6, 150), (7, 150)]);
 }
 
 #[test]

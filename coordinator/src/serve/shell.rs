@@ -18,7 +18,6 @@ use vst_common::clock;
 use vst_common::entry::{Control, StoredBatch};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, RunId, Sequence, WorkerId};
-use vst_proto::fleet;
 
 use super::counting::{self, Counters};
 use super::{Prepared, chain, effects, facts};
@@ -28,12 +27,15 @@ use crate::plan::PlannedStep;
 use crate::run::{Action, Edge, Event, Failure, Note, RunCore, Ticket, Verdict};
 use crate::run_log::{Pending, Record, RunLog, Stopped};
 use crate::session::Hub;
+use crate::status::Look;
 use crate::target::Target;
 
 /// How the coordinator names itself in the tables.
 const COORDINATOR: &str = "coordinator";
 /// The run hears of passing time this often.
 const TICK: Duration = Duration::from_millis(50);
+/// Those who look on are shown something new this often: with a thousand workers a look takes milliseconds.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Time between two looks at the target's memory for those who look on.
 const MEMORY_EVERY: Duration = Duration::from_secs(2);
 
@@ -42,13 +44,15 @@ pub(super) struct Parts {
     pub(super) run: RunId,
     /// The run directory, as people are told.
     pub(super) location: String,
+    /// How this process names itself in the log.
+    pub(super) leader: String,
     pub(super) prepared: Prepared,
     pub(super) log: RunLog,
     pub(super) intake: Intake,
     pub(super) archive: Follower,
     pub(super) hub: Arc<Hub>,
     pub(super) core: RunCore,
-    pub(super) shown: watch::Sender<fleet::Status>,
+    pub(super) shown: watch::Sender<Look>,
     /// What `run.json` says so far.
     pub(super) facts: serde_json::Value,
 }
@@ -75,13 +79,14 @@ enum Done {
 pub(super) struct Shell {
     run: RunId,
     location: String,
+    leader: String,
     prepared: Prepared,
     log: RunLog,
     intake: Intake,
     archive: Arc<Follower>,
     hub: Arc<Hub>,
     core: RunCore,
-    shown: watch::Sender<fleet::Status>,
+    shown: watch::Sender<Look>,
     facts: serde_json::Value,
     effects: FuturesUnordered<LocalBoxFuture<'static, Done>>,
     /// Counters read at the start of the phase that runs.
@@ -107,6 +112,7 @@ impl Shell {
         let mut shell = Self {
             run: parts.run,
             location: parts.location,
+            leader: parts.leader,
             prepared: parts.prepared,
             log: parts.log,
             intake: parts.intake,
@@ -126,10 +132,20 @@ impl Shell {
             leads: true,
             verdict: None,
         };
+        for fault in shell.prepared.data.as_ref().map(|data| data.faults.take()).unwrap_or_default() {
+            shell.note(Note {
+                kind: "read_fault",
+                worker: None,
+                phase: PhaseIndex(0),
+                detail: fault.to_string(),
+            });
+        }
         shell.look_at_memory(Duration::ZERO);
         let mut reached = shell.intake.reached();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut show = tokio::time::interval(SHOW_EVERY);
+        show.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while shell.verdict.is_none() {
             // The arms are cancel-safe; what an arm does is done outside, so that nothing is lost half way.
             tokio::select! {
@@ -146,8 +162,8 @@ impl Shell {
                         shell.take(event).await;
                     }
                     shell.take(Event::Tick).await;
-                    shell.show();
                 }
+                _ = show.tick() => shell.show(),
             }
         }
         shell.show();
@@ -200,7 +216,7 @@ impl Shell {
             }
             Action::ReadRest => {
                 let target = Arc::clone(&self.prepared.target);
-                let search = self.indexed.then(|| self.prepared.plan.search.clone());
+                let search = self.prepared.plan.search.clone().filter(|_| self.indexed);
                 self.report(async move { Done::Event(effects::rest(&target, search.as_ref()).await) });
             }
             Action::Note(note) => self.note(note),
@@ -374,9 +390,14 @@ impl Shell {
     }
 
     fn show(&self) {
-        let view = self.core.view(clock::mono_ns());
-        let status = self.hub.board().status(&view, self.run.as_str(), &self.location);
-        self.shown.send_replace(status);
+        let now = clock::mono_ns();
+        let mut look = self.hub.board().look(&self.core.view(now), self.core.roster(), now);
+        self.run.as_str().clone_into(&mut look.status.run);
+        self.location.clone_into(&mut look.status.run_directory);
+        self.leader.clone_into(&mut look.status.leader);
+        look.status.epoch = self.log.epoch();
+        look.status.log_entries = self.log.last_durable();
+        self.shown.send_replace(look);
     }
 }
 

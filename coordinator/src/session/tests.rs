@@ -8,6 +8,7 @@ use vst_proto::fleet::fleet_client::FleetClient;
 use vst_proto::fleet::fleet_server::FleetServer;
 
 use super::*;
+use crate::roster::{Roster, Terms};
 use crate::run::{Said, View};
 
 fn words() -> Words {
@@ -21,6 +22,10 @@ fn words() -> Words {
         nodes: Vec::new(),
         indexes: Vec::new(),
     }
+}
+
+fn nobody() -> Roster {
+    Roster::new(Terms { version: String::new(), token: None, lease_ns: 1, margin_ns: 1 })
 }
 
 fn view() -> View {
@@ -43,7 +48,7 @@ fn view() -> View {
 #[tokio::test]
 async fn progress_counts_only_from_a_worker_that_was_let_in() {
     let (events, mut inbox) = mpsc::channel(16);
-    let (_shown, status) = watch::channel(fleet::Status::default());
+    let (_shown, status) = watch::channel(Look::default());
     let hub = Arc::new(Hub::new(words(), Some("secret".into()), Generation(0), events, status));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -54,7 +59,7 @@ async fn progress_counts_only_from_a_worker_that_was_let_in() {
     let _orders = client.session(ReceiverStream::new(outgoing)).await.unwrap();
     let send = async |message| says.send(fleet::WorkerMessage { message: Some(message) }).await.unwrap();
     let progress = || FromWorker::Progress(fleet::Progress { errors: 7, ..Default::default() });
-    let errors_shown = || hub.board().status(&view(), "r", "d").errors;
+    let errors_shown = || hub.board().look(&view(), &nobody(), 0).status.errors;
 
     // Messages of a stream are read in order: when the run hears of one, those before it were looked at.
     send(progress()).await;

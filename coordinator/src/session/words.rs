@@ -87,8 +87,8 @@ impl Words {
     }
 }
 
-/// What a message says to the run; `None` for what says nothing to it. `now` is when it came.
-pub(super) fn said(message: FromWorker, now: MonoNs) -> Option<Said> {
+/// What a message says to the run; `None` for what says nothing to it. `now` is when it came, `from` is from where.
+pub(super) fn said(message: FromWorker, now: MonoNs, from: &str) -> Option<Said> {
     Some(match message {
         FromWorker::Hello(hello) => Said::Hello(Arrival {
             worker: WorkerId::new(hello.worker),
@@ -98,6 +98,8 @@ pub(super) fn said(message: FromWorker, now: MonoNs) -> Option<Said> {
             cores: hello.cores,
             memory_bytes: hello.memory_bytes,
             lanes: hello.lanes,
+            address: from.to_owned(),
+            http: hello.http,
         }),
         FromWorker::Heartbeat(beat) => Said::Heartbeat { worker_mono: beat.mono_ns, at: now },
         FromWorker::Armed(armed) => Said::Armed(PhaseIndex(armed.phase)),

@@ -169,27 +169,3 @@ async fn a_bad_expansion_is_refused_with_its_numbers_and_a_good_one_is_printed()
     let plan: serde_json::Value = serde_json::from_str(&output.stdout).expect("JSON");
     assert_eq!(plan["delta"], 8.0, "{plan}");
 }
-
-/// Interleaved, five copies are as easy to search as one.
-#[tokio::test(flavor = "multi_thread")]
-async fn on_hnsw_five_interleaved_copies_have_the_recall_of_one() {
-    let recalls = async |copies: &str| {
-        let servers = Servers::standalone().await;
-        let results = Results::new();
-        let url = servers.url();
-        let set = format!("population.copies={copies}");
-        let args = ["quick", "--target", &url, "--set", &set, "--set", "phases.query_half.query.duration=1s"];
-        let (output, report) = results.run(&args).await;
-        // Recall does not depend on whether this machine sent in time.
-        assert!([0, 7].contains(&output.code), "{}\n{}", output.stdout, output.stderr);
-        phase(&report, "query_full").recall.clone().expect("recall")
-    };
-    let (one, five) = (recalls("1").await, recalls("5").await);
-    let one = one.recall.expect("recall");
-    assert_eq!(five.by_copy.len(), 5);
-    for copy in &five.by_copy {
-        let recall = copy.recall.expect("recall");
-        assert!((recall - one).abs() <= 0.005, "copy {}: {recall}, one copy: {one}", copy.copy);
-        assert_eq!(copy.contamination, 0);
-    }
-}

@@ -10,13 +10,13 @@ use vst_common::count;
 use vst_common::ids::PhaseIndex;
 use vst_common::phase::{PhaseOrder, Work};
 use vst_common::ranges::RowRange;
-use vst_common::scenario::{Arrival, Load};
+use vst_common::scenario::Load;
 use vst_proto::fleet;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
 use super::progress::Progress;
 use super::ranges::RangeBook;
-use super::{Action, NotReady, fault, target_fault};
+use super::{Action, NotReady, PhaseView, fault, target_fault};
 use crate::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease, RowBlock};
 
 /// Time between two progress messages, nanoseconds.
@@ -26,6 +26,8 @@ const DRAIN_NS: u64 = 10 * SECOND_NS;
 const LAST_WORD_NS: u64 = 2 * SECOND_NS;
 /// Rows that a lane has in hand at least, so that it does not wait for the async side.
 const ROWS_IN_HAND: u64 = 1024;
+/// The same for a lane that sends by the clock.
+const OPEN_ROWS_IN_HAND: u64 = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -78,10 +80,7 @@ impl Phase {
         lease: LoadLease,
         now: MonoNs,
     ) -> Self {
-        let ranges = match order.work {
-            Work::Ingest(_) | Work::Delete(_) => Some(RangeBook::new(order.index.0, lanes)),
-            Work::Query { .. } => None,
-        };
+        let ranges = order.work.is_leased().then(|| RangeBook::new(order.index.0, lanes));
         let lanes = vec![LaneBook { state: LaneState::Waiting, rows: 0 }; count::index(u64::from(lanes))];
         Self {
             ticket,
@@ -115,6 +114,18 @@ impl Phase {
     /// Whether lanes may have sent load for it.
     pub(super) fn began(&self) -> bool {
         matches!(self.step, Step::Running | Step::Flushing)
+    }
+
+    /// How far it is, for those who look on.
+    pub(super) fn view(&self) -> PhaseView {
+        let (in_flight, backlog) = self.progress.open();
+        PhaseView {
+            index: self.order.index,
+            name: self.order.name.clone(),
+            totals: self.progress.totals(),
+            in_flight,
+            backlog,
+        }
     }
 
     /// How long ending it in order takes at most, nanoseconds.
@@ -323,7 +334,7 @@ impl Phase {
             first_lane: self.first_lane,
             k: match self.order.work {
                 Work::Query { k, .. } => k,
-                Work::Ingest(_) | Work::Delete(_) => 0,
+                _ => 0,
             },
             lanes: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),
         });
@@ -394,17 +405,10 @@ fn rows_in_hand(order: &PhaseOrder) -> u64 {
         Load::Closed { clients, pipeline } => {
             2 * (u64::from(*clients) * u64::from(*pipeline)).div_ceil(lanes)
         }
-        Load::Open { arrival, .. } => count::from_f64(peak_rate(arrival) / 2.0).div_ceil(lanes),
+        // Few more, because a lane that holds rows back at the end is late with them.
+        Load::Open { arrival, .. } => {
+            return count::from_f64(arrival.peak_rate() / 2.0).div_ceil(lanes).max(OPEN_ROWS_IN_HAND);
+        }
     };
     rows.max(ROWS_IN_HAND)
-}
-
-/// The highest rate of an arrival function, requests per second.
-fn peak_rate(arrival: &Arrival) -> f64 {
-    match arrival {
-        Arrival::Constant { rate } | Arrival::Poisson { rate } => *rate,
-        Arrival::Ramp { from, to } => from.max(*to),
-        Arrival::Steps { steps } => steps.iter().map(|(rate, _)| *rate).fold(0.0, f64::max),
-        Arrival::Burst { base, peak, .. } => base.max(*peak),
-    }
 }

@@ -49,7 +49,7 @@ impl Progress {
         recall: &[(u64, Window, RecallCell)],
         health: &[LaneHealth],
     ) {
-        for (key, cell) in cells.iter().filter(|(key, _)| key.operation != PART) {
+        for (key, cell) in cells.iter().filter(|(key, _)| *key.operation != *PART) {
             if let Some(hdr) = cell.response.as_ref().or(cell.service.as_ref()) {
                 self.latency.entry(key.interval).or_default().merge(hdr);
             }
@@ -81,6 +81,12 @@ impl Progress {
         sum
     }
 
+    /// Requests in flight and requests that wait, over all lanes.
+    pub(super) fn open(&self) -> (u64, u64) {
+        let sum = |of: fn(&LaneView) -> u64| self.lanes.iter().map(of).sum();
+        (sum(|lane| lane.in_flight), sum(|lane| lane.backlog))
+    }
+
     /// The message; the latency is that of the newest interval that every lane has passed.
     pub(super) fn message(&mut self, phase: PhaseIndex) -> fleet::Progress {
         let passed = self.lanes.iter().map(|lane| lane.interval).min().flatten();
@@ -94,6 +100,7 @@ impl Progress {
             self.latency = self.latency.split_off(&keep);
         }
         let totals = self.totals();
+        let (in_flight, backlog) = self.open();
         fleet::Progress {
             phase: phase.0,
             due: totals.due,
@@ -101,8 +108,8 @@ impl Progress {
             ok: totals.ok,
             errors: totals.errors,
             censored: totals.timeout + totals.lost + totals.unsent,
-            in_flight: self.lanes.iter().map(|lane| lane.in_flight).sum(),
-            backlog: self.lanes.iter().map(|lane| lane.backlog).sum(),
+            in_flight,
+            backlog,
             latency_hdr,
             queries: self.recall.queries,
             hits: self.recall.hits,

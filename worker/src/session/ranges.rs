@@ -143,6 +143,9 @@ impl RangeBook {
                 return self.close(range.start);
             }
         };
+        // There is nothing to do for the others: rows that are not alive are not overwritten.
+        let rows = blocks.iter().map(|block| count::len(block.rows.len())).sum();
+        held.ok = range.len().saturating_sub(rows);
         held.blocks_open = Some(count::len(blocks.len()));
         if blocks.is_empty() {
             return self.close(range.start);

@@ -2,15 +2,17 @@
 //! a coordinator that comes and goes, time that passes in jumps.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use proptest::prelude::*;
+use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::scenario::{Arrival, DatasetSpec, Load, Metric};
 
 use super::*;
 use crate::topology::Topology;
-use crate::work::Totals;
+use crate::work::{ArmedPhase, RowBlock, Totals};
 
 const LANES: u32 = 2;
 const LEASE_NS: u64 = 3 * SECOND_NS;
@@ -45,6 +47,7 @@ fn order(index: u32, work: &str) -> PhaseOrder {
         work,
         load,
         warm_up_ns: 0,
+        operations: None,
         duration_ns: 0,
         timeout_ns: SECOND_NS,
         interval_ns: SECOND_NS,
@@ -135,7 +138,7 @@ struct World {
 impl World {
     fn new(ranges: u32) -> Self {
         let hello = fleet::Hello { lanes: LANES, ..fleet::Hello::default() };
-        let config = Config { hello, lanes: LANES, give_up_ns: 60 * SECOND_NS };
+        let config = Config { hello, lanes: LANES, give_up_ns: 60 * SECOND_NS, waits: false };
         Self {
             now: 10 * SECOND_NS,
             core: SessionCore::new(config, 10 * SECOND_NS),

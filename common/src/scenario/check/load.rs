@@ -16,14 +16,16 @@ const OPEN_EXAMPLE: &str = "{rate: 200/s, connections: 16}";
 /// Which loads a step takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kinds {
+    /// Requests that are numbered.
     Any,
-    ClosedOnly,
+    /// Rows, as many as there are.
+    Rows,
 }
 
 /// The load of a step, which every step that sends requests must have.
 pub(super) fn load(reader: &mut Reader<'_>, step: &Section<'_>, phase: &str, kinds: Kinds) -> Option<Load> {
     let example = match kinds {
-        Kinds::ClosedOnly => format!("closed: {CLOSED_EXAMPLE}"),
+        Kinds::Rows => format!("closed: {CLOSED_EXAMPLE}"),
         Kinds::Any => format!("open: {OPEN_EXAMPLE}"),
     };
     if step.get("load").is_none() && !step.misspelt("load") {
@@ -41,21 +43,7 @@ pub(super) fn load(reader: &mut Reader<'_>, step: &Section<'_>, phase: &str, kin
     let title = format!("`load` of phase `{phase}`");
     let section = reader.section(&title, entry.key_place, &entry.node, &["closed", "open"])?;
     let kind = reader.one_of(&section, &["closed", "open"], &example)?;
-    if kind.key == "closed" {
-        return closed(reader, &section);
-    }
-    if kinds == Kinds::ClosedOnly {
-        reader.complain(
-            kind.key_place,
-            Complaint::new(
-                format!("phase `{phase}` takes only a closed load for now"),
-                "open load is for queries",
-                format!("write `closed: {CLOSED_EXAMPLE}`"),
-            ),
-        );
-        return None;
-    }
-    open(reader, &section)
+    if kind.key == "closed" { closed(reader, &section) } else { open(reader, &section) }
 }
 
 fn closed(reader: &mut Reader<'_>, load: &Section<'_>) -> Option<Load> {

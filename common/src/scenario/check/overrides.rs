@@ -7,6 +7,7 @@
 
 use super::fault::{Complaint, Place};
 use super::phases::{STEPS, address};
+use super::repeat;
 use super::sections::{SECTIONS, TOP};
 use super::tree::{Entry, Node, Value};
 use super::values::did_you_mean;
@@ -90,8 +91,17 @@ fn phase_of<'t>(
         Some(Entry { node: Node { value: Value::List(items), .. }, .. }) => items.as_mut_slice(),
         _ => &mut [],
     };
-    let names: Vec<String> = items.iter().enumerate().map(|(n, phase)| address(phase, n)).collect();
-    match names.iter().position(|candidate| candidate == name).and_then(|n| items.get_mut(n)) {
+    // A phase of a group is addressed by its own name, once for all rounds.
+    let mut phases: Vec<&mut Node> = Vec::new();
+    for item in items {
+        if repeat::is_group(item) {
+            phases.extend(repeat::inside(item).into_iter().flatten());
+        } else {
+            phases.push(item);
+        }
+    }
+    let names: Vec<String> = phases.iter().enumerate().map(|(n, phase)| address(phase, n)).collect();
+    match names.iter().position(|candidate| candidate == name).and_then(|n| phases.into_iter().nth(n)) {
         Some(phase) => Ok(phase),
         None => {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();

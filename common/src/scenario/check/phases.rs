@@ -3,7 +3,9 @@
 //! Called by the reader of sections with the list of the file; the load of a phase is read by [`super::load`], the
 //! order of phases is judged by [`super::sequence`]. Law: a phase does exactly one thing, under a name of its own.
 
-use super::super::{Load, PhaseSpec, QuerySpec, SettleSpec, ShrinkSpec, Step};
+use super::super::{
+    Arrival, ChurnSpec, Load, PhaseSpec, QuerySpec, SettleSpec, ShrinkSpec, Step, UpdateSpec,
+};
 use super::fault::{Complaint, Place};
 use super::load::{self, Kinds};
 use super::reader::{Reader, Section};
@@ -19,8 +21,23 @@ pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("settle", &["threshold", "window", "max_wait"]),
     ("query", &["k", "ef_runtime", "load", "warm_up", "duration", "timeout"]),
     ("shrink", &["keep", "by", "load", "timeout"]),
+    ("update", &["share", "load", "timeout"]),
+    ("churn", &["by", "load", "timeout"]),
+    ("kv", super::kv::KEYS),
     ("checkpoint", &[]),
 ];
+
+/// Steps that need vectors and an index.
+const VECTOR_STEPS: &[&str] = &["create_index", "ingest", "query", "shrink", "update", "churn"];
+
+/// Whether the phases work on vectors; they do unless all that they do is to send plain commands.
+pub(super) fn need_vectors(top: &Section<'_>) -> bool {
+    let Some(Entry { node: Node { value: Value::List(items), .. }, .. }) = top.get("phases") else {
+        return true;
+    };
+    let any = |words: &[&str]| items.iter().any(|item| words.iter().any(|word| item.get(word).is_some()));
+    any(VECTOR_STEPS) || !any(&["kv"])
+}
 
 const NAME: &str = "name";
 
@@ -89,7 +106,7 @@ fn phase(reader: &mut Reader<'_>, item: &Node, n: usize, told: &mut Vec<Told>) -
     let name = reader.required(&section, NAME, "load", phase_name);
     let chosen = reader.one_of(&section, &words, "checkpoint: {}")?;
     let (word, keys) = STEPS.iter().find(|(word, _)| *word == chosen.key)?;
-    let mut this = Told { address, word, place: chosen.key_place, keep: None };
+    let mut this = Told { address, word, place: chosen.key_place, keep: None, by: None };
     let step = reader
         .section(&format!("`{word}` of {title}"), chosen.key_place, &chosen.node, keys)
         .and_then(|section| step(reader, word, &section, &mut this));
@@ -113,13 +130,28 @@ fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut T
     match word {
         "create_index" => Some(Step::CreateIndex),
         "ingest" => {
-            let load = load::load(reader, section, &told.address, Kinds::ClosedOnly);
+            let load = rows_load(reader, section, told);
             let timeout_ms = timeout(reader, section);
             Some(Step::Ingest { load: load?, timeout_ms: timeout_ms? })
+        }
+        "update" => {
+            let share = reader.defaulted(section, "share", 100.0, "25%", above_nought);
+            let load = rows_load(reader, section, told);
+            let timeout_ms = timeout(reader, section);
+            let share = values::share(share?);
+            Some(Step::Update(UpdateSpec { share, load: load?, timeout_ms: timeout_ms? }))
+        }
+        "churn" => {
+            let by = reader.required(section, "by", "10%", above_nought);
+            told.by = by.map(|by| (values::share(by), at(section, "by")));
+            let load = rows_load(reader, section, told);
+            let timeout_ms = timeout(reader, section);
+            Some(Step::Churn(ChurnSpec { by: values::share(by?), load: load?, timeout_ms: timeout_ms? }))
         }
         "settle" => settle(reader, section).map(Step::Settle),
         "query" => query(reader, section, told).map(Step::Query),
         "shrink" => shrink(reader, section, told).map(Step::Shrink),
+        "kv" => super::kv::kv(reader, section, &told.address).map(Step::Kv),
         "checkpoint" => Some(Step::Checkpoint),
         _ => None,
     }
@@ -176,9 +208,39 @@ fn query(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<
 fn shrink(reader: &mut Reader<'_>, section: &Section<'_>, told: &mut Told) -> Option<ShrinkSpec> {
     let keep = keep(reader, section);
     told.keep = keep;
-    let load: Option<Load> = load::load(reader, section, &told.address, Kinds::ClosedOnly);
+    let load = rows_load(reader, section, told);
     let timeout_ms = timeout(reader, section);
     Some(ShrinkSpec { keep: keep?.0, load: load?, timeout_ms: timeout_ms? })
+}
+
+/// The load of a phase that its rows end: closed, or open with an arrival that does not have to know its own length.
+fn rows_load(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<Load> {
+    let load = load::load(reader, section, &told.address, Kinds::Rows)?;
+    if !matches!(load, Load::Open { arrival: Arrival::Ramp { .. }, .. }) {
+        return Some(load);
+    }
+    reader.complain(
+        at(section, "load"),
+        Complaint::new(
+            format!("phase `{}` ramps, but its rows end it and not the clock", told.address),
+            "a ramp needs to know how long it is",
+            "use `steps`, for example `arrival: {steps: [{rate: 1k/s, length: 10s}, {rate: 2k/s, length: 10s}]}`",
+        ),
+    );
+    None
+}
+
+/// A share that is not nought.
+fn above_nought(key: &str, node: &Node, example: &str) -> Result<f64, Complaint> {
+    let percent = values::percent(key, node, example)?;
+    if percent > 0.0 {
+        return Ok(percent);
+    }
+    Err(Complaint::new(
+        format!("`{key}` is 0%"),
+        "would change nothing",
+        format!("write a share of the planned rows, for example `{key}: {example}`"),
+    ))
 }
 
 /// The share that is left, given as such or as what goes, and where that is said.
@@ -189,17 +251,17 @@ fn keep(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<(f64, Place)> 
     Some((values::share(left), entry.node.place_under(entry.key_place)))
 }
 
-fn timeout(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<u64> {
+pub(super) fn timeout(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<u64> {
     reader.defaulted(section, "timeout", 10_000, "10s", |k, n, e| {
         values::duration_ms(k, n, 1..=LONGEST_TIMEOUT_MS, e)
     })
 }
 
 /// A duration that is not nought.
-fn span(key: &str, node: &Node, example: &str) -> Result<u64, Complaint> {
+pub(super) fn span(key: &str, node: &Node, example: &str) -> Result<u64, Complaint> {
     values::duration_ms(key, node, 1..=LONGEST_MS, example)
 }
 
-fn at(section: &Section<'_>, key: &str) -> Place {
+pub(super) fn at(section: &Section<'_>, key: &str) -> Place {
     section.get(key).map_or(section.place(), |entry| entry.node.place_under(entry.key_place))
 }

@@ -47,6 +47,11 @@ impl<'s> Reader<'s> {
         Self { sources, faults: Vec::new() }
     }
 
+    /// The text that is written at a place.
+    pub(super) fn written(&self, place: Place) -> &'s str {
+        self.sources.written(place)
+    }
+
     /// Notes a fault.
     pub(super) fn complain(&mut self, place: Place, complaint: Complaint) {
         self.faults.push((place, self.sources.fault(place, complaint)));
@@ -55,6 +60,8 @@ impl<'s> Reader<'s> {
     /// All faults in the order of the text.
     pub(super) fn into_faults(mut self) -> Vec<Fault> {
         self.faults.sort_by_key(|(place, _)| *place);
+        // A phase that is repeated has its faults every time.
+        self.faults.dedup_by(|(a, x), (b, y)| a == b && x.label() == y.label());
         self.faults.into_iter().map(|(_, fault)| fault).collect()
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Told {
     pub(super) place: Place,
     /// The share that a shrink leaves, and where that stands.
     pub(super) keep: Option<(f64, Place)>,
+    /// The share that a churn exchanges, and where that stands.
+    pub(super) by: Option<(f64, Place)>,
 }
 
 /// Notes a fault for every phase that comes too early or does nothing.
@@ -25,7 +27,7 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
     // The share of the planned rows that lives, and the phase that made it so.
     let mut alive: Option<(f64, &str)> = None;
     for phase in phases {
-        let Told { address, word, place, keep } = phase;
+        let Told { address, word, place, keep, by } = phase;
         let complaint = match (*word, index, alive) {
             ("create_index", Some(first), _) => Some(Complaint::new(
                 format!("phase `{address}` creates the index a second time"),
@@ -33,8 +35,13 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
                 "keep one of the two",
             )),
             ("query", None, _) => Some(too_early(address, "asks", "an index", "create_index: {}")),
-            ("query" | "shrink", _, None) => {
-                let verb = if *word == "query" { "asks" } else { "deletes" };
+            ("query" | "shrink" | "update" | "churn", _, None) => {
+                let verb = match *word {
+                    "query" => "asks",
+                    "update" => "overwrites",
+                    "churn" => "exchanges rows",
+                    _ => "deletes",
+                };
                 Some(too_early(address, verb, "rows", "ingest: {load: {closed: {clients: 8, pipeline: 8}}}"))
             }
             ("query", _, Some((left, by))) if left <= 0.0 => Some(Complaint::new(
@@ -50,6 +57,13 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
         match *word {
             "create_index" => index = Some(address),
             "ingest" => alive = Some((1.0, address)),
+            "churn" => {
+                if let (Some((by, by_place)), Some((left, made_by))) = (*by, alive)
+                    && by > left.min(1.0 - left) + 1e-12
+                {
+                    reader.complain(by_place, no_room(address, left, made_by));
+                }
+            }
             "shrink" => {
                 if let (Some((keep, keep_place)), Some((left, by))) = (*keep, alive) {
                     if keep >= left {
@@ -68,6 +82,15 @@ fn too_early(address: &str, verb: &str, what: &str, example: &str) -> Complaint 
         format!("phase `{address}` {verb} before there are {what}").replace("are an", "is an"),
         "too early",
         format!("list a phase before it with `{example}`"),
+    )
+}
+
+fn no_room(address: &str, left: f64, by: &str) -> Complaint {
+    let (alive, room) = (left * 100.0, (1.0 - left) * 100.0);
+    Complaint::new(
+        format!("phase `{address}` exchanges more rows than it can"),
+        format!("phase `{by}` leaves {alive}% alive and {room}% to insert"),
+        "no row is deleted and inserted in the same phase: put a `shrink` before it, or exchange less at a time",
     )
 }
 

@@ -82,10 +82,56 @@ fn no_load() {
 }
 
 #[test]
-fn open_load_for_ingest() {
-    let text =
-        with("ingest: {load: {closed: {clients: 8, pipeline: 8}}}", "ingest: {load: {open: {rate: 5/s}}}");
+fn ramp_for_ingest() {
+    let ramp = "ingest: {load: {open: {arrival: {ramp: {from: 1/s, to: 5/s}}, connections: 8}}}";
+    let text = with("ingest: {load: {closed: {clients: 8, pipeline: 8}}}", ramp);
     insta::assert_snapshot!(shown(&faults_of(&text)));
+}
+
+#[test]
+fn phases_are_repeated_under_numbered_names_and_an_override_reaches_every_round() {
+    let text = format!(
+        "{SOUND}  - repeat: 3
+    phases:
+      - name: turn
+        churn: {{by: 10%, load: {{closed: {{clients: 8, pipeline: 8}}}}}}
+      - name: rest
+        checkpoint: {{}}
+"
+    );
+    let scenario = parse(&text, "case.yaml", &pairs(&[("phases.turn.timeout", "3s")])).unwrap().scenario;
+    let names: Vec<&str> = scenario.phases.iter().skip(4).map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["turn_1", "rest_1", "turn_2", "rest_2", "turn_3", "rest_3"]);
+    let timeouts = scenario.phases.iter().filter_map(|phase| match &phase.step {
+        Step::Churn(churn) => Some(churn.timeout_ms),
+        _ => None,
+    });
+    assert_eq!(timeouts.collect::<Vec<_>>(), [3000; 3]);
+    // A fault in a round is told once, where it is written.
+    insta::assert_snapshot!(shown(&faults_of(&text.replace("by: 10%", "bye: 10%"))));
+    let nested = text.replace("- name: turn", "- repeat: 2\n        phases: [{name: x, checkpoint: {}}]");
+    assert!(messages(&nested).contains(&String::from("a group of phases within a group")));
+    assert_eq!(
+        messages(&text.replace("repeat: 3", "repeat: 0")),
+        ["`repeat` must be from 1 to 1000, but is 0"]
+    );
+}
+
+#[test]
+fn rows_are_exchanged_only_where_there_are_others() {
+    let churn = |by: &str| {
+        let load = "load: {open: {rate: 500/s, connections: 8}}";
+        format!("{SOUND}  - name: turn\n    churn: {{by: {by}, {load}}}\n")
+    };
+    let Step::Churn(spec) = &parse(&churn("50%"), "case.yaml", &[]).unwrap().scenario.phases[4].step.clone()
+    else {
+        panic!("a churn")
+    };
+    assert!((spec.by - 0.5).abs() < 1e-12);
+    insta::assert_snapshot!(shown(&faults_of(&churn("60%"))));
+    assert_eq!(messages(&churn("0%")), ["`by` is 0%"]);
+    let early = SOUND.replace("ingest: {load", "update: {share: 10%, load");
+    assert!(messages(&early).contains(&String::from("phase `load` overwrites before there are rows")));
 }
 
 #[test]
@@ -265,7 +311,7 @@ fn overrides_reach_phases_by_name_and_lone_keys_by_their_section() {
     ]);
     let plain = parse(SOUND, "case.yaml", &[]).unwrap().scenario;
     let mut wanted = plain;
-    wanted.dataset.rows = Some(2000);
+    wanted.dataset.as_mut().unwrap().rows = Some(2000);
     wanted.fleet.workers = 3;
     "index".clone_into(&mut wanted.phases[0].name);
     let Step::Ingest { timeout_ms, .. } = &mut wanted.phases[1].step else { panic!("an ingest") };

@@ -1,5 +1,7 @@
 //! Laws over arbitrary scenarios and arbitrary damage to their text.
 
+mod kv;
+
 use std::fmt::Write as _;
 
 use proptest::collection::vec;
@@ -8,8 +10,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::super::{
-    Algorithm, Arrival, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Load, Metric,
-    PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    Algorithm, Arrival, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec,
+    KeyspaceSpec, Load, Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec,
+    ShrinkSpec, Step, UpdateSpec,
 };
 use super::super::fault::{Complaint, Place, Sources};
 use super::super::{builtin, parse};
@@ -60,6 +63,11 @@ fn load() -> impl Strategy<Value = Load> {
     ]
 }
 
+/// The load of a phase that its rows end: no ramp, which would have to know its length.
+fn rows_load() -> impl Strategy<Value = Load> {
+    load().prop_filter("no ramp", |load| !matches!(load, Load::Open { arrival: Arrival::Ramp { .. }, .. }))
+}
+
 fn query() -> impl Strategy<Value = Step> {
     let ef = option::of(1..=1_000_000u32);
     let warm_up = prop_oneof![Just(0), ms()];
@@ -77,27 +85,43 @@ fn settle() -> impl Strategy<Value = Step> {
     })
 }
 
-/// Steps in an order that can be carried out: whatever shrinks are drawn become ever smaller shares.
+/// Steps in an order that can be carried out: whatever shrinks are drawn become ever smaller shares, and churns exchange
+/// as much as they can.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let ingest =
-        (closed(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Ingest { load, timeout_ms });
+        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Ingest { load, timeout_ms });
     let later = prop_oneof![
         query(),
         settle(),
         Just(Step::Checkpoint),
-        (closed(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Shrink(ShrinkSpec {
+        kv::kv(),
+        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Shrink(ShrinkSpec {
             keep: 0.0,
+            load,
+            timeout_ms
+        })),
+        (select(vec![1.0, 0.25, 0.0625]), rows_load(), 1..=3_600_000u64)
+            .prop_map(|(share, load, timeout_ms)| Step::Update(UpdateSpec { share, load, timeout_ms })),
+        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Churn(ChurnSpec {
+            by: 0.0,
             load,
             timeout_ms
         })),
     ];
     (ingest, vec(later, 0..8)).prop_map(|(ingest, later)| {
-        let mut percent = 87.5;
+        let (mut percent, mut left) = (87.5, 1.0);
         let mut steps = vec![Step::CreateIndex, ingest];
         for mut step in later {
             if let Step::Shrink(shrink) = &mut step {
                 shrink.keep = percent / 100.0;
+                left = shrink.keep;
                 percent /= 2.0;
+            }
+            if let Step::Churn(churn) = &mut step {
+                churn.by = f64::min(left, 1.0 - left);
+                if churn.by == 0.0 {
+                    continue;
+                }
             }
             steps.push(step);
         }
@@ -137,8 +161,9 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 name,
                 purpose,
                 seed,
-                dataset,
-                index,
+                dataset: Some(dataset),
+                index: Some(index),
+                keyspace: KeyspaceSpec { keys: 5000 + seed % 7, elements: 5, group: 3 },
                 population: PopulationSpec {
                     prefix,
                     copies: 1.0,
@@ -193,6 +218,18 @@ fn yaml_step(step: &Step) -> String {
         Step::Ingest { load, timeout_ms } => {
             format!("{{load: {}, timeout: {timeout_ms}ms}}", yaml_load(load))
         }
+        Step::Update(update) => format!(
+            "{{share: {}%, load: {}, timeout: {}ms}}",
+            update.share * 100.0,
+            yaml_load(&update.load),
+            update.timeout_ms
+        ),
+        Step::Churn(churn) => format!(
+            "{{by: {}%, load: {}, timeout: {}ms}}",
+            churn.by * 100.0,
+            yaml_load(&churn.load),
+            churn.timeout_ms
+        ),
         Step::Settle(settle) => format!(
             "{{threshold: {}%, window: {}ms, max_wait: {}ms}}",
             (settle.threshold * 100.0).round(),
@@ -215,12 +252,15 @@ fn yaml_step(step: &Step) -> String {
             yaml_load(&shrink.load),
             shrink.timeout_ms
         ),
+        Step::Kv(kv) => kv::yaml_kv(kv),
     }
 }
 
 /// The scenario as a person could have written it; `checkpoint` without a value stands for one without keys.
 fn yaml(scenario: &Scenario) -> String {
-    let Scenario { name, purpose, seed, dataset, index, population, fleet, sampling, phases } = scenario;
+    let Scenario { name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases } =
+        scenario;
+    let (dataset, index) = (dataset.as_ref().unwrap(), index.as_ref().unwrap());
     let metric = match index.metric {
         Metric::L2 => "l2",
         Metric::Cosine => "cosine",
@@ -243,6 +283,8 @@ fn yaml(scenario: &Scenario) -> String {
     }
     writeln!(text, "ef_construction: {}}}", index.ef_construction).unwrap();
     writeln!(text, "population: {{prefix: {}}}", quoted(&population.prefix)).unwrap();
+    let KeyspaceSpec { keys, elements, group } = keyspace;
+    writeln!(text, "keyspace: {{keys: {keys}, elements: {elements}, group: {group}}}").unwrap();
     writeln!(text, "fleet: {{workers: {}, lanes: {}}}", fleet.workers, fleet.lanes).unwrap();
     writeln!(text, "sampling: {{interval: {}ms}}\nphases:", sampling.interval_ms).unwrap();
     for phase in phases {
