@@ -59,6 +59,8 @@ pub struct OperationSummary {
     pub unsent: u64,
     /// Answers with fewer than k results though k live rows exist.
     pub partial: u64,
+    /// Of `ok`, answers that there was nothing.
+    pub miss: u64,
     /// Latencies outside the histogram's bounds.
     pub out_of_range: u64,
     /// What the schedule held over the length; open loop only. Of several operations, each has its share of what was
@@ -99,6 +101,7 @@ impl OperationSummary {
             lost: 0,
             unsent: 0,
             partial: 0,
+            miss: 0,
             out_of_range: 0,
             offered_per_second: window.scheduled.and_then(|n| rate(n, window.length_ns)),
             achieved_per_second: rate(0, window.length_ns),
@@ -226,7 +229,7 @@ fn operations_query() -> String {
     format!(
         "select phase_index, operation, sum(due) as due, sum(sent) as sent, sum(ok) as ok, \
          sum(ok_in_window) as ok_in_window, {errors} sum(timeout) as timeout, sum(lost) as lost, \
-         sum(unsent) as unsent, sum(partial) as partial, sum(out_of_range) as out_of_range, \
+         sum(unsent) as unsent, sum(partial) as partial, sum(miss) as miss, sum(out_of_range) as out_of_range, \
          hdr_merge(response_hdr) as response, hdr_merge(censored_hdr) as censored, \
          hdr_merge(service_hdr) as service \
          from latency group by phase_index, operation order by phase_index, operation"
@@ -355,6 +358,7 @@ fn operation(row: Row<'_>, window: Measured, is_open: bool, whole: Whole) -> Res
         lost: row.total("lost"),
         unsent: row.total("unsent"),
         partial: row.total("partial"),
+        miss: row.total("miss"),
         out_of_range: row.total("out_of_range"),
         offered_per_second: offered.and_then(|n| rate(n, length_ns)),
         achieved_per_second: rate(ok_in_window, length_ns),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use vst_common::clock::WallNs;
 use vst_common::count;
 use vst_common::exit::Exit;
-use vst_common::phase::{VectorWork, Work};
+use vst_common::phase::VectorWork;
 use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
@@ -131,13 +131,13 @@ fn scenario(log: &Log) -> Option<Scenario> {
 
 /// What the first phase with load works on.
 fn first_vectors(log: &Log) -> Option<&VectorWork> {
-    log.phases.values().find_map(|p| p.started.order.as_ref()).map(|order| vectors(&order.work))
+    log.phases.values().filter_map(|p| p.started.order.as_ref()).find_map(|order| order.work.vectors())
 }
 
 fn setting(log: &Log) -> Setting {
     let scenario = scenario(log);
     let vectors = first_vectors(log);
-    let metric = vectors.map(|v| v.metric).or(scenario.as_ref().map(|s| s.index.metric));
+    let metric = vectors.map(|v| v.metric).or(scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.metric)));
     let text = |pointer: &str| log.facts.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     Setting {
         scenario: scenario.as_ref().map(|s| s.name.clone()).or_else(|| text("/scenario/name")),
@@ -148,19 +148,13 @@ fn setting(log: &Log) -> Setting {
         lanes: log.workers.iter().map(|w| u64::from(w.lanes)).sum(),
         base: vectors
             .map(|v| v.dataset.base.clone())
-            .or_else(|| scenario.as_ref().map(|s| s.dataset.base.clone())),
+            .or_else(|| scenario.as_ref().and_then(|s| Some(s.dataset.as_ref()?.base.clone()))),
         rows: vectors.map(|v| v.rows),
         dims: vectors.map(|v| v.dims),
         metric: metric.and_then(|m| serde_json::to_value(m).ok()?.as_str().map(str::to_owned)),
-        m: scenario.as_ref().map(|s| s.index.m),
-        ef_construction: scenario.as_ref().map(|s| s.index.ef_construction),
+        m: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.m)),
+        ef_construction: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.ef_construction)),
         opened_wall_ns: log.opened,
         ended_wall_ns: log.closed.as_ref().map(|c| c.at).or(log.last_written),
-    }
-}
-
-fn vectors(work: &Work) -> &VectorWork {
-    match work {
-        Work::Ingest(vectors) | Work::Delete(vectors) | Work::Query { vectors, .. } => vectors,
     }
 }

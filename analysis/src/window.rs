@@ -62,7 +62,14 @@ pub(crate) fn measured(record: &PhaseRecord, intervals: &[Interval]) -> Measured
         let ok = intervals.iter().filter(|i| i.start_ns < ran).map(|i| i.ok_in_window).sum();
         (ran, Some(ok))
     };
-    let scheduled = schedule.map(|schedule| due_between(&schedule, warm_up, ran));
+    let scheduled = schedule.and_then(|schedule| match started.order.as_ref().and_then(|o| o.operations) {
+        None => Some(due_between(&schedule, warm_up, ran)),
+        // Only where due instants ascend with the number is it known which requests a number cuts off.
+        Some(limit) => schedule.count().map(|_| {
+            let by = |until_ns| due_between(&schedule, 0, until_ns).min(limit);
+            by(ran).saturating_sub(by(warm_up))
+        }),
+    });
     Measured { length_ns: ran.saturating_sub(warm_up), scheduled, ok_until }
 }
 
@@ -107,6 +114,7 @@ mod tests {
             work,
             load: Load::Open { arrival: Arrival::Constant { rate }, connections: 1 },
             warm_up_ns: warm_up,
+            operations: None,
             duration_ns: duration,
             timeout_ns: SECOND,
             interval_ns: SECOND,

@@ -57,15 +57,16 @@ fn list(json: bool) -> Result<Exit, Failure> {
 }
 
 /// What the data are, from their headers and truth; faults point into the scenario.
-pub(crate) async fn check_data(loaded: &Loaded) -> Result<plan::DataFacts, Failure> {
+pub(crate) async fn check_data(loaded: &Loaded) -> Result<Option<plan::DataFacts>, Failure> {
     let refuse = |faults| crate::scenario_file::refuse(&faults);
     let facts = plan::read_data(&loaded.checked, &loaded.base).await.map_err(refuse)?;
-    plan::check(&loaded.checked, &facts).map_err(refuse)?;
+    plan::check(&loaded.checked, facts.as_ref()).map_err(refuse)?;
     Ok(facts)
 }
 
 /// The data in a line.
-pub(crate) fn describe(facts: &plan::DataFacts) -> String {
+pub(crate) fn describe(facts: Option<&plan::DataFacts>) -> String {
+    let Some(facts) = facts else { return String::from("none: plain commands") };
     let data = format!(
         "{} vectors of {} dimensions, {} queries, truth to depth {}",
         facts.base.rows, facts.base.dims, facts.queries.rows, facts.truth.k
@@ -98,7 +99,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
         check_local_limits(&loaded)?;
     }
     if options.dry_run {
-        output::result(&signals.unless_asked(dry_run::describe(options, &loaded, &facts)).await?)?;
+        output::result(&signals.unless_asked(dry_run::describe(options, &loaded, facts.as_ref())).await?)?;
         return Ok(Exit::Valid);
     }
     if let Some(target) = &options.target {

@@ -35,7 +35,10 @@ pub(crate) async fn run(command: &ValidateCommand) -> Result<Exit, Failure> {
             })?,
         )?;
     } else {
-        output::result(&format!("{scenario}: valid; {phases} phases, {}", crate::run::describe(&facts)))?;
+        output::result(&format!(
+            "{scenario}: valid; {phases} phases, {}",
+            crate::run::describe(facts.as_ref())
+        ))?;
     }
     Ok(Exit::Valid)
 }

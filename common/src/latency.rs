@@ -215,6 +215,8 @@ pub struct Cell {
     pub unsent: u64,
     /// Answered queries that returned fewer than k results though k live rows exist.
     pub partial: u64,
+    /// Of `ok`, answers that there was nothing: nil, or empty where something was asked for.
+    pub miss: u64,
     /// Attempts answered by execution.
     pub attempts_executed: u64,
     /// Attempts refused before execution.
@@ -313,6 +315,7 @@ impl Cell {
         self.lost += other.lost;
         self.unsent += other.unsent;
         self.partial += other.partial;
+        self.miss += other.miss;
         self.attempts_executed += other.attempts_executed;
         self.attempts_rejected += other.attempts_rejected;
         self.attempts_unknown += other.attempts_unknown;

@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod clock;
+pub mod content;
 pub mod count;
 pub mod dataset;
 pub mod entry;

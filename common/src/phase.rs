@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::expand::Expansion;
 use crate::ids::{NodeId, PhaseIndex};
 use crate::live_set::LiveSet;
-use crate::scenario::{CopyOrder, DatasetSpec, Load, Metric};
+use crate::scenario::{
+    CommandSpec, CopyOrder, DatasetSpec, KeyDistribution, KeyspaceSpec, Load, Metric, ValueSpec,
+};
 
 /// One phase of load, as a worker needs it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct PhaseOrder {
     pub warm_up_ns: u64,
     /// Measured part after the warm-up, nanoseconds; 0 where the work itself ends the phase.
     pub duration_ns: u64,
+    /// Requests 0 to this over the whole fleet and no more; the first of this and the duration ends the phase.
+    #[serde(default)]
+    pub operations: Option<u64>,
     /// Give up on a reply this long after its first send, nanoseconds.
     pub timeout_ns: u64,
     /// Length of a recorded interval, nanoseconds.
@@ -52,6 +57,40 @@ pub enum Work {
         /// Candidates looked at.
         ef_runtime: Option<u32>,
     },
+    /// Plain commands on keys of their own; request n is one of them by its number alone.
+    Commands(CommandWork),
+}
+
+impl Work {
+    /// Whether its rows are leased in ranges; otherwise requests are numbered and dealt in shares.
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        matches!(self, Self::Ingest(_) | Self::Delete(_))
+    }
+
+    /// Data, keys and index, where there are any.
+    #[must_use]
+    pub fn vectors(&self) -> Option<&VectorWork> {
+        match self {
+            Self::Ingest(vectors) | Self::Delete(vectors) | Self::Query { vectors, .. } => Some(vectors),
+            Self::Commands(_) => None,
+        }
+    }
+}
+
+/// Commands by weight, the keys that they are about and the values that they write.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommandWork {
+    /// Prefix of all keys.
+    pub prefix: String,
+    /// How many keys, and how they are grouped.
+    pub keyspace: KeyspaceSpec,
+    /// What is sent, each with its share.
+    pub commands: Vec<CommandSpec>,
+    /// Which key a request is about, where its command does not say.
+    pub keys: KeyDistribution,
+    /// What is written, where a command does not say.
+    pub values: ValueSpec,
 }
 
 /// Data, keys and index that vector work refers to.

@@ -5,8 +5,10 @@
 //! be planned without another look at the text.
 
 pub mod check;
+pub mod commands;
 pub mod model;
 
+pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
     Algorithm, Arrival, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Load, Metric,
     PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,

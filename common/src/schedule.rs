@@ -72,7 +72,11 @@ impl Schedule {
     pub fn of_order(order: &PhaseOrder) -> Option<Self> {
         match &order.load {
             Load::Open { arrival, .. } => {
-                let length_ns = order.warm_up_ns.saturating_add(order.duration_ns);
+                let length_ns = match order.warm_up_ns.saturating_add(order.duration_ns) {
+                    // The number of operations ends it: long enough for any number.
+                    0 if order.operations.is_some() => u64::MAX / 4,
+                    length_ns => length_ns,
+                };
                 Some(Self::new(arrival, length_ns, order.seed, order.index))
             }
             Load::Closed { .. } => None,

@@ -9,6 +9,7 @@ mod check;
 mod copies;
 mod data;
 mod estimate;
+mod kv;
 mod limits;
 mod phases;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use vst_common::scenario::{Scenario, SettleSpec};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate};
+pub(crate) use kv::spaces;
 pub use limits::{ClientLimit, check_clients, check_open_files};
 pub(crate) use phases::index_on;
 
@@ -54,12 +56,13 @@ impl Error {
 }
 
 /// Reads what planning needs of the data and checks the scenario against it. Relative paths are taken from `base_dir`.
+/// A scenario of plain commands has no data.
 ///
 /// # Errors
 /// [`Error::Data`] with all faults.
-pub async fn check_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts, Error> {
+pub async fn check_data(checked: &Checked, base_dir: &Path) -> Result<Option<DataFacts>, Error> {
     let data = read_data(checked, base_dir).await?;
-    check(checked, &data)?;
+    check(checked, data.as_ref())?;
     Ok(data)
 }
 
@@ -67,7 +70,7 @@ pub async fn check_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts,
 ///
 /// # Errors
 /// All faults at once, each at the key that asks too much.
-pub fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
+pub fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> {
     check::check(checked, data)
 }
 
@@ -75,7 +78,11 @@ pub fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
 ///
 /// # Errors
 /// As [`check`], which it repeats.
-pub fn plan(checked: &Checked, data: &DataFacts, search: SearchPlan) -> Result<RunPlan, Faults> {
+pub fn plan(
+    checked: &Checked,
+    data: Option<&DataFacts>,
+    search: Option<SearchPlan>,
+) -> Result<RunPlan, Faults> {
     check(checked, data)?;
     Ok(phases::plan(&checked.scenario, data, search))
 }
@@ -85,8 +92,8 @@ pub fn plan(checked: &Checked, data: &DataFacts, search: SearchPlan) -> Result<R
 pub struct RunPlan {
     /// What was asked for.
     pub scenario: Scenario,
-    /// How KNN reaches all vectors, and the names of the indexes.
-    pub search: SearchPlan,
+    /// How KNN reaches all vectors, and the names of the indexes; `None` without vectors.
+    pub search: Option<SearchPlan>,
     /// Rows of the base that take part.
     pub rows: u64,
     /// Copies of the base, the last one perhaps in part.
@@ -154,12 +161,12 @@ pub enum PlannedStep {
 /// A phase in which the fleet sends load.
 #[derive(Clone, Debug)]
 pub struct LoadPlan {
-    /// `ingest`, `query` or `shrink`.
+    /// `ingest`, `query`, `shrink`, `kv`, or `fill` for the keys that a `kv` phase needs.
     pub word: &'static str,
     /// What each worker is told; `lanes_total` is filled in when the lanes are known.
     pub order: PhaseOrder,
     /// The ranges that are leased; `None` where shares of a schedule are dealt instead.
     pub cut: Option<Cut>,
     /// Commands that the server's counters are compared for, as `INFO commandstats` spells them.
-    pub commands: Vec<&'static str>,
+    pub commands: Vec<String>,
 }

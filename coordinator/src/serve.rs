@@ -312,7 +312,7 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
                 role: role(&node.role).to_owned(),
             })
             .collect(),
-        indexes: nodes.iter().map(|node| plan::index_on(&prepared.plan.search, &node.id)).collect(),
+        indexes: nodes.iter().map(|node| plan::index_on(prepared.plan.search.as_ref(), &node.id)).collect(),
     }
 }
 

@@ -44,7 +44,8 @@ pub struct Target {
     url: TargetUrl,
     cluster: bool,
     nodes: Vec<TargetNode>,
-    detected: Detected,
+    /// The search module; a target of plain commands needs none.
+    detected: Option<Detected>,
     server_version: String,
     links: Links,
 }
@@ -79,7 +80,7 @@ impl Target {
             }
             vec![TargetNode::standalone(&url)]
         };
-        let detected = detect(&links, &nodes, &server_version).await?;
+        let detected = detect(&links, &nodes).await?;
         Ok(Self { url, cluster, nodes, detected, server_version, links })
     }
 
@@ -112,18 +113,22 @@ impl Target {
         &self.server_version
     }
 
-    /// The search module.
+    /// The search module, where there is one.
     #[must_use]
-    pub fn search_module(&self) -> &Detected {
-        &self.detected
+    pub fn search_module(&self) -> Option<&Detected> {
+        self.detected.as_ref()
     }
 
     /// How a query over the keys under `prefix` reaches all of them, and what the index is called.
     ///
     /// # Errors
-    /// [`TargetError::NoTag`] if no name can be bound to a primary.
+    /// [`TargetError::NoSearchModule`] if there is none, [`TargetError::NoTag`] if no name can be bound to a primary.
     pub fn search_plan(&self, prefix: &str) -> Result<SearchPlan, TargetError> {
-        search_plan(&self.nodes, self.cluster, &self.detected, prefix)
+        let Some(detected) = &self.detected else {
+            let address = self.nodes.first().map_or_else(|| self.url.address(), TargetNode::address);
+            return Err(TargetError::NoSearchModule { address, version: self.server_version.clone() });
+        };
+        search_plan(&self.nodes, self.cluster, detected, prefix)
     }
 
     fn link(&self, address: &str) -> Arc<Link> {
@@ -142,25 +147,35 @@ impl Target {
     }
 }
 
-/// The module of every primary; they must agree.
-async fn detect(links: &Links, nodes: &[TargetNode], version: &str) -> Result<Detected, TargetError> {
+/// The module of every primary, if they have one; they must agree.
+async fn detect(links: &Links, nodes: &[TargetNode]) -> Result<Option<Detected>, TargetError> {
     let primaries = nodes.iter().filter(|node| node.role == Role::Primary);
-    let found = try_join_all(primaries.map(|node| detect_on(links.to(&node.address()), version))).await?;
+    let found = try_join_all(primaries.map(|node| detect_on(links.to(&node.address())))).await?;
     let mut found = found.into_iter();
     let (first_address, first) =
         found.next().ok_or_else(|| TargetError::NoPrimary { url: links.url().to_string() })?;
+    let same = |a: &Detected, b: &Detected| a.module == b.module && a.coordinates == b.coordinates;
     for (address, other) in found {
-        if other.module != first.module || other.coordinates != first.coordinates {
+        let agree = match (&first, &other) {
+            (Some(first), Some(other)) => same(first, other),
+            (first, other) => first.is_none() && other.is_none(),
+        };
+        if !agree {
+            let shown = |module: &Option<Detected>| {
+                module
+                    .as_ref()
+                    .map_or_else(|| String::from("none"), |m| format!("{} {}", m.module, m.version))
+            };
             return Err(TargetError::MixedModules {
-                first: format!("{} {} at {first_address}", first.module, first.version),
-                other: format!("{} {} at {address}", other.module, other.version),
+                first: format!("{} at {first_address}", shown(&first)),
+                other: format!("{} at {address}", shown(&other)),
             });
         }
     }
     Ok(first)
 }
 
-async fn detect_on(link: Arc<Link>, version: &str) -> Result<(String, Detected), TargetError> {
+async fn detect_on(link: Arc<Link>) -> Result<(String, Option<Detected>), TargetError> {
     let address = link.address().to_owned();
     let modules = link.value(cmd("MODULE").arg("LIST")).await?;
     // Where INFO is not allowed, the module's version tells the two apart.
@@ -170,9 +185,8 @@ async fn detect_on(link: Arc<Link>, version: &str) -> Result<(String, Detected),
         all.iter().any(|module| module.get("name").and_then(Frame::as_str) == Some("search"))
     });
     match detect_module(&modules, &info) {
-        Some(detected) => Ok((address, detected)),
         None if has_search => Err(TargetError::UnknownModule { address }),
-        None => Err(TargetError::NoSearchModule { address, version: version.to_owned() }),
+        detected => Ok((address, detected)),
     }
 }
 

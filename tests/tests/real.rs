@@ -8,6 +8,7 @@ mod real {
     mod copies;
     mod durability;
     mod fleet;
+    mod kv;
     mod liar;
     mod quick;
     mod registry;

@@ -86,7 +86,7 @@ impl Source {
     /// When the vectors cannot be opened or are not what the phase was planned on.
     pub async fn open(work: &Work) -> Result<Option<Self>, Error> {
         let kind = match work {
-            Work::Query { .. } => return Ok(None),
+            Work::Query { .. } | Work::Commands(_) => return Ok(None),
             Work::Delete(vectors) => Kind::Cells(vectors.live),
             Work::Ingest(vectors) => {
                 let view = open_vectors(&vectors.dataset.base, vectors).await?;

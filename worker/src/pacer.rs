@@ -3,7 +3,8 @@
 //! Made from the coordinator's order and the lane's place in the deal of shares; read by the pipeline. Law: the n-th
 //! due instant depends on no reply; the union over all lanes is the scenario's schedule.
 
-use vst_common::phase::{PhaseOrder, Work};
+use vst_common::phase::PhaseOrder;
+use vst_common::scenario::{Arrival, Load};
 use vst_common::schedule::{DueIter, Schedule};
 use vst_common::shares::{SHARES, ShareSet};
 
@@ -14,6 +15,10 @@ pub(crate) struct Pacer {
     /// From start to end of the phase; `None` where the work itself ends it.
     length: Option<u64>,
     due: Option<DueIter>,
+    /// Numbers from this one on are never sent.
+    limit: u64,
+    /// Whether due instants ascend with the number, so that one past the limit ends the lane's part.
+    ascending: bool,
     numbers: Numbers,
 }
 
@@ -22,9 +27,32 @@ impl Pacer {
     pub(crate) fn new(order: &PhaseOrder, lane: u32) -> Self {
         let shares = ShareSet::for_lane(lane, order.lanes_total);
         let total = order.warm_up_ns.saturating_add(order.duration_ns);
-        let length = matches!(order.work, Work::Query { .. }).then_some(total);
+        let length = (!order.work.is_leased() && total > 0).then_some(total);
         let due = Schedule::of_order(order).map(|schedule| DueIter::new(schedule, &shares));
-        Self { start: 0, length, due, numbers: Numbers::new(&shares) }
+        let limit = order.operations.unwrap_or(u64::MAX);
+        let ascending = !matches!(order.load, Load::Open { arrival: Arrival::Poisson { .. }, .. });
+        let mut pacer = Self { start: 0, length, due, limit, ascending, numbers: Numbers::new(&shares) };
+        pacer.skip();
+        pacer
+    }
+
+    /// Passes over numbers beyond the limit.
+    fn skip(&mut self) {
+        while let Some((n, _)) = self.due.as_ref().and_then(DueIter::peek) {
+            if n < self.limit {
+                return;
+            }
+            if self.ascending {
+                self.due = None;
+            } else if let Some(due) = &mut self.due {
+                due.next();
+            }
+        }
+    }
+
+    /// Whether every request of this lane has been taken.
+    pub(crate) fn is_exhausted(&self, closed: bool) -> bool {
+        if closed { self.numbers.peek().is_none_or(|n| n >= self.limit) } else { self.peek_due().is_none() }
     }
 
     /// The schedule begins at `start` on the own clock.
@@ -49,11 +77,13 @@ impl Pacer {
             return None;
         }
         let (n, due) = self.due.as_mut()?.next()?;
+        self.skip();
         Some((n, self.start.saturating_add(due)))
     }
 
     /// The next request number of a closed loop.
     pub(crate) fn next_number(&mut self) -> Option<u64> {
+        self.numbers.peek().filter(|n| *n < self.limit)?;
         self.numbers.next()
     }
 }
@@ -70,14 +100,18 @@ impl Numbers {
     fn new(shares: &ShareSet) -> Self {
         Self { shares: shares.iter().collect(), at: 0, round: 0 }
     }
+
+    fn peek(&self) -> Option<u64> {
+        let share = *self.shares.get(self.at)?;
+        Some(self.round * u64::from(SHARES) + u64::from(share))
+    }
 }
 
 impl Iterator for Numbers {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
-        let share = *self.shares.get(self.at)?;
-        let n = self.round * u64::from(SHARES) + u64::from(share);
+        let n = self.peek()?;
         self.at += 1;
         if self.at == self.shares.len() {
             self.at = 0;

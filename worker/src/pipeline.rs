@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 use vst_common::clock::SECOND_NS;
+use vst_common::content::Scratch;
 use vst_common::count;
 use vst_common::ids::NodeId;
 use vst_common::latency::Window;
@@ -47,6 +48,7 @@ const TRY_AGAIN_NS: u64 = 10_000_000;
 struct Request {
     serial: u64,
     item: Item,
+    operation: Operation,
     query: u32,
     due: Option<u64>,
     slot_free: u64,
@@ -58,6 +60,8 @@ struct Request {
     /// Its outcome is recorded; only replies (or, for a row, its fate) are awaited.
     ended: bool,
     fault: Option<Kind>,
+    /// The reply said that there was nothing.
+    miss: bool,
     hits: Vec<Hit>,
 }
 
@@ -80,7 +84,8 @@ impl Request {
 pub(crate) struct Pipeline {
     phase: Arc<ArmedPhase>,
     requests: Requests,
-    operation: Operation,
+    /// Rows come in blocks that others lease; otherwise requests are numbered.
+    leased: bool,
     primaries: usize,
     /// Requests that a closed loop keeps open; `None` in an open loop.
     closed: Option<usize>,
@@ -106,6 +111,7 @@ pub(crate) struct Pipeline {
     told: BTreeSet<String>,
     dirty: Vec<LinkIndex>,
     key: Vec<u8>,
+    scratch: Scratch,
     start: Option<u64>,
     stop: Option<u64>,
     fenced: bool,
@@ -127,7 +133,8 @@ impl Pipeline {
         };
         let primaries = phase.topology.primaries();
         let mut pipeline = Self {
-            operation: requests.operation(),
+            leased: order.work.is_leased(),
+            recorder: Recorder::new(0, order.interval_ns, Vec::new(), requests.operations()),
             requests,
             primaries,
             closed,
@@ -145,12 +152,12 @@ impl Pipeline {
             deadlines: VecDeque::new(),
             later: BTreeMap::new(),
             serial: 0,
-            recorder: Recorder::new(0, order.interval_ns, Vec::new()),
             totals: Totals::default(),
             events: Vec::new(),
             told: BTreeSet::new(),
             dirty: Vec::new(),
             key: Vec::new(),
+            scratch: Scratch::default(),
             start: None,
             stop: None,
             fenced: false,
@@ -187,7 +194,7 @@ impl Pipeline {
     /// The schedule begins at `at` on the own clock.
     pub(crate) fn start(&mut self, at: u64) {
         let nodes = self.nodes.iter().map(|n| n.id.clone()).collect();
-        self.recorder = Recorder::new(at, self.phase.order.interval_ns, nodes);
+        self.recorder = Recorder::new(at, self.phase.order.interval_ns, nodes, self.requests.operations());
         self.pacer.start(at);
         self.start = Some(at);
         self.stop = self.pacer.end();
@@ -263,6 +270,9 @@ impl Pipeline {
         }
         self.time_out(now);
         self.take_due(now);
+        if self.stop.is_none() && self.is_exhausted() {
+            self.stop = Some(now);
+        }
         while let Some(entry) = self.later.first_entry() {
             if entry.key().0 > now {
                 break;
@@ -282,26 +292,45 @@ impl Pipeline {
 
     fn take_due(&mut self, now: u64) {
         let until = self.stop.map_or(now, |stop| now.min(stop));
-        if self.closed.is_some() || self.operation != Operation::Knn {
+        if self.closed.is_some() || self.leased {
             return;
         }
         while let Some((n, due)) = self.pacer.next_due(until) {
             let window = self.window(due);
             self.active += 1;
             self.totals.due += 1;
-            let waiting = Waiting { item: Item::Query { n }, due: Some(due) };
-            let place = if self.requests.fans_out() {
-                self.backlog.push_back(waiting);
-                Place::All
-            } else {
-                let node = self.route(waiting.item);
-                if let Some(node) = self.nodes.get_mut(usize::from(node)) {
-                    node.backlog.push_back(waiting);
-                }
-                Place::Node(node)
-            };
-            self.recorder.cell(due, window, self.operation, place).due += 1;
+            let waiting = Waiting { item: Item::Numbered { n }, due: Some(due) };
+            let (operation, place) = self.enqueue(waiting);
+            self.recorder.cell(due, window, operation, place).due += 1;
         }
+    }
+
+    /// Whether this lane's part of a fixed number of requests has been taken up.
+    fn is_exhausted(&self) -> bool {
+        !self.leased
+            && self.phase.order.operations.is_some()
+            && self.pacer.is_exhausted(self.closed.is_some())
+    }
+
+    fn operation(&self, item: Item) -> Operation {
+        match item {
+            Item::Numbered { n } => self.requests.operation(n),
+            Item::Row { .. } => Operation(0),
+        }
+    }
+
+    /// Lets a request wait for a slot of its node, or of all nodes.
+    fn enqueue(&mut self, waiting: Waiting) -> (Operation, Place) {
+        let operation = self.operation(waiting.item);
+        if self.requests.fans_out(operation) {
+            self.backlog.push_back(waiting);
+            return (operation, Place::All);
+        }
+        let node = self.route(waiting.item);
+        if let Some(node) = self.nodes.get_mut(usize::from(node)) {
+            node.backlog.push_back(waiting);
+        }
+        (operation, Place::Node(node))
     }
 
     /// The next request of a closed loop, if it may begin.
@@ -310,32 +339,27 @@ impl Pipeline {
         if self.active + self.overdue >= limit || self.stop.is_some_and(|stop| now >= stop) {
             return false;
         }
-        let item = match self.operation {
-            Operation::Knn | Operation::KnnPart => self.pacer.next_number().map(|n| Item::Query { n }),
-            Operation::Hset | Operation::Del => self.blocks.next(),
+        let item = if self.leased {
+            self.blocks.next()
+        } else {
+            self.pacer.next_number().map(|n| Item::Numbered { n })
         };
         let Some(item) = item else { return false };
         self.active += 1;
         self.totals.due += 1;
-        let waiting = Waiting { item, due: None };
-        let place = if self.requests.fans_out() {
-            self.backlog.push_back(waiting);
-            Place::All
-        } else {
-            let node = self.route(item);
-            if let Some(node) = self.nodes.get_mut(usize::from(node)) {
-                node.backlog.push_back(waiting);
-            }
-            Place::Node(node)
-        };
+        let (operation, place) = self.enqueue(Waiting { item, due: None });
         let window = self.window(now);
-        self.recorder.cell(now, window, self.operation, place).due += 1;
+        self.recorder.cell(now, window, operation, place).due += 1;
         true
     }
 
     fn route(&mut self, item: Item) -> u16 {
         match item {
-            Item::Query { n } => u16::try_from(n % count::len(self.primaries).max(1)).unwrap_or(0),
+            Item::Numbered { .. } if self.nodes.len() == 1 => 0,
+            Item::Numbered { n } => match self.requests.slot(n, &mut self.scratch) {
+                Some(slot) => self.slots.get(usize::from(slot)).copied().unwrap_or(0),
+                None => u16::try_from(n % count::len(self.primaries).max(1)).unwrap_or(0),
+            },
             Item::Row { block, position } => {
                 let mut key = std::mem::take(&mut self.key);
                 self.requests.key(self.blocks.cell(block, position), &mut key);
@@ -352,9 +376,7 @@ impl Pipeline {
             for node in 0..u16::try_from(self.nodes.len()).unwrap_or(u16::MAX) {
                 sent |= self.send_to(node, now);
             }
-            if self.requests.fans_out() {
-                sent |= self.send_to_all(now);
-            }
+            sent |= self.send_to_all(now);
             // A closed loop takes up its next request only now, so that it never waits behind its own backlog.
             let mut taken = false;
             while self.take_closed(now) {
@@ -409,13 +431,16 @@ impl Pipeline {
     fn open_request(&mut self, waiting: Waiting, slot_free: u64, now: u64) -> usize {
         self.serial += 1;
         let query = match waiting.item {
-            Item::Query { n } => self.requests.query(n),
+            Item::Numbered { n } => self.requests.query(n),
             Item::Row { .. } => 0,
         };
         let window = self.window(waiting.due.unwrap_or(now));
+        let operation = self.operation(waiting.item);
+        let fans_out = self.requests.fans_out(operation);
         let key = self.open.insert(Request {
             serial: self.serial,
             item: waiting.item,
+            operation,
             query,
             due: waiting.due,
             slot_free,
@@ -425,12 +450,13 @@ impl Pipeline {
             attempts: 0,
             ended: false,
             fault: None,
+            miss: false,
             hits: Vec::new(),
         });
         self.deadlines.push_back((now.saturating_add(self.phase.order.timeout_ns), key, self.serial));
         self.totals.sent += 1;
-        if self.requests.fans_out() {
-            self.recorder.cell(now, window, self.operation, Place::All).sent += 1;
+        if fans_out {
+            self.recorder.cell(now, window, operation, Place::All).sent += 1;
         }
         self.recorder.slip(now, now.saturating_sub(waiting.due.unwrap_or(0).max(slot_free)));
         key
@@ -439,9 +465,8 @@ impl Pipeline {
     fn send_again(&mut self, again: Again, node: u16, now: u64) {
         // A request that ended meanwhile and that nothing is owed to was forgotten; its place may hold another.
         let Some(request) = self.open.get(again.key).filter(|r| r.serial == again.serial) else { return };
-        let window = request.window;
+        let (window, operation) = (request.window, self.requests.part(request.operation));
         if again.repair {
-            let operation = self.part_operation();
             self.recorder.cell(now, window, operation, Place::Node(node)).repair += 1;
         }
         self.write(again.key, node, again.asking, now);
@@ -460,7 +485,9 @@ impl Pipeline {
             link.owed.push_back(Owed::Ignored);
         }
         match request.item {
-            Item::Query { .. } => self.requests.encode_query(request.query, node, &mut link.out),
+            Item::Numbered { n } => {
+                self.requests.encode(n, request.query, node, &mut self.scratch, &mut link.out);
+            }
             Item::Row { block, position } => {
                 self.requests.key(self.blocks.cell(block, position), &mut self.key);
                 self.requests.encode_row(&self.key, self.blocks.vectors(block), position, &mut link.out);
@@ -472,11 +499,11 @@ impl Pipeline {
             self.dirty.push(slot.link);
         }
         let bytes = count::len(link.out.len() - before);
-        let first = request.attempts == 0 || self.requests.fans_out();
+        let fans_out = self.requests.fans_out(request.operation);
+        let first = request.attempts == 0 || fans_out;
         request.parts.push(node);
         request.attempts += 1;
-        let (window, operation) = (request.window, self.part_operation());
-        let fans_out = self.requests.fans_out();
+        let (window, operation) = (request.window, self.requests.part(request.operation));
         let cell = self.recorder.cell(now, window, operation, Place::Node(node));
         cell.bytes_out += bytes;
         if first {
@@ -487,14 +514,9 @@ impl Pipeline {
         }
     }
 
-    /// The operation under which one node's part of the work is counted.
-    fn part_operation(&self) -> Operation {
-        if self.requests.fans_out() { Operation::KnnPart } else { self.operation }
-    }
-
     fn window(&self, at: u64) -> Window {
         let warm_up_end = self.start.unwrap_or(0).saturating_add(self.phase.order.warm_up_ns);
-        if self.operation == Operation::Knn && at < warm_up_end { Window::WarmUp } else { Window::Measure }
+        if at < warm_up_end { Window::WarmUp } else { Window::Measure }
     }
 
     fn window_end(&self, window: Window) -> u64 {
@@ -551,13 +573,13 @@ impl Pipeline {
         if self.start.is_none_or(|start| now < start) {
             return self.stop.is_some_and(|stop| self.start.is_none() && now >= stop);
         }
-        let nothing_new = match self.operation {
-            Operation::Knn | Operation::KnnPart => self.stop.is_some_and(|stop| now >= stop),
-            Operation::Hset | Operation::Del => {
-                let stopped = self.stop.is_some_and(|stop| now >= stop);
-                stopped || (self.blocks.complete && !self.blocks.has_next() && self.blocks.is_empty())
-            }
-        };
+        let stopped = self.stop.is_some_and(|stop| now >= stop);
+        let nothing_new = stopped
+            || if self.leased {
+                self.blocks.complete && !self.blocks.has_next() && self.blocks.is_empty()
+            } else {
+                self.is_exhausted()
+            };
         nothing_new && self.active == 0 && self.open.is_empty()
     }
 

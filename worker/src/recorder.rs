@@ -5,6 +5,7 @@
 //! was handed over becomes another cell of the same key and sums stay right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use vst_common::ids::NodeId;
 use vst_common::latency::{Cell, Hdr, Window};
@@ -12,31 +13,22 @@ use vst_common::recall::{RecallCell, Verdict};
 
 use crate::work::{CellKey, LaneHealth};
 
-/// What a row of measurements is about.
+/// What a row of measurements is about: a position in the phase's table of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Operation {
-    /// `HSET` of a vector.
-    Hset,
-    /// `DEL` of a row.
-    Del,
-    /// A KNN query as its user sees it.
-    Knn,
-    /// The part of a fanned-out KNN query that one node answers.
-    KnnPart,
+pub(crate) struct Operation(pub(crate) u16);
+
+/// What the rows of an operation are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OperationName {
+    /// The name in tables.
+    pub(crate) operation: Arc<str>,
+    /// The server's command, as `INFO commandstats` spells it.
+    pub(crate) command: Arc<str>,
 }
 
-impl Operation {
-    /// All, in the order of their discriminants.
-    const ALL: [Self; 4] = [Self::Hset, Self::Del, Self::Knn, Self::KnnPart];
-
-    /// The name in tables.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Hset => "hset",
-            Self::Del => "del",
-            Self::Knn => "knn",
-            Self::KnnPart => "knn_part",
-        }
+impl OperationName {
+    pub(crate) fn new(operation: &str, command: &str) -> Self {
+        Self { operation: operation.into(), command: command.into() }
     }
 }
 
@@ -60,6 +52,7 @@ pub(crate) struct Recorder {
     /// Everything of other intervals that was not handed over yet.
     closed: BTreeMap<(u64, usize), Cell>,
     nodes: Vec<NodeId>,
+    operations: Arc<[OperationName]>,
     recall: BTreeMap<(u64, Window), RecallCell>,
     per_query: BTreeMap<u32, RecallCell>,
     health: LaneHealth,
@@ -75,8 +68,13 @@ pub(crate) struct Intervals {
 }
 
 impl Recorder {
-    /// For a phase that starts at `start` (own clock, ns) over the given nodes.
-    pub(crate) fn new(start: u64, interval_ns: u64, nodes: Vec<NodeId>) -> Self {
+    /// For a phase that starts at `start` (own clock, ns) over the given nodes and operations.
+    pub(crate) fn new(
+        start: u64,
+        interval_ns: u64,
+        nodes: Vec<NodeId>,
+        operations: Arc<[OperationName]>,
+    ) -> Self {
         let mut recorder = Self {
             start,
             interval_ns: interval_ns.max(1),
@@ -84,6 +82,7 @@ impl Recorder {
             open: Vec::new(),
             closed: BTreeMap::new(),
             nodes,
+            operations,
             recall: BTreeMap::new(),
             per_query: BTreeMap::new(),
             health: LaneHealth::default(),
@@ -94,7 +93,7 @@ impl Recorder {
     }
 
     fn slots(&self) -> usize {
-        2 * Operation::ALL.len() * (self.nodes.len() + 1)
+        2 * self.operations.len() * (self.nodes.len() + 1)
     }
 
     /// Makes room for a node that joined; its position is the number of nodes before.
@@ -119,7 +118,7 @@ impl Recorder {
             Place::Node(i) => usize::from(i) + 1,
         };
         let window = usize::from(window == Window::Measure);
-        (window * Operation::ALL.len() + operation as usize) * (self.nodes.len() + 1) + place
+        (window * self.operations.len() + usize::from(operation.0)) * (self.nodes.len() + 1) + place
     }
 
     fn coordinates(&self, slot: usize) -> (Window, Operation, Place) {
@@ -129,8 +128,9 @@ impl Recorder {
             Some(i) => Place::Node(u16::try_from(i).unwrap_or(u16::MAX)),
         };
         let rest = slot / places;
-        let operation = Operation::ALL.get(rest % Operation::ALL.len()).copied().unwrap_or(Operation::Hset);
-        let window = if rest / Operation::ALL.len() == 0 { Window::WarmUp } else { Window::Measure };
+        let operations = self.operations.len().max(1);
+        let operation = Operation(u16::try_from(rest % operations).unwrap_or(u16::MAX));
+        let window = if rest / operations == 0 { Window::WarmUp } else { Window::Measure };
         (window, operation, place)
     }
 
@@ -228,7 +228,9 @@ impl Recorder {
             Place::All => NodeId::new("*"),
             Place::Node(i) => self.nodes.get(usize::from(i)).cloned().unwrap_or_else(|| NodeId::new("?")),
         };
-        CellKey { interval, window, operation: operation.as_str(), node }
+        let name = self.operations.get(usize::from(operation.0)).cloned();
+        let name = name.unwrap_or_else(|| OperationName::new("?", "?"));
+        CellKey { interval, window, operation: name.operation, command: name.command, node }
     }
 
     /// Verdicts per query over the measured window.
@@ -256,11 +258,11 @@ mod tests {
     fn happening() -> impl Strategy<Value = Happening> {
         let window = prop_oneof![Just(Window::WarmUp), Just(Window::Measure)];
         let place = prop_oneof![Just(Place::All), (0u16..3).prop_map(Place::Node)];
-        (0u64..50_000, window, 0usize..4, place, 16u64..1_000_000).prop_map(
+        (0u64..50_000, window, 0u16..4, place, 16u64..1_000_000).prop_map(
             |(at, window, operation, place, latency)| Happening {
                 at,
                 window,
-                operation: Operation::ALL[operation],
+                operation: Operation(operation),
                 place,
                 latency,
             },
@@ -268,7 +270,8 @@ mod tests {
     }
 
     fn recorder() -> Recorder {
-        Recorder::new(1_000, 1_000, (0..3).map(|i| NodeId::new(format!("n{i}"))).collect())
+        let operations = ["a", "b", "c", "d"].map(|name| OperationName::new(name, name));
+        Recorder::new(1_000, 1_000, (0..3).map(|i| NodeId::new(format!("n{i}"))).collect(), operations.into())
     }
 
     fn record(recorder: &mut Recorder, h: &Happening) {
@@ -347,7 +350,7 @@ mod tests {
     #[test]
     fn an_interval_is_handed_over_only_when_it_is_over() {
         let mut recorder = recorder();
-        recorder.cell(1_500, Window::Measure, Operation::Knn, Place::All).due += 1;
+        recorder.cell(1_500, Window::Measure, Operation(2), Place::All).due += 1;
         assert!(recorder.take(1_999, false).cells.is_empty());
         assert_eq!(recorder.take(2_000, false).cells.len(), 1);
     }

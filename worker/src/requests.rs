@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use vst_common::content::{self, Commands, Scratch};
 use vst_common::keys::KeySpace;
 use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::recall::Verdict;
@@ -12,7 +13,7 @@ use vst_common::resp::{Command, Frame};
 use vst_common::search;
 use vst_common::seed::Draw;
 
-use crate::recorder::Operation;
+use crate::recorder::{Operation, OperationName};
 use crate::topology::Topology;
 use crate::work::{Pair, QuerySet};
 
@@ -25,12 +26,16 @@ pub(crate) enum Error {
     /// Query work without queries.
     #[error("phase `{0}` queries, but no queries were loaded")]
     NoQueries(String),
+    /// Commands that cannot be compiled.
+    #[error(transparent)]
+    Commands(#[from] content::Error),
 }
 
 /// The commands of one phase.
 #[derive(Debug)]
 pub(crate) struct Requests {
     keys: KeySpace,
+    operations: Arc<[OperationName]>,
     work: Kind,
 }
 
@@ -39,6 +44,7 @@ enum Kind {
     Write { command: Command, vector_bytes: usize },
     Delete { command: Command },
     Query(QueryKind),
+    Commands(Box<Commands>),
 }
 
 #[derive(Debug)]
@@ -63,14 +69,27 @@ impl Requests {
         topology: &Topology,
         queries: Option<&Arc<QuerySet>>,
     ) -> Result<Self, Error> {
-        let (vectors, work) = match &order.work {
+        let prefix = match &order.work {
+            Work::Commands(work) => &work.prefix,
+            Work::Ingest(vectors) | Work::Delete(vectors) | Work::Query { vectors, .. } => &vectors.prefix,
+        };
+        let name = OperationName::new;
+        let (operations, work) = match &order.work {
             Work::Ingest(vectors) => {
                 let command = Command::new(&[Some(b"HSET"), None, Some(vectors.field.as_bytes()), None]);
                 let dims = vectors.expansion.index_dims(vectors.dims);
                 let vector_bytes = usize::try_from(dims).unwrap_or(0) * size_of::<f32>();
-                (vectors, Kind::Write { command, vector_bytes })
+                (vec![name("hset", "hset")], Kind::Write { command, vector_bytes })
             }
-            Work::Delete(vectors) => (vectors, Kind::Delete { command: Command::new(&[Some(b"DEL"), None]) }),
+            Work::Delete(_) => {
+                (vec![name("del", "del")], Kind::Delete { command: Command::new(&[Some(b"DEL"), None]) })
+            }
+            Work::Commands(work) => {
+                let compiled = Commands::new(work, order.seed, order.index.0)?;
+                let names = content::commands_of(work)?;
+                let names = names.iter().map(|(operation, command)| name(operation, command)).collect();
+                (names, Kind::Commands(Box::new(compiled)))
+            }
             Work::Query { vectors, k, ef_runtime } => {
                 let set = queries.ok_or_else(|| Error::NoQueries(order.name.clone()))?;
                 let (module, fan_out, indexes) = indexes(vectors, topology)?;
@@ -96,24 +115,46 @@ impl Requests {
                     seed: order.seed,
                     phase: order.index.0,
                 };
-                (vectors, Kind::Query(kind))
+                (vec![name("knn", "FT.SEARCH"), name("knn_part", "FT.SEARCH")], Kind::Query(kind))
             }
         };
-        Ok(Self { keys: KeySpace::new(&vectors.prefix), work })
+        Ok(Self { keys: KeySpace::new(prefix), operations: operations.into(), work })
     }
 
-    /// The operation that a request is reported as.
-    pub(crate) fn operation(&self) -> Operation {
-        match self.work {
-            Kind::Write { .. } => Operation::Hset,
-            Kind::Delete { .. } => Operation::Del,
-            Kind::Query(_) => Operation::Knn,
+    /// What the operations of the phase are called.
+    pub(crate) fn operations(&self) -> Arc<[OperationName]> {
+        Arc::clone(&self.operations)
+    }
+
+    /// The operation that request `n` is reported as; rows have the first.
+    pub(crate) fn operation(&self, n: u64) -> Operation {
+        match &self.work {
+            Kind::Commands(commands) => Operation(u16::try_from(commands.operation(n)).unwrap_or(u16::MAX)),
+            Kind::Write { .. } | Kind::Delete { .. } | Kind::Query(_) => Operation(0),
         }
     }
 
-    /// Whether each request goes to every primary.
-    pub(crate) fn fans_out(&self) -> bool {
-        matches!(&self.work, Kind::Query(query) if query.fan_out)
+    /// Whether each request of an operation goes to every primary.
+    pub(crate) fn fans_out(&self, operation: Operation) -> bool {
+        operation.0 == 0 && matches!(&self.work, Kind::Query(query) if query.fan_out)
+    }
+
+    /// The operation under which one node's part of the work is counted.
+    pub(crate) fn part(&self, operation: Operation) -> Operation {
+        if self.fans_out(operation) { Operation(operation.0 + 1) } else { operation }
+    }
+
+    /// The slot that request `n` goes to; `None` where any node will do.
+    pub(crate) fn slot(&self, n: u64, scratch: &mut Scratch) -> Option<u16> {
+        match &self.work {
+            Kind::Commands(commands) => commands.slot(n, scratch),
+            Kind::Write { .. } | Kind::Delete { .. } | Kind::Query(_) => None,
+        }
+    }
+
+    /// Whether a reply that is no error says that there was nothing.
+    pub(crate) fn missed(&self, operation: Operation, reply: &[u8]) -> bool {
+        matches!(&self.work, Kind::Commands(commands) if commands.missed(usize::from(operation.0), reply))
     }
 
     /// Which (query, copy) pair request `n` asks, by its number in the set.
@@ -150,13 +191,17 @@ impl Requests {
                 command.encode(out, &[key, vector]);
             }
             Kind::Delete { command } => command.encode(out, &[key]),
-            Kind::Query(_) => {}
+            Kind::Query(_) | Kind::Commands(_) => {}
         }
     }
 
-    /// Appends the command that asks a query of the node at a position.
-    pub(crate) fn encode_query(&self, query: u32, node: u16, out: &mut Vec<u8>) {
-        let Kind::Query(kind) = &self.work else { return };
+    /// Appends numbered request `n`, which asks `query` where it asks one, for the node at a position.
+    pub(crate) fn encode(&self, n: u64, query: u32, node: u16, scratch: &mut Scratch, out: &mut Vec<u8>) {
+        let kind = match &self.work {
+            Kind::Query(kind) => kind,
+            Kind::Commands(commands) => return commands.encode(n, scratch, out),
+            Kind::Write { .. } | Kind::Delete { .. } => return,
+        };
         let place = if kind.fan_out { usize::from(node) } else { 0 };
         let blob = usize::try_from(query).ok().and_then(|q| kind.set.blobs.get(q));
         if let (Some(command), Some(blob)) = (kind.commands.get(place), blob) {

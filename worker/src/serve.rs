@@ -462,7 +462,7 @@ async fn prepare(
         Work::Query { vectors, k, .. } => {
             Some(Arc::new(recall_probe::build(vectors, *k).await.map_err(|e| not_ready(&e))?))
         }
-        Work::Ingest(_) | Work::Delete(_) => None,
+        Work::Ingest(_) | Work::Delete(_) | Work::Commands(_) => None,
     };
     Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
 }

@@ -25,9 +25,7 @@ use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as FromCoordinator;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
-use crate::work::{
-    ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, LoadLease, Pair, RowBlock,
-};
+use crate::work::{ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, LoadLease, Pair, RowBlock};
 use clock::Exchanges;
 use phase::Phase;
 

@@ -93,8 +93,10 @@ pub struct CellKey {
     pub interval: u64,
     /// Warm-up or measured part.
     pub window: Window,
-    /// Operation: `hset`, `del`, `knn`, `knn_part`.
-    pub operation: &'static str,
+    /// Operation: `hset`, `del`, `knn`, `knn_part`, or the name of a command of the scenario.
+    pub operation: Arc<str>,
+    /// The server's command, as `INFO commandstats` spells it.
+    pub command: Arc<str>,
     /// Node, or `*` for a request that goes to several.
     pub node: NodeId,
 }

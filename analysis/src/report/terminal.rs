@@ -243,13 +243,17 @@ fn quantiles(d: &Distribution) -> Vec<String> {
 }
 
 fn outcomes(summary: &Summary) -> String {
+    // Only commands that read can miss, so most reports need no column for it.
+    let missed = operations(summary).any(|(_, o)| o.miss > 0);
     let rows = operations(summary)
         .map(|(phase, o)| {
             let counts = [o.due, o.sent, o.ok, o.answered_errors(), o.timeout, o.lost, o.unsent];
-            std::iter::once(label(phase, o)).chain(counts.map(grouped)).collect()
+            let row = std::iter::once(label(phase, o)).chain(counts.map(grouped));
+            row.chain(missed.then(|| grouped(o.miss))).collect()
         })
         .collect();
-    let header = ["phase", "due", "sent", "ok", "errors", "timeout", "lost", "unsent"];
+    let mut header = vec!["phase", "due", "sent", "ok", "errors", "timeout", "lost", "unsent"];
+    header.extend(missed.then_some("of ok: missed"));
     table("Requests", &header, 1, rows)
 }
 

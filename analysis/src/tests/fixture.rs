@@ -106,6 +106,7 @@ impl Made {
             work,
             load,
             warm_up_ns: if is_query { 1_000_000_000 } else { 0 },
+            operations: None,
             duration_ns: if is_query { 10_000_000_000 } else { 0 },
             timeout_ns: 1_000_000_000,
             interval_ns: 1_000_000_000,

@@ -12,7 +12,7 @@ use crate::scenario_file::Loaded;
 pub(super) async fn describe(
     options: &RunOptions,
     loaded: &Loaded,
-    facts: &DataFacts,
+    facts: Option<&DataFacts>,
 ) -> Result<String, Failure> {
     let scenario = &loaded.checked.scenario;
     let mut lines = vec![
@@ -42,15 +42,17 @@ pub(super) async fn describe(
 
 fn target_lines(preview: &Preview, prefix: &str, cleanup: bool) -> Vec<String> {
     let (target, facts) = (&preview.prepared.target, &preview.prepared.target_facts);
+    let module = facts.search.as_ref().map_or_else(
+        || String::from("no search module"),
+        |search| format!("{} {}", search.module, search.version),
+    );
     let kind = if facts.cluster { "cluster" } else { "server" };
     let mut lines = vec![format!(
-        "target    {}: {kind} of {} primaries, {} nodes, version {}, {} {}",
+        "target    {}: {kind} of {} primaries, {} nodes, version {}, {module}",
         facts.url,
         target.primaries().count(),
         target.nodes().len(),
-        facts.server_version,
-        facts.search.module,
-        facts.search.version
+        facts.server_version
     )];
     if let Some(holder) = &preview.holder {
         lines.push(format!(

@@ -26,7 +26,7 @@ pub struct LatencyRow {
     pub phase_index: PhaseIndex,
     /// Warm-up or measured part.
     pub window: Window,
-    /// What was asked: `hset`, `del`, `knn`, `knn_part`.
+    /// What was asked: `hset`, `del`, `knn`, `knn_part`, or the name of a command of the scenario.
     pub operation: String,
     /// The server's command, as `INFO commandstats` spells it: `hset`, `del`, `FT.SEARCH`.
     pub command: String,
@@ -122,6 +122,7 @@ fn columns<'a, R: AsRef<LatencyRow>>(stamp: &'a Stamp, rows: &'a [R]) -> Columns
         .int("lost", |r| cell(r).lost)
         .int("unsent", |r| cell(r).unsent)
         .int("partial", |r| cell(r).partial)
+        .int("miss", |r| cell(r).miss)
         .int("attempts", |r| {
             let c = cell(r);
             c.attempts_executed.saturating_add(c.attempts_rejected).saturating_add(c.attempts_unknown)
@@ -194,6 +195,7 @@ fn read(reader: &Reader<'_>) -> Result<Vec<LatencyRow>, Error> {
     let lost = reader.int("lost")?;
     let unsent = reader.int("unsent")?;
     let partial = reader.int("partial")?;
+    let miss = reader.int("miss")?;
     let executed = reader.int("attempts_executed")?;
     let rejected = reader.int("attempts_rejected")?;
     let unknown = reader.int("attempts_unknown")?;
@@ -216,6 +218,7 @@ fn read(reader: &Reader<'_>) -> Result<Vec<LatencyRow>, Error> {
                 lost: lost.at(i),
                 unsent: unsent.at(i),
                 partial: partial.at(i),
+                miss: miss.at(i),
                 attempts_executed: executed.at(i),
                 attempts_rejected: rejected.at(i),
                 attempts_unknown: unknown.at(i),

@@ -82,6 +82,7 @@ fn cell() -> impl Strategy<Value = Cell> {
             lost: n[5],
             unsent: n[6],
             partial: n[7],
+            miss: n[7] / 2,
             attempts_executed: n[8],
             attempts_rejected: n[9],
             attempts_unknown: n[10],

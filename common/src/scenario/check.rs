@@ -8,6 +8,7 @@
 //! Durations are written `250ms`, `10s`, `1m30s`, `2h`; rates `500/s`, `30k/s`, `60/min`; shares `50%`.
 
 mod fault;
+mod kv;
 mod load;
 mod overrides;
 mod phases;
@@ -27,8 +28,10 @@ use tree::{Node, Value};
 use super::Scenario;
 
 /// The scenarios that come with vst: name and text.
-pub const BUILTIN: &[(&str, &str)] =
-    &[("quick", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/quick.yaml")))];
+pub const BUILTIN: &[(&str, &str)] = &[
+    ("quick", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/quick.yaml"))),
+    ("kv", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/kv.yaml"))),
+];
 
 /// The text of a scenario that comes with vst.
 #[must_use]

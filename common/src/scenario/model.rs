@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::commands::{KeyspaceSpec, KvSpec};
+
 /// What one run does. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scenario {
@@ -11,10 +13,15 @@ pub struct Scenario {
     pub purpose: String,
     /// Seed of all content and of the order of deletes.
     pub seed: u64,
-    /// The vectors, their queries and the known neighbours.
-    pub dataset: DatasetSpec,
-    /// How the server indexes them.
-    pub index: IndexSpec,
+    /// The vectors, their queries and the known neighbours; a scenario of plain commands needs none.
+    #[serde(default)]
+    pub dataset: Option<DatasetSpec>,
+    /// How the server indexes them; a scenario of plain commands needs none.
+    #[serde(default)]
+    pub index: Option<IndexSpec>,
+    /// The keys of plain commands.
+    #[serde(default)]
+    pub keyspace: KeyspaceSpec,
     /// Which keys vst may make on the target.
     pub population: PopulationSpec,
     /// How many workers and lanes drive the load.
@@ -163,11 +170,25 @@ pub enum Step {
     Query(QuerySpec),
     /// Delete rows until a share of the population is left.
     Shrink(ShrinkSpec),
+    /// Send plain commands.
+    Kv(KvSpec),
     /// Take memory figures that the report compares.
     Checkpoint,
 }
 
 impl Step {
+    /// How hard it drives the target; `None` where it sends no requests.
+    #[must_use]
+    pub fn load(&self) -> Option<&Load> {
+        match self {
+            Self::Ingest { load, .. } => Some(load),
+            Self::Query(query) => Some(&query.load),
+            Self::Shrink(shrink) => Some(&shrink.load),
+            Self::Kv(kv) => Some(&kv.load),
+            Self::CreateIndex | Self::Settle(_) | Self::Checkpoint => None,
+        }
+    }
+
     /// The word for it in files and tables.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -177,6 +198,7 @@ impl Step {
             Self::Settle(_) => "settle",
             Self::Query(_) => "query",
             Self::Shrink(_) => "shrink",
+            Self::Kv(_) => "kv",
             Self::Checkpoint => "checkpoint",
         }
     }

@@ -2,15 +2,18 @@
 
 use vst_common::live_set::LiveSet;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Load, QuerySpec, Step};
+use vst_common::scenario::{Load, PhaseSpec, QuerySpec, Step};
 
 use super::data::join;
 use super::phases::{live_sets, rows};
-use super::{BASELINE, DataFacts};
+use super::{BASELINE, DataFacts, kv};
 
-pub(super) fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
-    let faults = [dims(checked, data), truth(checked, data), base_rows(checked, data)];
-    let mut faults: Vec<Faults> = faults.into_iter().flatten().collect();
+pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> {
+    let mut faults: Vec<Faults> = Vec::new();
+    if let Some(data) = data {
+        let found = [dims(checked, data), truth(checked, data), base_rows(checked, data)];
+        faults.extend(found.into_iter().flatten());
+    }
     let live = live_sets(&checked.scenario, rows(&checked.scenario, data));
     for (phase, (before, after)) in checked.scenario.phases.iter().zip(live) {
         let at = |key: &str| format!("phases.{}.{}.{key}", phase.name, phase.step.word());
@@ -22,9 +25,26 @@ pub(super) fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
                 "choose another name for the phase",
             ));
         }
+        let filled = |other: &PhaseSpec| matches!(&other.step, Step::Kv(kv) if kv.fill);
+        let filled_first =
+            checked.scenario.phases.iter().find(|other| {
+                filled(other) && phase.name.strip_suffix(kv::FILL) == Some(other.name.as_str())
+            });
+        if let Some(other) = filled_first {
+            faults.push(checked.source.fault(
+                &format!("phases.{}.name", phase.name),
+                format!("`{}` is the name of the phase that vst puts before `{}`", phase.name, other.name),
+                "this name is taken",
+                "choose another name for the phase",
+            ));
+        }
         faults.extend(too_few_for_lanes(checked, &phase.step, &at("load")));
         match &phase.step {
-            Step::Query(query) => faults.extend(asked(checked, data, query, before, &at("k"))),
+            Step::Query(query) => {
+                faults.extend(
+                    data.map(|data| asked(checked, data, query, before, &at("k"))).unwrap_or_default(),
+                );
+            }
             Step::Shrink(_) if after.count() >= before.count() => faults.push(checked.source.fault(
                 &at("keep"),
                 format!("{} rows are alive before this phase and {} after it", before.count(), after.count()),
@@ -39,12 +59,7 @@ pub(super) fn check(checked: &Checked, data: &DataFacts) -> Result<(), Faults> {
 
 /// Every lane needs a client of its own; rounding up in silence would send more than the scenario says.
 fn too_few_for_lanes(checked: &Checked, step: &Step, key: &str) -> Option<Faults> {
-    let load = match step {
-        Step::Ingest { load, .. } => load,
-        Step::Query(query) => &query.load,
-        Step::Shrink(shrink) => &shrink.load,
-        Step::CreateIndex | Step::Settle(_) | Step::Checkpoint => return None,
-    };
+    let load = step.load()?;
     let (word, kind, number) = match load {
         Load::Closed { clients, .. } => ("clients", "closed", *clients),
         Load::Open { connections, .. } => ("connections", "open", *connections),
@@ -75,7 +90,9 @@ fn dims(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
             "give the queries that belong to this base",
         ));
     }
-    if let Some(index) = checked.scenario.index.dims.filter(|dims| *dims != base) {
+    if let Some(index) =
+        checked.scenario.index.as_ref().and_then(|index| index.dims).filter(|dims| *dims != base)
+    {
         faults.push(checked.source.fault(
             "index.dims",
             format!("the index is to have {index} dimensions, the base has {base}"),
@@ -101,7 +118,8 @@ fn truth(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
 
 fn base_rows(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
     let has = data.base.rows;
-    let Some(wanted) = checked.scenario.dataset.rows.filter(|wanted| *wanted > has) else {
+    let Some(wanted) = checked.scenario.dataset.as_ref().and_then(|d| d.rows).filter(|wanted| *wanted > has)
+    else {
         return Vec::new();
     };
     vec![checked.source.fault(

@@ -63,13 +63,15 @@ pub(super) fn truth_source(data: &DataFacts, live: LiveSet, k: u32) -> TruthSour
 /// # Errors
 /// Data that cannot be read, and every [`Refusal`].
 pub(super) async fn expanded(checked: &Checked, data: DataFacts) -> Result<DataFacts, Faults> {
-    let rows = rows(&checked.scenario, &data);
+    let rows = rows(&checked.scenario, Some(&data));
     let live = population(&checked.scenario, rows);
     if live.copies <= 1 || data.queries.dims != data.base.dims || data.truth.queries == 0 {
         return Ok(data);
     }
+    // Without an index nothing is loaded and nothing is asked.
+    let Some(index) = &checked.scenario.index else { return Ok(data) };
     let reader = Reader { checked, data: &data, rows };
-    let (expansion, numbers) = reader.expansion(live).await?;
+    let (expansion, numbers) = reader.expansion(live, index.metric).await?;
     let factor = checked.scenario.population.copies;
     let separation = Some(format!("{factor} copies by {}: {numbers}", expansion.word()));
     Ok(DataFacts { expansion, separation, ..data })
@@ -82,8 +84,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn expansion(&self, live: LiveSet) -> Result<(Expansion, String), Faults> {
-        let metric = self.checked.scenario.index.metric;
+    async fn expansion(&self, live: LiveSet, metric: Metric) -> Result<(Expansion, String), Faults> {
         if self.checked.scenario.population.expansion == ExpansionMethod::Permutation {
             return self.permutation(live, metric).await;
         }

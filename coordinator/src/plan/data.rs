@@ -39,12 +39,13 @@ impl fmt::Display for DataFacts {
     }
 }
 
-/// Reads the headers of the vectors and the whole truth. Relative paths are taken from `base_dir`.
+/// Reads the headers of the vectors and the whole truth. Relative paths are taken from `base_dir`. `None` for a
+/// scenario without data.
 ///
 /// # Errors
 /// Every file that cannot be used, at the key that names it.
-pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts, Faults> {
-    let spec = &checked.scenario.dataset;
+pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<Option<DataFacts>, Faults> {
+    let Some(spec) = &checked.scenario.dataset else { return Ok(None) };
     let base = vectors(checked, base_dir, "dataset.base", &spec.base).await;
     let queries = vectors(checked, base_dir, "dataset.queries", &spec.queries).await;
     let truth = truth(checked, base_dir, &spec.ground_truth).await;
@@ -73,7 +74,7 @@ pub async fn read_data(checked: &Checked, base_dir: &Path) -> Result<DataFacts, 
         rows: spec.rows,
     };
     let facts = DataFacts { urls, base, queries, truth, expansion: Expansion::None, separation: None };
-    copies::expanded(checked, facts).await
+    copies::expanded(checked, facts).await.map(Some)
 }
 
 /// Faults one after another; `None` for none.

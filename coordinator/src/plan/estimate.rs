@@ -40,7 +40,7 @@ pub struct Estimate {
 
 /// Adds up what the phases ask for.
 #[must_use]
-pub fn estimate(checked: &Checked, data: &DataFacts, nodes: u64) -> Estimate {
+pub fn estimate(checked: &Checked, data: Option<&DataFacts>, nodes: u64) -> Estimate {
     let scenario = &checked.scenario;
     let rows = population(scenario, rows(scenario, data)).cells();
     let (mut timed_ms, mut settle_ms, mut rows_moved) = (0_u64, 0_u64, 0_u64);
@@ -49,12 +49,14 @@ pub fn estimate(checked: &Checked, data: &DataFacts, nodes: u64) -> Estimate {
             Step::Query(query) => timed_ms += query.warm_up_ms.saturating_add(query.duration_ms),
             Step::Settle(settle) => settle_ms += settle.max_wait_ms,
             Step::Ingest { .. } | Step::Shrink(_) => rows_moved += rows,
+            Step::Kv(kv) => timed_ms += kv.warm_up_ms.saturating_add(kv.duration_ms),
             Step::CreateIndex | Step::Checkpoint => {}
         }
     }
     // The row's own copy and the index's, and the graph around it.
-    let vector = u64::from(data.expansion.index_dims(data.base.dims)).saturating_mul(COMPONENT_BYTES);
-    let links = u64::from(scenario.index.m).saturating_mul(2 * LINK_BYTES);
+    let dims = data.map_or(0, |data| data.expansion.index_dims(data.base.dims));
+    let vector = u64::from(dims).saturating_mul(COMPONENT_BYTES);
+    let links = u64::from(scenario.index.as_ref().map_or(0, |index| index.m)).saturating_mul(2 * LINK_BYTES);
     let server_bytes = rows.saturating_mul(2 * vector + links + ROW_BYTES);
     let lanes = u64::from(scenario.fleet.workers).saturating_mul(u64::from(scenario.fleet.lanes));
     let per_s = lanes * LANE_BYTES_PER_S + nodes * NODE_BYTES_PER_S;

@@ -4,8 +4,8 @@
 //! phase that cannot have them is refused at its own key, with the numbers; what is accepted leaves room for samplers
 //! and for the coordinator.
 
+use vst_common::scenario::Load;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Load, Step};
 
 use super::data::join;
 
@@ -34,12 +34,7 @@ struct Wanted {
 
 fn wanted(checked: &Checked) -> impl Iterator<Item = Wanted> {
     checked.scenario.phases.iter().filter_map(|phase| {
-        let load = match &phase.step {
-            Step::Ingest { load, .. } => load,
-            Step::Query(query) => &query.load,
-            Step::Shrink(shrink) => &shrink.load,
-            Step::CreateIndex | Step::Settle(_) | Step::Checkpoint => return None,
-        };
+        let load = phase.step.load()?;
         let (kind, word, number) = match load {
             Load::Closed { clients, .. } => ("closed", "clients", *clients),
             Load::Open { connections, .. } => ("open", "connections", *connections),

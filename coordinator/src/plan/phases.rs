@@ -1,6 +1,9 @@
 //! The phases of a run, by arithmetic over the scenario and the size of its data.
 
+use std::collections::BTreeSet;
+
 use vst_common::clock::SECOND_NS;
+use vst_common::expand::Expansion;
 use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
@@ -8,7 +11,7 @@ use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::{Load, Scenario, Step};
 
 use super::copies::{population, truth_source};
-use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan};
+use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan, kv};
 
 /// Length of a recorded interval.
 const INTERVAL_NS: u64 = SECOND_NS;
@@ -22,9 +25,10 @@ const RANGE_BYTES_MOST: u64 = 8 << 20;
 const RANGES_PER_LANE: u64 = 8;
 const MS: u64 = 1_000_000;
 
-/// Rows of the base that take part.
-pub(super) fn rows(scenario: &Scenario, data: &DataFacts) -> u64 {
-    scenario.dataset.rows.map_or(data.base.rows, |rows| rows.min(data.base.rows))
+/// Rows of the base that take part; none without data.
+pub(super) fn rows(scenario: &Scenario, data: Option<&DataFacts>) -> u64 {
+    let asked = scenario.dataset.as_ref().and_then(|dataset| dataset.rows);
+    data.map_or(0, |data| asked.map_or(data.base.rows, |rows| rows.min(data.base.rows)))
 }
 
 /// What is alive before and after each of the scenario's phases.
@@ -35,7 +39,7 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
         live = match &phase.step {
             Step::Ingest { .. } => before.full(),
             Step::Shrink(shrink) => before.keep(shrink.keep),
-            Step::CreateIndex | Step::Settle(_) | Step::Query(_) | Step::Checkpoint => before,
+            Step::CreateIndex | Step::Settle(_) | Step::Query(_) | Step::Kv(_) | Step::Checkpoint => before,
         };
         (before, live)
     };
@@ -43,43 +47,93 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
 }
 
 /// The whole run; the scenario has been checked against the data.
-pub(super) fn plan(scenario: &Scenario, data: &DataFacts, search: SearchPlan) -> RunPlan {
+pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option<SearchPlan>) -> RunPlan {
     let rows = rows(scenario, data);
     let empty = population(scenario, rows);
-    let baseline = PlannedPhase {
+    let mut phases = Phases(vec![PlannedPhase {
         index: PhaseIndex(0),
         name: BASELINE.to_owned(),
         step: PlannedStep::Checkpoint,
         before: empty,
         after: empty,
-    };
-    let maker = Maker { scenario, data, search: &search, rows };
-    let scenario_phases = (1u32..).zip(&scenario.phases).zip(live_sets(scenario, rows));
-    let phases = scenario_phases.map(|((index, phase), (before, after))| {
-        let index = PhaseIndex(index);
-        let step = maker.step(index, &phase.name, &phase.step, before, after);
-        PlannedPhase { index, name: phase.name.clone(), step, before, after }
-    });
-    let phases = std::iter::once(baseline).chain(phases).collect();
+    }]);
+    let maker = Maker { scenario, data, search: search.as_ref(), rows };
+    let mut filled = BTreeSet::new();
+    for (phase, (before, after)) in scenario.phases.iter().zip(live_sets(scenario, rows)) {
+        if let Step::Kv(spec) = &phase.step
+            && let Some((work, load, operations)) = kv::fill(scenario, spec, &mut filled)
+        {
+            let name = format!("{}{}", phase.name, kv::FILL);
+            let commands = kv::counted(&work);
+            let order = PhaseOrder {
+                operations: Some(operations),
+                ..maker.order(phases.next(), &name, Work::Commands(work), &load, [0, 0, spec.timeout_ms])
+            };
+            let plan = LoadPlan { word: "fill", order, cut: None, commands };
+            phases.push(name, PlannedStep::Load(Box::new(plan)), before, before);
+        }
+        if let Some(step) = maker.step(phases.next(), &phase.name, &phase.step, before, after) {
+            phases.push(phase.name.clone(), step, before, after);
+        }
+    }
     RunPlan {
         scenario: scenario.clone(),
         search,
         rows,
         copies: empty.copies,
-        expansion: data.expansion.clone(),
-        dims: data.base.dims,
-        phases,
+        expansion: data.map_or(Expansion::None, |data| data.expansion.clone()),
+        dims: data.map_or(0, |data| data.base.dims),
+        phases: phases.0,
+    }
+}
+
+/// The phases so far; a position is the number of those before.
+struct Phases(Vec<PlannedPhase>);
+
+impl Phases {
+    fn next(&self) -> PhaseIndex {
+        PhaseIndex(u32::try_from(self.0.len()).unwrap_or(u32::MAX))
+    }
+
+    fn push(&mut self, name: String, step: PlannedStep, before: LiveSet, after: LiveSet) {
+        let index = self.next();
+        self.0.push(PlannedPhase { index, name, step, before, after });
     }
 }
 
 struct Maker<'a> {
     scenario: &'a Scenario,
-    data: &'a DataFacts,
-    search: &'a SearchPlan,
+    data: Option<&'a DataFacts>,
+    search: Option<&'a SearchPlan>,
     rows: u64,
 }
 
 impl Maker<'_> {
+    /// An order; the times are warm-up, duration and timeout in milliseconds.
+    fn order(
+        &self,
+        index: PhaseIndex,
+        name: &str,
+        work: Work,
+        load: &Load,
+        [warm_up_ms, duration_ms, timeout_ms]: [u64; 3],
+    ) -> PhaseOrder {
+        PhaseOrder {
+            index,
+            name: name.to_owned(),
+            seed: self.scenario.seed,
+            work,
+            load: load.clone(),
+            warm_up_ns: warm_up_ms.saturating_mul(MS),
+            duration_ns: duration_ms.saturating_mul(MS),
+            operations: None,
+            timeout_ns: timeout_ms.saturating_mul(MS),
+            interval_ns: INTERVAL_NS,
+            lanes_total: 0,
+        }
+    }
+
+    /// What a phase does; `None` where it needs vectors and there are none, which the scenario's check refuses.
     fn step(
         &self,
         index: PhaseIndex,
@@ -87,78 +141,75 @@ impl Maker<'_> {
         step: &Step,
         before: LiveSet,
         after: LiveSet,
-    ) -> PlannedStep {
-        let load =
-            |word, work, load: &Load, warm_up_ms: u64, duration_ms: u64, timeout_ms: u64, cut, commands| {
-                let order = PhaseOrder {
-                    index,
-                    name: name.to_owned(),
-                    seed: self.scenario.seed,
-                    work,
-                    load: load.clone(),
-                    warm_up_ns: warm_up_ms.saturating_mul(MS),
-                    duration_ns: duration_ms.saturating_mul(MS),
-                    timeout_ns: timeout_ms.saturating_mul(MS),
-                    interval_ns: INTERVAL_NS,
-                    lanes_total: 0,
-                };
-                PlannedStep::Load(Box::new(LoadPlan { word, order, cut, commands }))
-            };
-        let vectors = self.vectors(before);
-        match step {
-            Step::CreateIndex => PlannedStep::CreateIndex,
-            Step::Settle(spec) => PlannedStep::Settle(spec.clone()),
-            Step::Checkpoint => PlannedStep::Checkpoint,
-            Step::Ingest { load: how, timeout_ms } => {
+    ) -> Option<PlannedStep> {
+        let word = step.word();
+        let (order, cut, commands) = match step {
+            Step::CreateIndex => return Some(PlannedStep::CreateIndex),
+            Step::Settle(spec) => return Some(PlannedStep::Settle(spec.clone())),
+            Step::Checkpoint => return Some(PlannedStep::Checkpoint),
+            Step::Ingest { load, timeout_ms } => {
                 let cut = self.cut(RowRange { start: 0, end: before.cells() });
-                load(step.word(), Work::Ingest(vectors), how, 0, 0, *timeout_ms, Some(cut), vec!["hset"])
+                let work = Work::Ingest(self.vectors(before)?);
+                (self.order(index, name, work, load, [0, 0, *timeout_ms]), Some(cut), vec!["hset".to_owned()])
             }
             Step::Shrink(shrink) => {
                 let cut = self.cut(RowRange { start: after.count(), end: before.count() });
-                let work = Work::Delete(vectors);
-                load(step.word(), work, &shrink.load, 0, 0, shrink.timeout_ms, Some(cut), vec!["del"])
+                let work = Work::Delete(self.vectors(before)?);
+                let times = [0, 0, shrink.timeout_ms];
+                (self.order(index, name, work, &shrink.load, times), Some(cut), vec!["del".to_owned()])
             }
             Step::Query(query) => {
-                let truth = truth_source(self.data, before, query.k);
+                let vectors = self.vectors(before)?;
+                let truth = self.data.map_or(TruthSource::Listed, |data| truth_source(data, before, query.k));
                 let vectors = VectorWork { truth, ..vectors };
                 let work = Work::Query { vectors, k: query.k, ef_runtime: query.ef_runtime };
-                let (warm_up, duration, timeout) = (query.warm_up_ms, query.duration_ms, query.timeout_ms);
-                load(step.word(), work, &query.load, warm_up, duration, timeout, None, vec!["FT.SEARCH"])
+                let times = [query.warm_up_ms, query.duration_ms, query.timeout_ms];
+                (self.order(index, name, work, &query.load, times), None, vec!["FT.SEARCH".to_owned()])
             }
-        }
+            Step::Kv(kv) => {
+                let work = kv::work(self.scenario, kv);
+                let commands = kv::counted(&work);
+                let times = [kv.warm_up_ms, kv.duration_ms, kv.timeout_ms];
+                let order = self.order(index, name, Work::Commands(work), &kv.load, times);
+                (PhaseOrder { operations: kv.operations, ..order }, None, commands)
+            }
+        };
+        Some(PlannedStep::Load(Box::new(LoadPlan { word, order, cut, commands })))
     }
 
-    fn vectors(&self, live: LiveSet) -> VectorWork {
-        VectorWork {
-            dataset: self.data.urls.clone(),
+    fn vectors(&self, live: LiveSet) -> Option<VectorWork> {
+        let data = self.data?;
+        Some(VectorWork {
+            dataset: data.urls.clone(),
             rows: self.rows,
-            dims: self.data.base.dims,
-            expansion: self.data.expansion.clone(),
+            dims: data.base.dims,
+            expansion: data.expansion.clone(),
             order: self.scenario.population.order,
             truth: TruthSource::Listed,
-            metric: self.scenario.index.metric,
+            metric: self.scenario.index.as_ref()?.metric,
             prefix: self.scenario.population.prefix.clone(),
             field: FIELD.to_owned(),
             live,
-            search: self.search.clone(),
-        }
+            search: self.search?.clone(),
+        })
     }
 
     fn cut(&self, rows: RowRange) -> Cut {
         let lanes =
             u64::from(self.scenario.fleet.workers).saturating_mul(u64::from(self.scenario.fleet.lanes));
         let shares = lanes.saturating_mul(RANGES_PER_LANE).max(1);
-        let row_bytes = u64::from(self.data.base.dims).saturating_mul(4).max(1);
+        let row_bytes = u64::from(self.data.map_or(0, |data| data.base.dims)).saturating_mul(4).max(1);
         let most = (RANGE_BYTES_MOST / row_bytes).clamp(RANGE_ROWS_LEAST, RANGE_ROWS_MOST);
         Cut::new(rows, rows.len().div_ceil(shares).clamp(RANGE_ROWS_LEAST, most))
     }
 }
 
 /// The index that a node has, by the way in which it is asked.
-pub(crate) fn index_on(search: &SearchPlan, node: &vst_common::ids::NodeId) -> String {
+pub(crate) fn index_on(search: Option<&SearchPlan>, node: &vst_common::ids::NodeId) -> String {
     match search {
-        SearchPlan::ServerSide { index, .. } => index.clone(),
-        SearchPlan::ClientSide { indexes, .. } => {
+        None => String::new(),
+        Some(SearchPlan::ServerSide { index, .. }) => index.clone(),
+        Some(SearchPlan::ClientSide { indexes, .. }) => {
             indexes.iter().find(|(id, _)| id == node).map_or_else(String::new, |(_, index)| index.clone())
         }
     }

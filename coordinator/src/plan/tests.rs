@@ -59,19 +59,19 @@ fn messages(faults: &Faults) -> Vec<String> {
 }
 
 fn refused(checked: &Checked, data: &DataFacts) -> String {
-    messages(&check(checked, data).unwrap_err()).join("\n")
+    messages(&check(checked, Some(data)).unwrap_err()).join("\n")
 }
 
 #[tokio::test]
 async fn the_quick_scenario_is_planned_on_its_own_data() {
     let checked = quick(&[]);
-    let data = check_data(&checked, &scenarios()).await.unwrap();
+    let data = check_data(&checked, &scenarios()).await.unwrap().unwrap();
     let queries = data.queries.rows;
     assert_eq!(
         data.to_string(),
         format!("10000 rows x 128 u8, {queries} queries, {} neighbours each", data.truth.k)
     );
-    let plan = plan(&checked, &data, search()).unwrap();
+    let plan = plan(&checked, Some(&data), Some(search())).unwrap();
     let names: Vec<&str> = plan.phases.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names[..3], [BASELINE, "create", "load"]);
     assert!(plan.phases.iter().zip(0u32..).all(|(p, i)| p.index == PhaseIndex(i)));
@@ -95,7 +95,7 @@ async fn data_that_is_not_there_is_a_fault_at_the_key_that_names_it() {
 #[test]
 fn what_the_data_cannot_give_is_a_fault_with_its_place() {
     let good = data(10_000, 10, 100);
-    assert!(check(&quick(&[("phases.delete_half.shrink.keep", "95%")]), &good).is_ok());
+    assert!(check(&quick(&[("phases.delete_half.shrink.keep", "95%")]), Some(&good)).is_ok());
     let deep = quick(&[("phases.query_full.query.k", "101"), ("phases.query_full.query.ef_runtime", "200")]);
     assert!(refused(&deep, &good).contains("k is 101, the truth knows 100 neighbours of each query @ 101"));
     assert!(
@@ -158,7 +158,7 @@ fn connections_that_cannot_be_had_are_a_fault_with_the_numbers_and_the_most_that
 #[test]
 fn several_faults_are_told_at_once() {
     let checked = quick(&[("dataset.rows", "10001"), ("phases.query_half.query.k", "101")]);
-    assert_eq!(check(&checked, &data(10_000, 10, 100)).unwrap_err().len(), 2);
+    assert_eq!(check(&checked, Some(&data(10_000, 10, 100))).unwrap_err().len(), 2);
 }
 
 /// Past half masked, what the list still knows says little: the neighbours are computed over what is alive.
@@ -166,7 +166,7 @@ fn several_faults_are_told_at_once() {
 fn the_truth_is_computed_where_most_queries_would_be_masked() {
     let sources = |keep: &str| {
         let checked = quick(&[("phases.delete_half.shrink.keep", keep)]);
-        let plan = plan(&checked, &data(10_000, 10, 20), search()).unwrap();
+        let plan = plan(&checked, Some(&data(10_000, 10, 20)), Some(search())).unwrap();
         let of = |p: &PlannedPhase| match &p.step {
             PlannedStep::Load(load) => match &load.order.work {
                 Work::Query { vectors, .. } => Some(vectors.truth),
@@ -184,13 +184,13 @@ fn the_truth_is_computed_where_most_queries_would_be_masked() {
 #[tokio::test]
 async fn copies_are_planned_with_their_proof_and_loaded_in_parts() {
     let checked = quick(&[("population.copies", "2.5")]);
-    let data = check_data(&checked, &scenarios()).await.unwrap();
+    let data = check_data(&checked, &scenarios()).await.unwrap().unwrap();
     assert!(matches!(&data.expansion, Expansion::Translation(t) if t.places.len() == 2 && !t.rounds));
     let said = data.to_string();
     for word in ["2.5 copies", "NormMax", "margin"] {
         assert!(said.contains(word), "{said}");
     }
-    let plan = plan(&checked, &data, search()).unwrap();
+    let plan = plan(&checked, Some(&data), Some(search())).unwrap();
     let live: Vec<u64> = plan.phases.iter().map(|p| p.after.count()).collect();
     assert_eq!(live[3..7], [25_000, 25_000, 25_000, 25_000][..]);
     assert_eq!((plan.copies, live[7]), (3, 12_500));
@@ -209,7 +209,7 @@ proptest! {
         checked.scenario.fleet.lanes = lanes;
         checked.scenario.seed = u64::from(seed);
         // Planned without the check of the truth, which is about recall and not about work.
-        let plan = phases::plan(&checked.scenario, &data(rows, 10, 100), search());
+        let plan = phases::plan(&checked.scenario, Some(&data(rows, 10, 100)), Some(search()));
         for pair in plan.phases.windows(2) {
             prop_assert_eq!(pair[0].after, pair[1].before);
         }
@@ -232,4 +232,47 @@ proptest! {
         let exact = count::to_f64(rows) * f64::from(keep) / 100.0;
         prop_assert!((left - exact).abs() <= 0.5 + 1e-6, "{} of {} for {} %", left, rows, keep);
     }
+}
+
+#[test]
+fn keys_are_written_once_before_the_first_phase_that_needs_them_and_cleanup_knows_them_all() {
+    let text = "
+name: k
+purpose: x
+keyspace: {keys: 70, group: 16}
+phases:
+  - {name: a, kv: {commands: [GET, LLEN], load: {closed: {clients: 4, pipeline: 2}}, operations: 10}}
+  - {name: b, kv: {commands: [MGET, HGET, INCR], load: {open: {rate: 5/s, connections: 3}}, duration: 1s}}
+  - {name: c, kv: {commands: [GET, \"FOO {key}\"], load: {closed: {clients: 4, pipeline: 2}}, duration: 1s}}
+  - {name: d, kv: {commands: [XLEN], fill: none, load: {closed: {clients: 4, pipeline: 2}}, duration: 1s}}
+";
+    let checked = parse(text, "k.yaml", &[]).unwrap();
+    let plan = plan(&checked, None, None).unwrap();
+    let names: Vec<&str> = plan.phases.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, [BASELINE, "a_fill", "a", "b_fill", "b", "c", "d"]);
+    assert!(plan.phases.iter().zip(0u32..).all(|(p, i)| p.index == PhaseIndex(i)));
+    let fill = |name: &str| match plan.phases.iter().find(|p| p.name == name).map(|p| &p.step) {
+        Some(PlannedStep::Load(load)) => (load.order.operations, load.commands.clone()),
+        _ => panic!("{name}"),
+    };
+    assert_eq!(fill("a_fill"), (Some(140), vec!["rpush".into(), "set".into()]));
+    // Strings are there; hashes and counters are not.
+    assert_eq!(fill("b_fill"), (Some(140), vec!["hset".into(), "set".into()]));
+    assert_eq!(fill("b"), (None, vec!["hget".into(), "incr".into(), "mget".into()]));
+    let spaces: Vec<&str> = spaces(&checked.scenario).into_iter().collect();
+    assert_eq!(spaces, ["counter", "hash", "key", "list", "stream", "string"]);
+}
+
+#[test]
+fn a_phase_may_not_have_the_name_of_one_that_is_put_before_another() {
+    let text = "
+name: k
+purpose: x
+phases:
+  - {name: a, kv: {commands: [GET], load: {closed: {clients: 4, pipeline: 2}}, operations: 10}}
+  - {name: a_fill, kv: {commands: [GET], load: {closed: {clients: 4, pipeline: 2}}, operations: 10}}
+";
+    let checked = parse(text, "k.yaml", &[]).unwrap();
+    let faults = check(&checked, None).unwrap_err();
+    assert!(messages(&faults)[0].contains("`a_fill`"), "{:?}", messages(&faults));
 }

@@ -149,7 +149,8 @@ impl Starting {
         book.observe();
         let order = self.load.order();
         let drain = DRAIN_NS.max(order.timeout_ns);
-        let ends = (!self.load.is_leased()).then(|| {
+        let length = order.warm_up_ns.saturating_add(order.duration_ns);
+        let ends = (!self.load.is_leased() && length > 0).then(|| {
             at.saturating_add(order.warm_up_ns)
                 .saturating_add(order.duration_ns)
                 .saturating_add(drain)

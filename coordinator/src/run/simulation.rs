@@ -11,7 +11,6 @@ use vst_common::clock::{MonoNs, SECOND_NS};
 use vst_common::entry::{Control, PhaseOutcome, Totals};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
-use vst_common::phase::Work;
 use vst_common::ranges::RowRange;
 use vst_common::seed::Draw;
 
@@ -286,7 +285,7 @@ impl World {
             }
             Tell::Arm { order, .. } => {
                 self.told.insert((order.index, generation));
-                let leased = !matches!(order.work, Work::Query { .. });
+                let leased = order.work.is_leased();
                 let ends_at = order.duration_ns;
                 *worker = Worker {
                     phase: Some((order.index, leased)),

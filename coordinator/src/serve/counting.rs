@@ -50,7 +50,7 @@ async fn read_all(url: &TargetUrl) -> Result<BTreeMap<NodeId, NodeCounters>, Tar
 pub(super) fn rows(
     phase: PhaseIndex,
     phase_name: &str,
-    commands: &[&'static str],
+    commands: &[String],
     before: &Counters,
     after: &Counters,
 ) -> Vec<CommandstatsRow> {
@@ -72,7 +72,7 @@ pub(super) fn rows(
                     phase: phase_name.to_owned(),
                     phase_index: phase,
                     node: node.clone(),
-                    command: (*command).to_owned(),
+                    command: command.clone(),
                     calls_before: calls_before.map(|c| c.calls),
                     calls_after: calls_after.map(|c| c.calls),
                     rejected_before: calls_before.map(|c| c.rejected_calls),
@@ -142,7 +142,7 @@ mod tests {
             ("demoted", node("p", false, 10)),
             ("moved", moved),
         ]);
-        let rows = rows(PhaseIndex(2), "load", &["hset", "FT.SEARCH"], &before, &after);
+        let rows = rows(PhaseIndex(2), "load", &["hset".into(), "FT.SEARCH".into()], &before, &after);
         let of = |id: &str| rows.iter().find(|r| r.node.as_str() == id && r.command == "hset").unwrap();
         assert_eq!(rows.len(), 10);
         assert_eq!(of("same").why_not, None);
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn counters_that_could_not_be_read_say_why() {
         let before = counters(&[("a", node("p", true, 3))]);
-        let rows = rows(PhaseIndex(2), "load", &["hset"], &before, &Err("connection refused".into()));
+        let rows = rows(PhaseIndex(2), "load", &["hset".into()], &before, &Err("connection refused".into()));
         assert_eq!(rows.len(), 1);
         assert!(rows[0].why_not.as_ref().unwrap().contains("connection refused"));
     }

@@ -10,7 +10,11 @@ use crate::target::{Target, TargetError};
 
 /// Makes the index on every node that needs one.
 pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
-    let (index, prefix) = (&plan.scenario.index, plan.scenario.population.prefix.as_str());
+    let prefix = plan.scenario.population.prefix.as_str();
+    // The scenario's check gives every plan that makes an index both.
+    let (Some(index), Some(search)) = (&plan.scenario.index, &plan.search) else {
+        return Event::IndexCreated;
+    };
     let shape = IndexShape {
         prefix,
         field: FIELD,
@@ -20,7 +24,7 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
         m: index.m,
         ef_construction: index.ef_construction,
     };
-    match target.create_index(&plan.search, &shape).await {
+    match target.create_index(search, &shape).await {
         Ok(()) => Event::IndexCreated,
         Err(e) => Event::Failed(failure(&e)),
     }

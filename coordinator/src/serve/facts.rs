@@ -38,7 +38,7 @@ pub(super) fn run_json(run: &RunId, prepared: &Prepared, workers_wanted: u32) ->
         "scenario": scenario,
         "scenario_sha256": hash,
         "seed": scenario.seed,
-        "data": {
+        "data": data.as_ref().map(|data| json!({
             "base": data.base,
             "queries": data.queries,
             "ground_truth": {
@@ -47,7 +47,7 @@ pub(super) fn run_json(run: &RunId, prepared: &Prepared, workers_wanted: u32) ->
                 "k": data.truth.k,
             },
             "rows": prepared.plan.rows,
-        },
+        })),
         "phases": phases.iter().map(|p| json!({ "name": p.name, "step": p.word() })).collect::<Vec<_>>(),
         "target": prepared.target_facts,
         "search": prepared.plan.search,

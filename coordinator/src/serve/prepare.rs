@@ -16,8 +16,8 @@ use crate::target::{Cleaned, Found, Lease, OwnerMarker, Target, TargetError, Tar
 pub struct Prepared {
     /// The phases.
     pub plan: Arc<RunPlan>,
-    /// What the data is.
-    pub data: DataFacts,
+    /// What the data is, where the scenario has any.
+    pub data: Option<DataFacts>,
     /// The servers.
     pub target: Arc<Target>,
     /// What they say of themselves.
@@ -40,12 +40,15 @@ impl Prepared {
 /// [`Error::Scenario`] before the target is asked anything, then [`Error::Target`].
 pub async fn prepare(checked: &Checked, base_dir: &Path, target: &str) -> Result<Prepared, Error> {
     let data = plan::read_data(checked, base_dir).await?;
-    plan::check(checked, &data)?;
+    plan::check(checked, data.as_ref())?;
     let target = Target::connect(target).await?;
-    let search = target.search_plan(&checked.scenario.population.prefix)?;
+    let search = match &data {
+        Some(_) => Some(target.search_plan(&checked.scenario.population.prefix)?),
+        None => None,
+    };
     let target_facts = target.facts().await?;
     plan::check_clients(checked, &target.client_limits().await?)?;
-    let plan = plan::plan(checked, &data, search)?;
+    let plan = plan::plan(checked, data.as_ref(), search)?;
     Ok(Prepared { plan: Arc::new(plan), data, target: Arc::new(target), target_facts })
 }
 
@@ -108,6 +111,8 @@ pub(super) fn marker(prepared: &Prepared, run: &RunId) -> OwnerMarker {
         rows: prepared.plan.rows,
         copies: prepared.plan.copies,
         dims: prepared.plan.dims,
+        keyspace: prepared.plan.scenario.keyspace.clone(),
+        spaces: plan::spaces(&prepared.plan.scenario).into_iter().map(str::to_owned).collect(),
         vst: String::from(env!("CARGO_PKG_VERSION")),
         made_at: clock::rfc3339(clock::wall_ns()),
     }

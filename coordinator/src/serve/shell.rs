@@ -200,7 +200,7 @@ impl Shell {
             }
             Action::ReadRest => {
                 let target = Arc::clone(&self.prepared.target);
-                let search = self.indexed.then(|| self.prepared.plan.search.clone());
+                let search = self.prepared.plan.search.clone().filter(|_| self.indexed);
                 self.report(async move { Done::Event(effects::rest(&target, search.as_ref()).await) });
             }
             Action::Note(note) => self.note(note),

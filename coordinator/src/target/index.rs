@@ -37,7 +37,7 @@ impl Target {
         let mut dropped = 0;
         for node in self.primaries() {
             let link = self.link(&node.address());
-            for name in list(&link).await?.iter().filter(|name| is_index_of(name, prefix)) {
+            for name in self.list(&link).await?.iter().filter(|name| is_index_of(name, prefix)) {
                 match link.ask::<()>(cmd("FT.DROPINDEX").arg(name)).await {
                     Ok(()) => dropped += 1,
                     // A module that coordinates drops it everywhere at once.
@@ -70,6 +70,14 @@ impl Target {
         Ok(infos.into_iter().collect())
     }
 
+    /// Names of all indexes that a node knows; none without a search module.
+    pub(super) async fn list(&self, link: &Link) -> Result<Vec<String>, TargetError> {
+        match self.search_module() {
+            Some(_) => link.ask(&cmd("FT._LIST")).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Where the index lives: (node, its connection, the name there).
     fn places(&self, plan: &SearchPlan) -> Vec<(NodeId, std::sync::Arc<Link>, String)> {
         match plan {
@@ -92,9 +100,4 @@ fn module_of(plan: &SearchPlan) -> SearchModule {
     match plan {
         SearchPlan::ServerSide { module, .. } | SearchPlan::ClientSide { module, .. } => *module,
     }
-}
-
-/// Names of all indexes that a node knows.
-pub(super) async fn list(link: &Link) -> Result<Vec<String>, TargetError> {
-    link.ask(&cmd("FT._LIST")).await
 }

@@ -26,10 +26,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Compared and set in one step on the server, so that a run that was asleep never overwrites its successor. Gives
 /// the other holder, else whether the key had been there.
-const RENEW: &str = "local holder = redis.call('GET', KEYS[1]) \
-    if holder and holder ~= ARGV[1] then return {holder, 1} end \
-    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
-    return {'', holder and 1 or 0}";
+///
+/// The server counts what a script calls, so the script calls commands that no built-in load does: the accounting of
+/// a phase compares the server's counts with what the workers sent.
+const RENEW: &str = "local holder = redis.call('GETRANGE', KEYS[1], 0, -1) \
+    if holder ~= '' and holder ~= ARGV[1] then return {holder, 1} end \
+    redis.call('PSETEX', KEYS[1], ARGV[2], ARGV[1]) \
+    return {'', holder ~= '' and 1 or 0}";
 const RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 

@@ -69,8 +69,8 @@ pub struct TargetFacts {
     pub cluster: bool,
     /// Version of the server that was asked first.
     pub server_version: String,
-    /// The search module.
-    pub search: Detected,
+    /// The search module, where there is one.
+    pub search: Option<Detected>,
     /// Every node.
     pub nodes: Vec<NodeFacts>,
 }

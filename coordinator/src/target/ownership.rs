@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use futures::future::try_join_all;
 use redis::{Pipeline, cmd};
 use serde::{Deserialize, Serialize};
+use vst_common::content::KeyNames;
 use vst_common::ids::RunId;
 use vst_common::keys::{KeySpace, owner_marker, slot};
 use vst_common::resp::Frame;
+use vst_common::scenario::KeyspaceSpec;
 use vst_common::search::is_missing_index_error;
 
-use super::index::list;
 use super::link::{Link, frame, refusal};
 use super::{Lease, Target, TargetError, TargetNode, is_index_of, owner, topology};
 
@@ -36,6 +37,12 @@ pub struct OwnerMarker {
     pub copies: u32,
     /// Dimensions of a vector.
     pub dims: u32,
+    /// How many keys each of the spaces has, and what they are called.
+    #[serde(default)]
+    pub keyspace: KeyspaceSpec,
+    /// Types of key that plain commands make.
+    #[serde(default)]
+    pub spaces: Vec<String>,
     /// Version of vst that made them.
     pub vst: String,
     /// When, RFC 3339.
@@ -46,7 +53,33 @@ impl OwnerMarker {
     /// Keys that the plan can hold.
     #[must_use]
     pub fn cells(&self) -> u64 {
-        self.rows.saturating_mul(u64::from(self.copies))
+        let spaces = vst_common::count::len(self.spaces.len());
+        let commands = self.keyspace.keys.saturating_mul(spaces);
+        self.rows.saturating_mul(u64::from(self.copies)).saturating_add(commands)
+    }
+
+    /// The names of the keys of plain commands.
+    fn names(&self) -> impl Iterator<Item = KeyNames> {
+        self.spaces.iter().map(|space| KeyNames::new(&self.prefix, space, &self.keyspace))
+    }
+
+    /// Every key that the plan can hold.
+    fn keys(&self) -> impl Iterator<Item = Vec<u8>> {
+        let rows = KeySpace::new(&self.prefix);
+        let cells = (0..self.copies).flat_map(|copy| (0..self.rows).map(move |row| (copy, row)));
+        let cells = cells.map(move |(copy, row)| {
+            let mut key = Vec::new();
+            rows.write(copy, row, &mut key);
+            key
+        });
+        let commands = self.names().flat_map(|names| {
+            (0..self.keyspace.keys).map(move |n| {
+                let mut key = Vec::new();
+                names.write(n, &mut key);
+                key
+            })
+        });
+        cells.chain(commands)
     }
 }
 
@@ -103,7 +136,7 @@ impl Target {
     ) -> Result<Option<String>, TargetError> {
         for node in self.primaries() {
             let link = self.link(&node.address());
-            for name in list(&link).await? {
+            for name in self.list(&link).await? {
                 let Some(prefixes) = prefixes(&link, &name).await? else { continue };
                 if is_index_of(&name, prefix) {
                     // Where the module does not say what an index takes in, its name has to be enough.
@@ -186,23 +219,18 @@ impl Target {
         lease.check().await?;
         self.require_marker(marker).await?;
         let mut cleaned = Cleaned { keys: 0, indexes: self.drop_index(&marker.prefix).await? };
-        let keys = KeySpace::new(&marker.prefix);
         let total = marker.cells();
         let mut nodes = self.nodes.clone();
         let mut batch: Vec<Vec<u8>> = Vec::with_capacity(CLEANUP_BATCH);
         let mut done = 0;
         progress(done, total);
-        for copy in 0..marker.copies {
-            for row in 0..marker.rows {
-                let mut key = Vec::new();
-                keys.write(copy, row, &mut key);
-                batch.push(key);
-                if batch.len() == CLEANUP_BATCH {
-                    lease.check().await?;
-                    done += vst_common::count::len(batch.len());
-                    cleaned.keys += self.unlink(&mut nodes, std::mem::take(&mut batch)).await?;
-                    progress(done, total);
-                }
+        for key in marker.keys() {
+            batch.push(key);
+            if batch.len() == CLEANUP_BATCH {
+                lease.check().await?;
+                done += vst_common::count::len(batch.len());
+                cleaned.keys += self.unlink(&mut nodes, std::mem::take(&mut batch)).await?;
+                progress(done, total);
             }
         }
         lease.check().await?;
@@ -351,10 +379,12 @@ async fn first_stranger(
     prefix: &str,
     marker: Option<&OwnerMarker>,
 ) -> Result<Option<Vec<u8>>, TargetError> {
-    let keys_of = KeySpace::new(prefix);
+    let rows = KeySpace::new(prefix);
+    let spaces: Vec<KeyNames> = marker.into_iter().flat_map(OwnerMarker::names).collect();
     let is_planned = |key: &[u8]| {
-        let cell = keys_of.parse(key).zip(marker);
+        let cell = rows.parse(key).zip(marker);
         cell.is_some_and(|((copy, row), marker)| copy < marker.copies && row < marker.rows)
+            || spaces.iter().any(|names| names.parse(key).is_some())
     };
     let mut cursor = 0_u64;
     loop {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use redis::Value;
 use vst_common::ids::RunId;
 use vst_common::keys::{KeySpace, owner_marker};
+use vst_common::scenario::KeyspaceSpec;
 use vst_common::scenario::Metric;
 use vst_common::search::{Hit, IndexShape, knn_args, merge_knn, parse_knn};
 
@@ -25,6 +26,8 @@ fn marker(run: &str) -> OwnerMarker {
         rows: ROWS,
         copies: COPIES,
         dims: DIMS,
+        keyspace: KeyspaceSpec { keys: 40, elements: 1, group: 16 },
+        spaces: vec!["string".to_owned(), "hash".to_owned()],
         vst: "0.0.0".to_owned(),
         made_at: "2026-01-01T00:00:00Z".to_owned(),
     }
@@ -100,7 +103,7 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
     let started: BTreeSet<_> =
         servers.nodes().iter().map(|node| (node.id.clone(), node.address.clone())).collect();
     assert_eq!(announced, started);
-    assert_eq!(target.search_module().module, SearchModule::RediSearch);
+    assert_eq!(target.search_module().unwrap().module, SearchModule::RediSearch);
     let plan = target.search_plan(PREFIX).unwrap();
     assert!(matches!(&plan, SearchPlan::ClientSide { indexes, .. } if indexes.len() == 3), "{plan:?}");
     let facts = target.facts().await.unwrap();
@@ -176,6 +179,11 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
     for foreign in [&note, &neighbour] {
         target.on_owner::<()>(foreign, cmd("SET").arg(foreign).arg("mine")).await;
     }
+    // Keys of plain commands belong to the plan as well; one past their number does not.
+    let command_keys = [b"vst:string:{0}:000000000003".to_vec(), b"vst:hash:{2}:000000000039".to_vec()];
+    for planned in &command_keys {
+        target.on_owner::<()>(planned, cmd("SET").arg(planned).arg("ours")).await;
+    }
     let mut seen = Vec::new();
     assert!(target.beside(&marker("one")).await.unwrap().unwrap().contains("vst:note"));
     let lease = Lease::take(&target, PREFIX, &RunId::new("one"), false).await.unwrap();
@@ -187,8 +195,9 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
         cells
     );
     let cleaned = target.cleanup(&marker("one"), &lease, |done, of| seen.push((done, of))).await.unwrap();
-    assert_eq!(cleaned, Cleaned { keys: cells, indexes: 3 });
-    assert_eq!((seen.first(), seen.last()), (Some(&(0, cells)), Some(&(cells, cells))));
+    assert_eq!(cleaned, Cleaned { keys: cells + 2, indexes: 3 });
+    let planned = marker("one").cells();
+    assert_eq!((seen.first(), seen.last()), (Some(&(0, planned)), Some(&(planned, planned))));
     assert!(target.exists(&note).await && target.exists(&neighbour).await);
     assert!(!target.exists(owner_marker(PREFIX).as_bytes()).await);
     assert!(matches!(target.index_info(&plan).await, Err(TargetError::IndexGone { .. })));
@@ -332,9 +341,11 @@ async fn a_server_without_a_search_module_is_refused_by_name() {
     let files = ServerFiles { search_module: None, ..ServerFiles::find().unwrap() };
     let servers = LocalCluster::start(LocalClusterOptions::standalone(files)).await.unwrap();
     let address = servers.nodes()[0].address.clone();
-    let connect =
-        async || Target::connect_to(TargetUrl::new(&servers.url(), None).unwrap()).await.unwrap_err();
-    let error = connect().await;
+    let target = Target::connect_to(TargetUrl::new(&servers.url(), None).unwrap()).await.unwrap();
+    assert!(target.search_module().is_none());
+    // Plain commands need none: the prefix can be looked at and cleaned all the same.
+    target.require_free("t:").await.unwrap();
+    let error = target.search_plan("t:").unwrap_err();
     assert!(matches!(&error, TargetError::NoSearchModule { address: a, .. } if *a == address), "{error}");
     assert!(error.to_string().starts_with("target has no search module"), "{error}");
     let node = servers.nodes()[0].clone();

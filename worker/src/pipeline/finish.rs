@@ -6,7 +6,7 @@ use vst_common::outcome::{Attempt, ErrorKind, Kind, Outcome};
 
 use super::node::{Again, FreeSlot, Item, Owed};
 use super::{LinkIndex, MAX_ATTEMPTS, Pipeline, TRY_AGAIN_NS};
-use crate::recorder::{Operation, Place};
+use crate::recorder::Place;
 
 /// Distinct error texts that are told per phase and lane; the rest only counts.
 const TOLD_TEXTS: usize = 32;
@@ -34,10 +34,11 @@ impl Pipeline {
         if let Some(state) = self.nodes.get_mut(usize::from(node)) {
             state.free.push_back(FreeSlot { link, epoch, since: now });
         }
-        let operation = self.part_operation();
         let Some(request) = self.open.get_mut(key) else { return Ok(()) };
         request.parts.remove(node);
         let (window, ended, attempts) = (request.window, request.ended, request.attempts);
+        let whole = request.operation;
+        let operation = self.requests.part(whole);
 
         let error = match bytes.first() {
             Some(b'-') => bytes.get(1..).map(|b| b.trim_ascii_end()),
@@ -63,12 +64,13 @@ impl Pipeline {
             };
             if let Some(request) = self.open.get_mut(key) {
                 request.hits = hits;
+                request.miss = self.requests.missed(whole, bytes);
             }
             self.part_ended(key, node, fault.unwrap_or(Kind::Ok), None, now);
             return Ok(());
         };
         let text = String::from_utf8_lossy(error).into_owned();
-        if !self.requests.fans_out()
+        if !self.requests.fans_out(whole)
             && attempts < MAX_ATTEMPTS
             && let Some(redirect) = read_redirect(&text)
         {
@@ -132,10 +134,10 @@ impl Pipeline {
 
     /// The connection ended before a reply came.
     pub(super) fn reply_lost(&mut self, key: usize, node: u16, now: u64) {
-        let operation = self.part_operation();
         let Some(request) = self.open.get_mut(key) else { return };
         request.parts.remove(node);
         let (window, item, serial) = (request.window, request.item, request.serial);
+        let operation = self.requests.part(request.operation);
         self.recorder.cell(now, window, operation, Place::Node(node)).record_attempt(Attempt::Unknown);
         match item {
             // Writing a row twice changes nothing, so it is repeated until its fate is known.
@@ -151,8 +153,9 @@ impl Pipeline {
 
     /// One node's part of a request ended.
     fn part_ended(&mut self, key: usize, node: u16, kind: Kind, error: Option<String>, now: u64) {
-        let fans_out = self.requests.fans_out();
         let Some(request) = self.open.get_mut(key) else { return };
+        let fans_out = self.requests.fans_out(request.operation);
+        let part = self.requests.part(request.operation);
         if kind != Kind::Ok {
             // The first fault is the request's; a reply that is known to be lost outranks an answered error.
             match request.fault {
@@ -165,9 +168,7 @@ impl Pipeline {
             let outcome = Outcome { attempts: 1, ..request.outcome(kind, now) };
             let window = request.window;
             let window_end = self.window_end(window);
-            self.recorder
-                .cell(now, window, Operation::KnnPart, Place::Node(node))
-                .record(&outcome, window_end);
+            self.recorder.cell(now, window, part, Place::Node(node)).record(&outcome, window_end);
         }
         if self.open.get(key).is_some_and(|r| r.parts.is_empty()) {
             self.finish(key, node, error, now);
@@ -181,7 +182,8 @@ impl Pipeline {
         if request.ended {
             self.overdue = self.overdue.saturating_sub(1);
         } else {
-            let place = if self.requests.fans_out() { Place::All } else { Place::Node(node) };
+            let operation = request.operation;
+            let place = if self.requests.fans_out(operation) { Place::All } else { Place::Node(node) };
             let verdict = match kind {
                 Kind::Ok => self.requests.judge(request.query, &mut request.hits),
                 _ => None,
@@ -191,8 +193,11 @@ impl Pipeline {
             }
             let outcome = request.outcome(kind, now);
             let window_end = self.window_end(request.window);
-            let cell = self.recorder.cell(now, request.window, self.operation, place);
+            let cell = self.recorder.cell(now, request.window, operation, place);
             cell.record(&outcome, window_end);
+            if kind == Kind::Ok && request.miss {
+                cell.miss += 1;
+            }
             if verdict.is_some_and(|v| v.partial) {
                 cell.partial += 1;
             }
@@ -233,8 +238,10 @@ impl Pipeline {
 
     /// Records that a request has no outcome of its own and goes on waiting for what is owed to it.
     fn end_censored(&mut self, key: usize, kind: Kind, now: u64) {
-        let fans_out = self.requests.fans_out();
         let Some(request) = self.open.get_mut(key) else { return };
+        let operation = request.operation;
+        let fans_out = self.requests.fans_out(operation);
+        let part = self.requests.part(operation);
         request.ended = true;
         self.overdue += 1;
         let outcome = request.outcome(kind, now);
@@ -244,15 +251,13 @@ impl Pipeline {
         let window_end = self.window_end(window);
         let place = if fans_out {
             for node in &parts {
-                self.recorder
-                    .cell(now, window, Operation::KnnPart, Place::Node(*node))
-                    .record(&outcome, window_end);
+                self.recorder.cell(now, window, part, Place::Node(*node)).record(&outcome, window_end);
             }
             Place::All
         } else {
             Place::Node(parts.first().copied().unwrap_or_else(|| self.route(item)))
         };
-        self.recorder.cell(now, window, self.operation, place).record(&outcome, window_end);
+        self.recorder.cell(now, window, operation, place).record(&outcome, window_end);
         self.count(kind);
         // A query that waits for another attempt (its node is away) is not worth one any more, and holds no slot.
         if owes_nothing && !matches!(item, Item::Row { .. }) {
@@ -264,7 +269,6 @@ impl Pipeline {
     /// The drain is over: what waits was never sent, what is in flight never ended.
     pub(super) fn expire(&mut self, now: u64) {
         self.expired = true;
-        let fans_out = self.requests.fans_out();
         let mut waiting: Vec<(Place, super::Waiting)> =
             self.backlog.drain(..).map(|w| (Place::All, w)).collect();
         for (i, node) in self.nodes.iter_mut().enumerate() {
@@ -284,7 +288,8 @@ impl Pipeline {
                 attempts: 0,
             };
             let window_end = self.window_end(window);
-            self.recorder.cell(now, window, self.operation, place).record(&outcome, window_end);
+            let operation = self.operation(waiting.item);
+            self.recorder.cell(now, window, operation, place).record(&outcome, window_end);
             self.count(Kind::Unsent);
             if let Item::Row { block, .. } = waiting.item {
                 let done =
@@ -308,7 +313,6 @@ impl Pipeline {
                 self.events.extend(done);
             }
         }
-        debug_assert!(!fans_out || self.backlog.is_empty());
     }
 
     /// Reports a kind of event with its text, each distinct text once per phase.

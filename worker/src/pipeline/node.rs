@@ -49,8 +49,8 @@ pub(super) struct Waiting {
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// Request number of a query phase.
-    Query { n: u64 },
+    /// Request number of a phase whose requests are numbered.
+    Numbered { n: u64 },
     /// A row of a block in hand.
     Row { block: usize, position: usize },
 }

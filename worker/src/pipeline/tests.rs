@@ -72,6 +72,7 @@ fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase>
             work,
             load,
             warm_up_ns: 0,
+            operations: None,
             duration_ns: 1000 * MS,
             timeout_ns,
             interval_ns: 100 * MS,
@@ -286,21 +287,21 @@ impl Simulation {
     fn windows(&mut self) -> Windows {
         let mut sums = Windows::new();
         for (key, cell) in self.pipeline.recorder().take(u64::MAX / 2, true).cells {
-            sums.entry((key.window, key.operation)).or_default().merge(&cell);
+            sums.entry((key.window, key.operation.to_string())).or_default().merge(&cell);
         }
         sums
     }
 
     /// Sums of all cells by operation.
-    fn cells(&mut self) -> BTreeMap<&'static str, Cell> {
+    fn cells(&mut self) -> BTreeMap<String, Cell> {
         by_operation(self.windows())
     }
 }
 
-type Windows = BTreeMap<(Window, &'static str), Cell>;
+type Windows = BTreeMap<(Window, String), Cell>;
 
-fn by_operation(windows: Windows) -> BTreeMap<&'static str, Cell> {
-    let mut sums: BTreeMap<&'static str, Cell> = BTreeMap::new();
+fn by_operation(windows: Windows) -> BTreeMap<String, Cell> {
+    let mut sums: BTreeMap<String, Cell> = BTreeMap::new();
     for ((_, operation), cell) in windows {
         sums.entry(operation).or_default().merge(&cell);
     }
@@ -370,10 +371,10 @@ proptest! {
         play(&mut simulation, &moves);
         let totals = simulation.pipeline.totals();
         let windows = simulation.windows();
-        let due = |window| windows.get(&(window, "knn")).map_or(0, |cell| cell.due);
+        let due = |window| windows.get(&(window, String::from("knn"))).map_or(0, |cell| cell.due);
         let in_warm_up = schedule.due_in(&ShareSet::for_lane(0, 1), 0, warm_up_ms * MS);
         prop_assert_eq!(due(Window::WarmUp), in_warm_up, "what is due in the warm-up is counted there");
-        for cell in windows.iter().filter(|((_, operation), _)| *operation == "knn").map(|(_, cell)| cell) {
+        for cell in windows.iter().filter(|((_, operation), _)| operation == "knn").map(|(_, cell)| cell) {
             prop_assert_eq!(cell.ended(), cell.due, "a request ends in the window in which it was due");
         }
         let cells = by_operation(windows);

@@ -78,10 +78,7 @@ impl Phase {
         lease: LoadLease,
         now: MonoNs,
     ) -> Self {
-        let ranges = match order.work {
-            Work::Ingest(_) | Work::Delete(_) => Some(RangeBook::new(order.index.0, lanes)),
-            Work::Query { .. } => None,
-        };
+        let ranges = order.work.is_leased().then(|| RangeBook::new(order.index.0, lanes));
         let lanes = vec![LaneBook { state: LaneState::Waiting, rows: 0 }; count::index(u64::from(lanes))];
         Self {
             ticket,
@@ -323,7 +320,7 @@ impl Phase {
             first_lane: self.first_lane,
             k: match self.order.work {
                 Work::Query { k, .. } => k,
-                Work::Ingest(_) | Work::Delete(_) => 0,
+                _ => 0,
             },
             lanes: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),
         });

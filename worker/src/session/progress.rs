@@ -49,7 +49,7 @@ impl Progress {
         recall: &[(u64, Window, RecallCell)],
         health: &[LaneHealth],
     ) {
-        for (key, cell) in cells.iter().filter(|(key, _)| key.operation != PART) {
+        for (key, cell) in cells.iter().filter(|(key, _)| *key.operation != *PART) {
             if let Some(hdr) = cell.response.as_ref().or(cell.service.as_ref()) {
                 self.latency.entry(key.interval).or_default().merge(hdr);
             }

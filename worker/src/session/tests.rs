@@ -45,6 +45,7 @@ fn order(index: u32, work: &str) -> PhaseOrder {
         work,
         load,
         warm_up_ns: 0,
+        operations: None,
         duration_ns: 0,
         timeout_ns: SECOND_NS,
         interval_ns: SECOND_NS,

@@ -242,7 +242,13 @@ impl Intervals {
     /// Intervals before `end`, as rows.
     fn take(&mut self, end: u64) -> Vec<TableRows> {
         let label = self.label.clone();
-        let bound = CellKey { interval: end, window: Window::WarmUp, operation: "", node: NodeId::new("") };
+        let bound = CellKey {
+            interval: end,
+            window: Window::WarmUp,
+            operation: "".into(),
+            command: "".into(),
+            node: NodeId::new(""),
+        };
         let later = self.cells.split_off(&bound);
         let cells = std::mem::replace(&mut self.cells, later);
         let later = self.recall.split_off(&(end, Window::WarmUp));
@@ -251,8 +257,8 @@ impl Intervals {
             phase: label.name.clone(),
             phase_index: label.phase,
             window: key.window,
-            operation: key.operation.to_owned(),
-            command: command(key.operation).to_owned(),
+            operation: key.operation.to_string(),
+            command: key.command.to_string(),
             node: key.node,
             interval_start: label.start_of(key.interval),
             interval_ns: label.interval_ns,
@@ -272,14 +278,6 @@ impl Intervals {
             TableRows::Recall(recall.collect()),
             TableRows::Health(std::mem::take(&mut self.health)),
         ]
-    }
-}
-
-/// The command of an operation, as the server's `INFO commandstats` spells it.
-fn command(operation: &str) -> &str {
-    match operation {
-        "knn" | "knn_part" => "FT.SEARCH",
-        other => other,
     }
 }
 

@@ -225,7 +225,13 @@ fn cell(latency: u64) -> Cell {
 const CLOCK: ClockOffset = ClockOffset { offset_ns: -3, error_ns: 2 };
 
 fn give(intervals: &mut Intervals, lane: u32, interval: u64, latency: u64) {
-    let key = CellKey { interval, window: Window::Measure, operation: "knn", node: NodeId::new("*") };
+    let key = CellKey {
+        interval,
+        window: Window::Measure,
+        operation: "knn".into(),
+        command: "FT.SEARCH".into(),
+        node: NodeId::new("*"),
+    };
     let health = LaneHealth { interval, ..LaneHealth::default() };
     let recall = (interval, Window::Measure, RecallCell { queries: 1, ..RecallCell::default() });
     intervals.record(lane, vec![(key, cell(latency))], vec![recall], vec![health], CLOCK, 0);

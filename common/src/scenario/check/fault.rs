@@ -148,6 +148,11 @@ impl Sources {
         self.0.first().map_or("", |file| file.name())
     }
 
+    /// The text that is written at a place; empty where the place is none.
+    pub(super) fn written(&self, place: Place) -> &str {
+        self.0.get(place.source).and_then(|text| text.inner().get(place.start..place.end)).unwrap_or_default()
+    }
+
     /// A fault at a place, which is moved onto character boundaries and cut at the end of its line.
     pub(super) fn fault(&self, place: Place, complaint: Complaint) -> Fault {
         let text = self

@@ -19,8 +19,21 @@ pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("settle", &["threshold", "window", "max_wait"]),
     ("query", &["k", "ef_runtime", "load", "warm_up", "duration", "timeout"]),
     ("shrink", &["keep", "by", "load", "timeout"]),
+    ("kv", super::kv::KEYS),
     ("checkpoint", &[]),
 ];
+
+/// Steps that need vectors and an index.
+const VECTOR_STEPS: &[&str] = &["create_index", "ingest", "query", "shrink"];
+
+/// Whether the phases work on vectors; they do unless all that they do is to send plain commands.
+pub(super) fn need_vectors(top: &Section<'_>) -> bool {
+    let Some(Entry { node: Node { value: Value::List(items), .. }, .. }) = top.get("phases") else {
+        return true;
+    };
+    let any = |words: &[&str]| items.iter().any(|item| words.iter().any(|word| item.get(word).is_some()));
+    any(VECTOR_STEPS) || !any(&["kv"])
+}
 
 const NAME: &str = "name";
 
@@ -120,6 +133,7 @@ fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut T
         "settle" => settle(reader, section).map(Step::Settle),
         "query" => query(reader, section, told).map(Step::Query),
         "shrink" => shrink(reader, section, told).map(Step::Shrink),
+        "kv" => super::kv::kv(reader, section, &told.address).map(Step::Kv),
         "checkpoint" => Some(Step::Checkpoint),
         _ => None,
     }
@@ -189,17 +203,17 @@ fn keep(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<(f64, Place)> 
     Some((values::share(left), entry.node.place_under(entry.key_place)))
 }
 
-fn timeout(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<u64> {
+pub(super) fn timeout(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<u64> {
     reader.defaulted(section, "timeout", 10_000, "10s", |k, n, e| {
         values::duration_ms(k, n, 1..=LONGEST_TIMEOUT_MS, e)
     })
 }
 
 /// A duration that is not nought.
-fn span(key: &str, node: &Node, example: &str) -> Result<u64, Complaint> {
+pub(super) fn span(key: &str, node: &Node, example: &str) -> Result<u64, Complaint> {
     values::duration_ms(key, node, 1..=LONGEST_MS, example)
 }
 
-fn at(section: &Section<'_>, key: &str) -> Place {
+pub(super) fn at(section: &Section<'_>, key: &str) -> Place {
     section.get(key).map_or(section.place(), |entry| entry.node.place_under(entry.key_place))
 }

@@ -47,6 +47,11 @@ impl<'s> Reader<'s> {
         Self { sources, faults: Vec::new() }
     }
 
+    /// The text that is written at a place.
+    pub(super) fn written(&self, place: Place) -> &'s str {
+        self.sources.written(place)
+    }
+
     /// Notes a fault.
     pub(super) fn complain(&mut self, place: Place, complaint: Complaint) {
         self.faults.push((place, self.sources.fault(place, complaint)));

@@ -6,29 +6,32 @@
 use crate::keys;
 
 use super::super::{
-    Algorithm, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Metric, PopulationSpec,
-    SamplingSpec, Scenario,
+    Algorithm, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec, Metric,
+    PhaseSpec, PopulationSpec, SamplingSpec, Scenario, Step,
 };
 use super::fault::{Complaint, Place};
 use super::phases;
 use super::reader::{Reader, Section};
 use super::tree::{Node, Value};
 use super::values;
+use crate::content::template::Template;
 
 /// Keys of the file.
 pub(super) const TOP: &[&str] =
-    &["name", "purpose", "seed", "dataset", "index", "population", "fleet", "sampling", "phases"];
+    &["name", "purpose", "seed", "dataset", "index", "population", "keyspace", "fleet", "sampling", "phases"];
 /// Keys of each section. No key is in two of them, so that a key alone says its section.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("dataset", DATASET),
     ("index", INDEX),
     ("population", POPULATION),
+    ("keyspace", KEYSPACE),
     ("fleet", FLEET),
     ("sampling", SAMPLING),
 ];
 const DATASET: &[&str] = &["base", "queries", "ground_truth", "rows"];
 const INDEX: &[&str] = &["algorithm", "metric", "dims", "m", "ef_construction"];
 const POPULATION: &[&str] = &["prefix", "copies", "expansion", "order"];
+const KEYSPACE: &[&str] = &["keys", "elements", "group"];
 const FLEET: &[&str] = &["workers", "lanes"];
 const SAMPLING: &[&str] = &["interval"];
 
@@ -57,12 +60,18 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
     let name = reader.required(&top, "name", "quick", run_name);
     let purpose = reader.required(&top, "purpose", "how much memory a vector takes", values::text);
     let seed = reader.defaulted(&top, "seed", 1, "1", |k, n, e| values::whole(k, n, 0..=u64::MAX, e));
-    let dataset = dataset(reader, &top);
-    let index = index(reader, &top);
+    let vectors = phases::need_vectors(&top);
+    let asked = |key| vectors || top.get(key).is_some();
+    let dataset = if asked("dataset") { dataset(reader, &top).map(Some) } else { Some(None) };
+    let index = if asked("index") { index(reader, &top).map(Some) } else { Some(None) };
     let population = population(reader, &top);
+    let keyspace = keyspace(reader, &top);
     let fleet = fleet(reader, &top);
     let sampling = sampling(reader, &top);
     let phases = phases::phases(reader, &top);
+    if let (Some(keyspace), Some(phases)) = (&keyspace, &phases) {
+        group(reader, &top, keyspace, phases);
+    }
     Some(Scenario {
         name: name?,
         purpose: purpose?,
@@ -70,6 +79,7 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
         dataset: dataset?,
         index: index?,
         population: population?,
+        keyspace: keyspace?,
         fleet: fleet?,
         sampling: sampling?,
         phases: phases?,
@@ -120,6 +130,40 @@ fn population(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<PopulationSp
         values::word(k, n, ORDERS)
     });
     Some(PopulationSpec { prefix: prefix?, copies: copies?, expansion: expansion?, order: order? })
+}
+
+fn keyspace(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<KeyspaceSpec> {
+    let section = reader.subsection(top, "keyspace", KEYSPACE)?;
+    let usual = KeyspaceSpec::default();
+    let keys = reader
+        .defaulted(&section, "keys", usual.keys, "10000", |k, n, e| values::whole(k, n, 1..=MOST_ROWS, e));
+    let elements =
+        reader.defaulted(&section, "elements", usual.elements, "16", |k, n, e| count(k, n, 100_000, e));
+    let group = reader.defaulted(&section, "group", usual.group, "16", |k, n, e| count(k, n, 100_000, e));
+    Some(KeyspaceSpec { keys: keys?, elements: elements?, group: group? })
+}
+
+/// Commands with several keys take them from one group, which has to have as many.
+fn group(reader: &mut Reader<'_>, top: &Section<'_>, keyspace: &KeyspaceSpec, phases: &[PhaseSpec]) {
+    let commands = phases.iter().filter_map(|phase| match &phase.step {
+        Step::Kv(kv) => Some(&kv.commands),
+        _ => None,
+    });
+    let most =
+        commands.flatten().filter_map(|spec| Template::parse(&spec.template).ok()).map(|t| t.most_keys());
+    let most = most.max().unwrap_or(1);
+    let room = u64::from(keyspace.group).min(keyspace.keys);
+    if u64::from(most) > room {
+        let place = top.get("keyspace").map_or(top.place(), |entry| entry.key_place);
+        reader.complain(
+            place,
+            Complaint::new(
+                format!("a command takes {most} keys of one slot, and {room} share one"),
+                "groups are too small",
+                format!("write `keyspace: {{group: {most}}}` or more, and as many keys"),
+            ),
+        );
+    }
 }
 
 fn fleet(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<FleetSpec> {

@@ -265,7 +265,7 @@ fn overrides_reach_phases_by_name_and_lone_keys_by_their_section() {
     ]);
     let plain = parse(SOUND, "case.yaml", &[]).unwrap().scenario;
     let mut wanted = plain;
-    wanted.dataset.rows = Some(2000);
+    wanted.dataset.as_mut().unwrap().rows = Some(2000);
     wanted.fleet.workers = 3;
     "index".clone_into(&mut wanted.phases[0].name);
     let Step::Ingest { timeout_ms, .. } = &mut wanted.phases[1].step else { panic!("an ingest") };

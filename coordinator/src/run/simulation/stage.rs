@@ -8,8 +8,8 @@ use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::{
-    Arrival as Arrivals, DatasetSpec, FleetSpec, IndexSpec, Load as LoadSpec, Metric, PopulationSpec,
-    SamplingSpec, Scenario, SettleSpec,
+    Arrival as Arrivals, DatasetSpec, FleetSpec, IndexSpec, KeyspaceSpec, Load as LoadSpec, Metric,
+    PopulationSpec, SamplingSpec, Scenario, SettleSpec,
 };
 
 use crate::plan::{LoadPlan, PlannedPhase, PlannedStep, RunPlan};
@@ -40,6 +40,7 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         work,
         load: LoadSpec::Open { arrival: Arrivals::Constant { rate: 1.0 }, connections: 1 },
         warm_up_ns: 0,
+        operations: None,
         duration_ns: if query { 3 * SECOND_NS } else { 0 },
         timeout_ns: SECOND_NS,
         interval_ns: SECOND_NS,
@@ -53,7 +54,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
     let (full, half) = (empty.full(), empty.full().with_cut(ROWS / 2));
     let leased = |index, word, live, rows| {
         let cut = Some(Cut::new(rows, range_length));
-        let load = LoadPlan { word, order: order(index, live, false), cut, commands: vec!["hset"] };
+        let load = LoadPlan { word, order: order(index, live, false), cut, commands: vec!["hset".into()] };
         PlannedStep::Load(Box::new(load))
     };
     let query = LoadPlan { word: "query", order: order(4, full, true), cut: None, commands: vec![] };
@@ -81,19 +82,20 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         name: "s".into(),
         purpose: "p".into(),
         seed: 1,
-        dataset: DatasetSpec {
+        dataset: Some(DatasetSpec {
             base: String::new(),
             queries: String::new(),
             ground_truth: String::new(),
             rows: None,
-        },
-        index: IndexSpec {
+        }),
+        index: Some(IndexSpec {
             algorithm: Default::default(),
             metric: Metric::L2,
             dims: None,
             m: 16,
             ef_construction: 100,
-        },
+        }),
+        keyspace: KeyspaceSpec::default(),
         population: PopulationSpec {
             prefix: "p:".into(),
             copies: 1.0,
@@ -107,7 +109,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
     let search = SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() };
     RunPlan {
         scenario,
-        search,
+        search: Some(search),
         rows: ROWS,
         copies: 1,
         expansion: vst_common::expand::Expansion::None,

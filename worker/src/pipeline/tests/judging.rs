@@ -95,7 +95,7 @@ fn misses_strangers_and_short_answers_are_counted_and_the_warm_up_stands_apart()
     assert_eq!(per_query[0].1.queries, 10, "per query only what was measured");
     let knn = simulation.windows();
     assert_eq!(
-        knn.get(&(Window::Measure, "knn")).map(|c| c.partial),
+        knn.get(&(Window::Measure, String::from("knn"))).map(|c| c.partial),
         None,
         "already handed over with the recall"
     );

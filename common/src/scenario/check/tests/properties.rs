@@ -1,5 +1,7 @@
 //! Laws over arbitrary scenarios and arbitrary damage to their text.
 
+mod kv;
+
 use std::fmt::Write as _;
 
 use proptest::collection::vec;
@@ -8,8 +10,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::super::{
-    Algorithm, Arrival, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Load, Metric,
-    PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    Algorithm, Arrival, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec, Load,
+    Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
 };
 use super::super::fault::{Complaint, Place, Sources};
 use super::super::{builtin, parse};
@@ -85,6 +87,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         query(),
         settle(),
         Just(Step::Checkpoint),
+        kv::kv(),
         (closed(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Shrink(ShrinkSpec {
             keep: 0.0,
             load,
@@ -137,8 +140,9 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 name,
                 purpose,
                 seed,
-                dataset,
-                index,
+                dataset: Some(dataset),
+                index: Some(index),
+                keyspace: KeyspaceSpec { keys: 5000 + seed % 7, elements: 5, group: 3 },
                 population: PopulationSpec {
                     prefix,
                     copies: 1.0,
@@ -215,12 +219,15 @@ fn yaml_step(step: &Step) -> String {
             yaml_load(&shrink.load),
             shrink.timeout_ms
         ),
+        Step::Kv(kv) => kv::yaml_kv(kv),
     }
 }
 
 /// The scenario as a person could have written it; `checkpoint` without a value stands for one without keys.
 fn yaml(scenario: &Scenario) -> String {
-    let Scenario { name, purpose, seed, dataset, index, population, fleet, sampling, phases } = scenario;
+    let Scenario { name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases } =
+        scenario;
+    let (dataset, index) = (dataset.as_ref().unwrap(), index.as_ref().unwrap());
     let metric = match index.metric {
         Metric::L2 => "l2",
         Metric::Cosine => "cosine",
@@ -243,6 +250,8 @@ fn yaml(scenario: &Scenario) -> String {
     }
     writeln!(text, "ef_construction: {}}}", index.ef_construction).unwrap();
     writeln!(text, "population: {{prefix: {}}}", quoted(&population.prefix)).unwrap();
+    let KeyspaceSpec { keys, elements, group } = keyspace;
+    writeln!(text, "keyspace: {{keys: {keys}, elements: {elements}, group: {group}}}").unwrap();
     writeln!(text, "fleet: {{workers: {}, lanes: {}}}", fleet.workers, fleet.lanes).unwrap();
     writeln!(text, "sampling: {{interval: {}ms}}\nphases:", sampling.interval_ms).unwrap();
     for phase in phases {
