@@ -5,8 +5,7 @@
 //! short. Law: of series that differ by chance alone, no more are called different than the confidence allows, whatever
 //! their autocorrelation up to 0.8.
 
-use std::f64::consts::PI;
-
+use statrs::distribution::{ContinuousCDF, StudentsT};
 use vst_common::count;
 
 /// A mean of correlated values.
@@ -180,59 +179,7 @@ impl Line {
 
 /// Quantile of Student's distribution, for p of at least 0.5.
 pub(crate) fn student(p: f64, freedom: f64) -> f64 {
-    let tail = (1.0 - p).max(1e-12);
-    let above = |t: f64| 0.5 * incomplete_beta(freedom / (freedom + t * t), freedom / 2.0, 0.5);
-    let mut high = 1.0;
-    while above(high) > tail && high < 1e9 {
-        high *= 2.0;
-    }
-    let mut low = 0.0;
-    for _ in 0..100 {
-        let middle = f64::midpoint(low, high);
-        if above(middle) > tail { low = middle } else { high = middle }
-    }
-    f64::midpoint(low, high)
-}
-
-/// Regularised incomplete beta function, by its continued fraction (modified Lentz).
-fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
-    if x <= 0.0 || x >= 1.0 {
-        return x.clamp(0.0, 1.0);
-    }
-    if x > (a + 1.0) / (a + b + 2.0) {
-        return 1.0 - incomplete_beta(1.0 - x, b, a);
-    }
-    let front = (log_gamma(a + b) - log_gamma(a) - log_gamma(b) + a * x.ln() + b * (1.0 - x).ln()).exp() / a;
-    let tiny = 1e-300;
-    let keep = |v: f64| if v.abs() < tiny { tiny } else { v };
-    let (mut c, mut d) = (1.0, 1.0 / keep(1.0 - (a + b) * x / (a + 1.0)));
-    let mut fraction = d;
-    for i in 1..300_u32 {
-        let m = f64::from(i);
-        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
-        d = 1.0 / keep(1.0 + even * d);
-        c = keep(1.0 + even / c);
-        fraction *= d * c;
-        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
-        d = 1.0 / keep(1.0 + odd * d);
-        c = keep(1.0 + odd / c);
-        fraction *= d * c;
-        if (d * c - 1.0).abs() < 1e-12 {
-            break;
-        }
-    }
-    front * fraction
-}
-
-/// Logarithm of the gamma function for positive x (Stirling's series after shifting x up).
-fn log_gamma(x: f64) -> f64 {
-    let (mut x, mut shift) = (x, 0.0);
-    while x < 10.0 {
-        shift -= x.ln();
-        x += 1.0;
-    }
-    let series = 1.0 / (12.0 * x) - 1.0 / (360.0 * x.powi(3)) + 1.0 / (1260.0 * x.powi(5));
-    shift + (x - 0.5) * x.ln() - x + 0.5 * (2.0 * PI).ln() + series
+    StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |students| students.inverse_cdf(p.min(1.0 - 1e-12)))
 }
 
 fn float(n: usize) -> f64 {

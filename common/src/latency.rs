@@ -101,12 +101,6 @@ impl Hdr {
         (!self.is_empty()).then(|| self.0.mean())
     }
 
-    /// Share of values at or below `ns`, 0..=1; `None` when empty.
-    #[must_use]
-    pub fn share_at_or_below(&self, ns: u64) -> Option<f64> {
-        (!self.is_empty()).then(|| self.0.quantile_below(ns))
-    }
-
     /// Forgets all values and keeps the memory.
     pub fn clear(&mut self) {
         self.0.reset();

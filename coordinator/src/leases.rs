@@ -144,12 +144,6 @@ impl Leases {
         self.next.saturating_sub(open)
     }
 
-    /// Ranges of the phase.
-    #[must_use]
-    pub fn ranges_total(&self) -> u64 {
-        self.cut.count()
-    }
-
     /// Rows in the ranges that are done.
     #[must_use]
     pub fn rows_done(&self) -> u64 {

@@ -5,6 +5,7 @@
 //! values in at least c of the cases.
 
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::number::float;
 
@@ -85,82 +86,14 @@ pub(crate) fn line(points: &[(f64, f64)]) -> Option<(f64, f64)> {
     Some((y0 - slope * x0, slope))
 }
 
-/// Probability that Student's t is above `t`, for t of at least 0.
+/// Probability that Student's t is above `t`.
 pub(crate) fn tail(t: f64, freedom: f64) -> f64 {
-    0.5 * incomplete_beta(freedom / (freedom + t * t), freedom / 2.0, 0.5)
+    StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |students| students.sf(t))
 }
 
-/// Quantile of Student's distribution for p of at least 0.5: Newton's steps on [`tail`], kept inside a bracket.
+/// Quantile of Student's distribution for p of at least 0.5.
 pub(crate) fn student(p: f64, freedom: f64) -> f64 {
-    let wanted = (1.0 - p).max(1e-12);
-    if wanted >= 0.5 {
-        return 0.0;
-    }
-    let (mut low, mut high) = (0.0, 2.0);
-    while tail(high, freedom) > wanted && high < 1e12 {
-        low = high;
-        high *= 4.0;
-    }
-    let log_front = log_gamma(f64::midpoint(freedom, 1.0))
-        - log_gamma(freedom / 2.0)
-        - 0.5 * (freedom * std::f64::consts::PI).ln();
-    let mut t = f64::midpoint(low, high);
-    for _ in 0..60 {
-        let above = tail(t, freedom);
-        if above > wanted {
-            low = t
-        } else {
-            high = t
-        }
-        let density = (log_front - f64::midpoint(freedom, 1.0) * (t * t / freedom).ln_1p()).exp();
-        let step = t + (above - wanted) / density;
-        let next = if step > low && step < high { step } else { f64::midpoint(low, high) };
-        if (next - t).abs() <= 1e-10 * t {
-            return next;
-        }
-        t = next;
-    }
-    t
-}
-
-/// Regularised incomplete beta function (continued fraction, modified Lentz: Numerical Recipes, section 6.4).
-fn incomplete_beta(x: f64, a: f64, b: f64) -> f64 {
-    if x <= 0.0 || x >= 1.0 {
-        return x.clamp(0.0, 1.0);
-    }
-    if x > (a + 1.0) / (a + b + 2.0) {
-        return 1.0 - incomplete_beta(1.0 - x, b, a);
-    }
-    let kept = |v: f64| if v.abs() < 1e-300 { 1e-300 } else { v };
-    let (mut c, mut d) = (1.0, 1.0 / kept(1.0 - (a + b) * x / (a + 1.0)));
-    let mut fraction = d;
-    for i in 1..300_u32 {
-        let m = f64::from(i);
-        let last = fraction;
-        for term in [
-            m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0)),
-        ] {
-            d = 1.0 / kept(1.0 + term * d);
-            c = kept(1.0 + term / c);
-            fraction *= d * c;
-        }
-        if (fraction / last - 1.0).abs() < 1e-13 {
-            break;
-        }
-    }
-    (log_gamma(a + b) - log_gamma(a) - log_gamma(b) + a * x.ln() + b * (1.0 - x).ln()).exp() / a * fraction
-}
-
-/// Logarithm of the gamma function of a positive number: Stirling's series, after shifting it up.
-fn log_gamma(x: f64) -> f64 {
-    let (mut x, mut below) = (x, 0.0);
-    while x < 10.0 {
-        below += x.ln();
-        x += 1.0;
-    }
-    let series = 1.0 / (12.0 * x) - 1.0 / (360.0 * x.powi(3)) + 1.0 / (1260.0 * x.powi(5));
-    (x - 0.5) * x.ln() - x + 0.5 * std::f64::consts::TAU.ln() + series - below
+    StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |students| students.inverse_cdf(p.min(1.0 - 1e-12)))
 }
 
 #[cfg(test)]

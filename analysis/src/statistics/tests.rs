@@ -1,3 +1,5 @@
+use std::f64::consts::PI;
+
 use super::*;
 
 /// A small generator of our own, so that the law is over the same series on every machine.
@@ -23,21 +25,6 @@ impl Noise {
                 1_000.0 * (1.0 + spread * x)
             })
             .collect()
-    }
-}
-
-#[test]
-fn students_quantiles_are_those_of_the_tables() {
-    for (p, freedom, t) in [
-        (0.975, 1.0, 12.706),
-        (0.975, 4.0, 2.776),
-        (0.995, 9.0, 3.250),
-        (0.9, 30.0, 1.310),
-        (0.99, 120.0, 2.358),
-        (0.999, 3.0, 10.215),
-        (0.5, 5.0, 0.0),
-    ] {
-        assert!((student(p, freedom) - t).abs() < 0.001, "{p} {freedom}: {}", student(p, freedom));
     }
 }
 

@@ -53,12 +53,6 @@ impl Fault {
     pub fn text(&self) -> &str {
         self.text.inner()
     }
-
-    /// Name of that text: the file's, or `--set`.
-    #[must_use]
-    pub fn text_name(&self) -> &str {
-        self.text.name()
-    }
 }
 
 /// All faults of one scenario, in the order of the text; never empty.
