@@ -6,6 +6,7 @@
 
 mod accounting;
 mod course;
+mod criteria;
 mod engine;
 mod findings;
 mod latency;
@@ -24,6 +25,7 @@ mod visualize;
 mod window;
 
 pub use accounting::{AccountingRow, Check};
+pub use criteria::CriterionRow;
 pub use engine::Error;
 pub use findings::{
     BUSY_SHARE, DECAY_SHARE, FRAGMENTATION, FULL_SHARE, LEAK_BYTES_PER_HOUR, OUTLIER_RATIO, RECALL_DROP,

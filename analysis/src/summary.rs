@@ -13,6 +13,7 @@ use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
 use crate::course::Course;
+use crate::criteria::{self, CriterionRow};
 use crate::engine::{Engine, Error, Log};
 use crate::findings;
 use crate::latency;
@@ -41,6 +42,9 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
     /// Memory at the baseline and at each checkpoint.
     pub checkpoints: Vec<Checkpoint>,
+    /// What the scenario asks for, beside what was found.
+    #[serde(default)]
+    pub criteria: Vec<CriterionRow>,
     /// Attempts against the server's own counters.
     pub accounting: Vec<AccountingRow>,
 }
@@ -107,6 +111,8 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
     let accounting = accounting::rows_of(engine).await?;
     let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
     let course = Course::read(engine, INTERVALS).await?;
+    let criteria = scenario(log).map(|s| criteria::judge(&s, &phases, &checkpoints)).unwrap_or_default();
+    verdict.missed = criteria::missed(&criteria);
     verdict.findings.extend(findings::all(&phases, &checkpoints, &course));
     Ok(Summary {
         exit_code: verdict.exit().code(),
@@ -116,6 +122,7 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
         setting: setting(log),
         phases,
         checkpoints,
+        criteria,
         accounting,
     })
 }

@@ -61,6 +61,9 @@ pub(crate) struct CoordinatorStart {
     /// Remove what an earlier run left under the prefix before, and what this run made after
     #[arg(long)]
     cleanup: bool,
+    /// Ends the run when the target uses so many bytes, over all its nodes
+    #[arg(long, value_name = "BYTES")]
+    most_memory: Option<u64>,
     /// Stop when standard input ends
     #[arg(long, hide = true)]
     leashed: bool,
@@ -136,6 +139,7 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             workers: None,
             token,
             cleanup: options.cleanup,
+            most_memory: options.most_memory,
         },
         stops,
     );

@@ -48,6 +48,8 @@ pub enum Work {
     Ingest(VectorWork),
     /// `HSET` of the live rows of leased ranges of cells, over what is there.
     Update(VectorWork),
+    /// `HSET` of those rows of leased ranges of cells that are alive now and were not when this many were.
+    Grow(VectorWork, u64),
     /// `DEL` of leased ranges of positions in the live set's order.
     Delete(VectorWork),
     /// Both in turn, at a constant population: of the leased units, 2i deletes the cell at position i and 2i + 1 writes
@@ -70,7 +72,7 @@ impl Work {
     /// Whether its rows are leased in ranges; otherwise requests are numbered and dealt in shares.
     #[must_use]
     pub fn is_leased(&self) -> bool {
-        matches!(self, Self::Ingest(_) | Self::Update(_) | Self::Delete(_) | Self::Churn(_))
+        matches!(self, Self::Ingest(_) | Self::Grow(..) | Self::Update(_) | Self::Delete(_) | Self::Churn(_))
     }
 
     /// Data, keys and index, where there are any.
@@ -78,6 +80,7 @@ impl Work {
     pub fn vectors(&self) -> Option<&VectorWork> {
         match self {
             Self::Ingest(vectors)
+            | Self::Grow(vectors, _)
             | Self::Update(vectors)
             | Self::Delete(vectors)
             | Self::Churn(vectors)

@@ -6,11 +6,13 @@
 
 pub mod check;
 pub mod commands;
+pub mod criteria;
+pub mod library;
 pub mod model;
 
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
-    Algorithm, Arrival, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Load,
-    Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    Algorithm, Arrival, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec, IndexSpec, Load,
+    Metric, PhaseSpec, PopulationSpec, QuerySpec, RebuildSpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
     UpdateSpec,
 };

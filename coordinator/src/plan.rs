@@ -24,7 +24,7 @@ use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchPlan};
 use vst_common::ranges::Cut;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Scenario, SettleSpec};
+use vst_common::scenario::{IndexSpec, Scenario, SettleSpec};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate};
@@ -129,6 +129,8 @@ impl PlannedPhase {
         match &self.step {
             PlannedStep::Checkpoint => "checkpoint",
             PlannedStep::CreateIndex => "create_index",
+            PlannedStep::DropIndex => "drop_index",
+            PlannedStep::RebuildIndex(_) => "rebuild_index",
             PlannedStep::Settle(_) => "settle",
             PlannedStep::Load(load) => load.word,
         }
@@ -153,6 +155,10 @@ pub enum PlannedStep {
     Checkpoint,
     /// The index is created.
     CreateIndex,
+    /// Drop it; the rows stay.
+    DropIndex,
+    /// Drop it and make it anew, of this shape, over the rows that are there.
+    RebuildIndex(IndexSpec),
     /// Wait until the target has come to rest.
     Settle(SettleSpec),
     /// The fleet sends load.

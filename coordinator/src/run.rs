@@ -25,6 +25,7 @@ use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
+use vst_common::scenario::IndexSpec;
 
 use crate::plan::RunPlan;
 use crate::roster::{Arrival, Presence, Refusal, Roster};
@@ -60,6 +61,8 @@ pub enum Event {
     Logged(Ticket),
     /// The index exists on every node.
     IndexCreated,
+    /// The index exists on no node.
+    IndexDropped,
     /// The server's counters were read and handed to the log.
     CommandsCounted(Edge),
     /// A lost worker's connections are closed on every node, or why that is not known.
@@ -169,6 +172,10 @@ pub enum Action {
     Log(Ticket, Box<Control>),
     /// Create the index. Answered by [`Event::IndexCreated`].
     CreateIndex,
+    /// Drop the index. Answered by [`Event::IndexDropped`].
+    DropIndex,
+    /// Drop the index and create one of this shape. Answered by [`Event::IndexCreated`].
+    RebuildIndex(IndexSpec),
     /// Read the server's command counters on every node. Answered by [`Event::CommandsCounted`].
     CountCommands {
         /// For which phase.
@@ -326,6 +333,7 @@ impl RunCore {
             }
             Event::Logged(ticket) => self.advance(Happened::Logged(ticket), now),
             Event::IndexCreated => self.advance(Happened::IndexCreated, now),
+            Event::IndexDropped => self.advance(Happened::IndexDropped, now),
             Event::CommandsCounted(edge) => self.advance(Happened::CommandsCounted(edge), now),
             Event::CutOff(generation, outcome) => {
                 if self.book.was_cut_off(generation, outcome, now) {
@@ -455,6 +463,7 @@ pub(crate) enum Happened {
     Delivered,
     Logged(Ticket),
     IndexCreated,
+    IndexDropped,
     CommandsCounted(Edge),
     /// A lost worker can send nothing more.
     CutOff(Generation),

@@ -86,6 +86,8 @@ pub struct CoordinatorOptions {
     pub token: Option<String>,
     /// Remove what an earlier run left under the prefix before, and what this run made after.
     pub cleanup: bool,
+    /// Memory of the target, bytes over all nodes, at which the run ends; no bound where absent.
+    pub most_memory: Option<u64>,
 }
 
 /// How a run ended.
@@ -301,6 +303,7 @@ async fn lead(
         location,
         leader,
         prepared,
+        most_memory: options.most_memory,
         log,
         intake,
         archive,

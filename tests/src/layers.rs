@@ -45,6 +45,7 @@ pub const FLOW: [(&str, &[&str]); 3] = [
             "accounting",
             "phase",
             "validity",
+            "criteria",
             "summary",
             "report",
         ],

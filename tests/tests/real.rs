@@ -11,6 +11,7 @@ mod real {
     mod durability;
     mod fleet;
     mod kv;
+    mod library;
     mod liar;
     mod quick;
     mod registry;

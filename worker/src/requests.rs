@@ -83,6 +83,7 @@ impl Requests {
         let prefix = match &order.work {
             Work::Commands(work) => &work.prefix,
             Work::Ingest(vectors)
+            | Work::Grow(vectors, _)
             | Work::Update(vectors)
             | Work::Delete(vectors)
             | Work::Churn(vectors)
@@ -90,7 +91,7 @@ impl Requests {
         };
         let name = OperationName::new;
         let (operations, work) = match &order.work {
-            Work::Ingest(vectors) | Work::Update(vectors) => {
+            Work::Ingest(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
                 let (command, vector_bytes) = write(vectors);
                 (vec![name("hset", "hset")], Kind::Write { command, vector_bytes })
             }

@@ -578,7 +578,12 @@ async fn prepare(
         Work::Query { vectors, k, .. } => {
             Some(Arc::new(recall_probe::build(vectors, *k, faults).await.map_err(|e| not_ready(&e))?))
         }
-        Work::Ingest(_) | Work::Update(_) | Work::Delete(_) | Work::Churn(_) | Work::Commands(_) => None,
+        Work::Ingest(_)
+        | Work::Grow(..)
+        | Work::Update(_)
+        | Work::Delete(_)
+        | Work::Churn(_)
+        | Work::Commands(_) => None,
     };
     Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
 }

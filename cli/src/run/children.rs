@@ -14,6 +14,7 @@ use vst_common::exit::Exit;
 
 use super::options::RunOptions;
 use crate::error::Failure;
+use crate::token;
 
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(20);
 /// Workers leave by themselves when the coordinator has closed the run; after this long they are ended.
@@ -23,6 +24,7 @@ const WORKERS_LEAVE: Duration = Duration::from_secs(10);
 pub(super) struct Children {
     program: PathBuf,
     folder: TempDir,
+    token: String,
     coordinator: Option<Child>,
     workers: Vec<Child>,
     /// Process of the coordinator while it runs, else 0.
@@ -30,11 +32,12 @@ pub(super) struct Children {
 }
 
 impl Children {
-    pub(super) fn new() -> Result<Self, Failure> {
+    pub(super) fn new(token: &str) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("vst-run-").tempdir()?;
         Ok(Self {
             program: std::env::current_exe()?,
             folder,
+            token: token.to_owned(),
             coordinator: None,
             workers: Vec::new(),
             coordinator_pid: watch::Sender::new(0),
@@ -44,6 +47,9 @@ impl Children {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).process_group(0);
+        if !self.token.is_empty() {
+            command.env(token::NAME, &self.token);
+        }
         command
     }
 
@@ -60,6 +66,9 @@ impl Children {
         command.arg("--results").arg(&options.results).arg("--announce").arg(&announce);
         for set in &options.set {
             command.arg("--set").arg(set.to_string());
+        }
+        if let Some(most) = options.guard.most_memory_bytes {
+            command.arg("--most-memory").arg(most.to_string());
         }
         if options.cleanup {
             command.arg("--cleanup");

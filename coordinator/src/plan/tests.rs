@@ -7,7 +7,8 @@ use vst_common::dataset::{DatasetManifest, Element, Format, ReadFaults};
 use vst_common::ground_truth::GroundTruth;
 use vst_common::phase::{SearchModule, Work};
 use vst_common::scenario::DatasetSpec;
-use vst_common::scenario::check::{builtin, parse};
+use vst_common::scenario::check::parse;
+use vst_common::scenario::library::text_of;
 
 use super::*;
 
@@ -18,7 +19,7 @@ fn scenarios() -> PathBuf {
 fn quick(overrides: &[(&str, &str)]) -> Checked {
     let overrides: Vec<(String, String)> =
         overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    parse(builtin("quick").unwrap(), "quick.yaml", &overrides).unwrap()
+    parse(text_of("quick").unwrap(), "quick.yaml", &overrides).unwrap()
 }
 
 fn search() -> SearchPlan {

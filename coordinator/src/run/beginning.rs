@@ -33,7 +33,9 @@ where
                 }
             };
         }
-        Some(PlannedStep::CreateIndex) => Quiet::CreateIndex,
+        Some(PlannedStep::CreateIndex) => Quiet::Index(Action::CreateIndex),
+        Some(PlannedStep::DropIndex) => Quiet::Index(Action::DropIndex),
+        Some(PlannedStep::RebuildIndex(shape)) => Quiet::Index(Action::RebuildIndex(shape)),
         Some(PlannedStep::Settle(spec)) => Quiet::Settle(spec),
         Some(PlannedStep::Checkpoint) | None => Quiet::Checkpoint,
     };
@@ -44,7 +46,7 @@ where
 /// A step without load.
 #[derive(Debug)]
 enum Quiet {
-    CreateIndex,
+    Index(Action),
     Settle(SettleSpec),
     Checkpoint,
 }
@@ -65,8 +67,11 @@ impl Beginning {
         book.observing = true;
         book.observe();
         match &self.step {
-            Quiet::CreateIndex => {
-                book.act(Action::CreateIndex);
+            Quiet::Index(action) => {
+                // Nobody is asked about an index that comes or goes.
+                book.indexed = false;
+                book.observe();
+                book.act(action.clone());
                 self.to(Creating)
             }
             Quiet::Checkpoint => self.to(Checkpointing::new(now, book)),
@@ -78,7 +83,7 @@ impl Beginning {
     }
 }
 
-/// The index is being created.
+/// The index is being created, dropped, or both.
 #[derive(Debug)]
 pub(crate) struct Creating;
 
@@ -90,6 +95,7 @@ impl Creating {
                 book.observe();
                 self.to(Ending::quiet(now, book))
             }
+            Happened::IndexDropped => self.to(Ending::quiet(now, book)),
             _ => State::Creating(self),
         }
     }

@@ -1,6 +1,7 @@
 //! What the run asks of the target: to make the index, to say how far it is from rest.
 
 use vst_common::phase::SearchPlan;
+use vst_common::scenario::IndexSpec;
 use vst_common::search::IndexShape;
 
 use super::chain;
@@ -10,11 +11,32 @@ use crate::target::{Target, TargetError};
 
 /// Makes the index on every node that needs one.
 pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
-    let prefix = plan.scenario.population.prefix.as_str();
     // The scenario's check gives every plan that makes an index both.
-    let (Some(index), Some(search)) = (&plan.scenario.index, &plan.search) else {
-        return Event::IndexCreated;
-    };
+    match &plan.scenario.index {
+        Some(index) => create(target, plan, index).await,
+        None => Event::IndexCreated,
+    }
+}
+
+/// Drops the index on every node; the rows stay.
+pub(super) async fn drop_index(target: &Target, plan: &RunPlan) -> Event {
+    match target.drop_index(&plan.scenario.population.prefix).await {
+        Ok(_) => Event::IndexDropped,
+        Err(e) => Event::Failed(failure(&e)),
+    }
+}
+
+/// Drops the index and makes one of another shape over the rows that are there.
+pub(super) async fn rebuild_index(target: &Target, plan: &RunPlan, shape: &IndexSpec) -> Event {
+    match drop_index(target, plan).await {
+        Event::IndexDropped => create(target, plan, shape).await,
+        other => other,
+    }
+}
+
+async fn create(target: &Target, plan: &RunPlan, index: &IndexSpec) -> Event {
+    let Some(search) = &plan.search else { return Event::IndexCreated };
+    let prefix = plan.scenario.population.prefix.as_str();
     let shape = IndexShape {
         prefix,
         field: FIELD,

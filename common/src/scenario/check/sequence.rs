@@ -17,6 +17,8 @@ pub(super) struct Told {
     pub(super) place: Place,
     /// The share that a shrink leaves, and where that stands.
     pub(super) keep: Option<(f64, Place)>,
+    /// The share that a grow leads to, and where that stands.
+    pub(super) to: Option<(f64, Place)>,
     /// The share that a churn exchanges, and where that stands.
     pub(super) by: Option<(f64, Place)>,
 }
@@ -27,13 +29,16 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
     // The share of the planned rows that lives, and the phase that made it so.
     let mut alive: Option<(f64, &str)> = None;
     for phase in phases {
-        let Told { address, word, place, keep, by } = phase;
+        let Told { address, word, place, keep, to, by } = phase;
         let complaint = match (*word, index, alive) {
             ("create_index", Some(first), _) => Some(Complaint::new(
                 format!("phase `{address}` creates the index a second time"),
                 format!("phase `{first}` has created it"),
                 "keep one of the two",
             )),
+            ("drop_index" | "rebuild_index", None, _) => {
+                Some(too_early(address, "drops the index", "an index", "create_index: {}"))
+            }
             ("query", None, _) => Some(too_early(address, "asks", "an index", "create_index: {}")),
             ("query" | "shrink" | "update" | "churn", _, None) => {
                 let verb = match *word {
@@ -56,6 +61,15 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
         }
         match *word {
             "create_index" => index = Some(address),
+            "drop_index" => index = None,
+            "grow" => {
+                if let (Some((to, to_place)), (left, by)) = (*to, alive.unwrap_or((0.0, ""))) {
+                    if to <= left {
+                        reader.complain(to_place, no_growth(address, left, by));
+                    }
+                    alive = Some((to, address));
+                }
+            }
             "ingest" => alive = Some((1.0, address)),
             "churn" => {
                 if let (Some((by, by_place)), Some((left, made_by))) = (*by, alive)
@@ -91,6 +105,14 @@ fn no_room(address: &str, left: f64, by: &str) -> Complaint {
         format!("phase `{address}` exchanges more rows than it can"),
         format!("phase `{by}` leaves {alive}% alive and {room}% to insert"),
         "no row is deleted and inserted in the same phase: put a `shrink` before it, or exchange less at a time",
+    )
+}
+
+fn no_growth(address: &str, left: f64, by: &str) -> Complaint {
+    Complaint::new(
+        format!("phase `{address}` inserts nothing"),
+        format!("phase `{by}` leaves {}% alive", left * 100.0),
+        "shares are of all planned rows, not of those that live: grow to more than that",
     )
 }
 

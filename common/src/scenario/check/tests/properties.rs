@@ -15,7 +15,8 @@ use super::super::super::{
     ShrinkSpec, Step, UpdateSpec,
 };
 use super::super::fault::{Complaint, Place, Sources};
-use super::super::{builtin, parse};
+use super::super::parse;
+use crate::scenario::library::text_of;
 use super::{SOUND, shown};
 
 fn words() -> impl Strategy<Value = String> {
@@ -160,6 +161,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             |(name, purpose, seed, dataset, index, prefix, (workers, lanes), steps, interval_ms)| Scenario {
                 name,
                 purpose,
+                family: String::from("own"),
+                parameters: Default::default(),
                 seed,
                 dataset: Some(dataset),
                 index: Some(index),
@@ -172,17 +175,19 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 },
                 fleet: FleetSpec { workers, lanes },
                 sampling: SamplingSpec { interval_ms },
+                criteria: Vec::new(),
                 phases: steps
                     .into_iter()
                     .enumerate()
-                    .map(|(n, step)| PhaseSpec { name: format!("{n}_{}", step.word()), step })
+                    .map(|(n, step)| PhaseSpec { name: format!("{n}_{}", step.word()), step, criteria: Vec::new() })
                     .collect(),
             },
         )
 }
 
 fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap()
+    // What looks like a parameter is none.
+    serde_json::to_string(&text.replace("${", "$${")).unwrap()
 }
 
 fn yaml_load(load: &Load) -> String {
@@ -213,7 +218,8 @@ fn yaml_load(load: &Load) -> String {
 
 fn yaml_step(step: &Step) -> String {
     match step {
-        Step::CreateIndex => "{}".to_owned(),
+        Step::CreateIndex | Step::DropIndex => "{}".to_owned(),
+        Step::RebuildIndex(_) | Step::Grow(_) => unreachable!("not drawn"),
         Step::Checkpoint => String::new(),
         Step::Ingest { load, timeout_ms } => {
             format!("{{load: {}, timeout: {timeout_ms}ms}}", yaml_load(load))
@@ -258,7 +264,7 @@ fn yaml_step(step: &Step) -> String {
 
 /// The scenario as a person could have written it; `checkpoint` without a value stands for one without keys.
 fn yaml(scenario: &Scenario) -> String {
-    let Scenario { name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases } =
+    let Scenario { name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases, .. } =
         scenario;
     let (dataset, index) = (dataset.as_ref().unwrap(), index.as_ref().unwrap());
     let metric = match index.metric {
@@ -386,7 +392,7 @@ proptest! {
 
     #[test]
     fn damage_never_panics_and_its_faults_can_be_shown(damage in damage(), quick in any::<bool>()) {
-        let sound = if quick { builtin("quick").unwrap() } else { SOUND };
+        let sound = if quick { text_of("quick").unwrap() } else { SOUND };
         refused_properly(&damaged(sound, &damage), &[])?;
     }
 
