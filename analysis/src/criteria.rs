@@ -102,7 +102,8 @@ fn holds(criterion: &Constraint, known: Known) -> bool {
 
 fn figure(figure: Figure, phase: Option<&PhaseSummary>, checkpoint: Option<&Checkpoint>) -> Option<Known> {
     let exact = |value: f64| Known { value, is_lower_bound: false };
-    let operations = || phase.into_iter().flat_map(|phase| phase.operations.iter()).filter(|o| o.operation != PART);
+    let operations =
+        || phase.into_iter().flat_map(|phase| phase.operations.iter()).filter(|o| o.operation != PART);
     let memory = checkpoint.and_then(|checkpoint| checkpoint.figures.as_ref());
     let sum = |of: fn(&OperationSummary) -> u64| count::to_f64(operations().map(of).sum());
     match figure {
@@ -144,5 +145,9 @@ fn worst<'a>(figure: Figure, operations: impl Iterator<Item = &'a OperationSumma
         })
         .collect();
     // A lower bound is as bad as can be: nobody knows how large it is.
-    quantiles?.into_iter().max_by(|a, b| (a.is_lower_bound, a.value).partial_cmp(&(b.is_lower_bound, b.value)).unwrap_or(std::cmp::Ordering::Equal))
+    quantiles?.into_iter().max_by(|a, b| {
+        (a.is_lower_bound, a.value)
+            .partial_cmp(&(b.is_lower_bound, b.value))
+            .unwrap_or(std::cmp::Ordering::Equal)
+    })
 }

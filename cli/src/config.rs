@@ -56,7 +56,8 @@ pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
 pub(crate) fn strictly(config: &Config) -> Result<(), Failure> {
     let mut faults = Vec::new();
     if let Some(Err(e)) = config.token_file.as_ref().map(std::fs::read_to_string) {
-        faults.push(format!("token_file `{}` cannot be read: {e}", config.token_file.as_deref().unwrap_or("")));
+        faults
+            .push(format!("token_file `{}` cannot be read: {e}", config.token_file.as_deref().unwrap_or("")));
     }
     if let Some(Err(e)) = config.results.as_ref().map(|path| serve::check_results(Path::new(path))) {
         faults.push(e.to_string());
@@ -79,7 +80,8 @@ pub(crate) fn obey(
 ) -> Result<(), Failure> {
     let forbid = |text: String| Err(Failure::new(Exit::Scenario, format!("the guard forbids it: {text}")));
     if let Some(url) = target {
-        let address = TargetUrl::new(url, None).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?.address();
+        let address =
+            TargetUrl::new(url, None).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?.address();
         if !guard.allows(&address) {
             let allowed = guard.allowed_targets.join(", ");
             return forbid(format!("target `{address}` is not among those that may be loaded: {allowed}"));
@@ -87,10 +89,16 @@ pub(crate) fn obey(
     }
     let estimate = plan::estimate(&loaded.checked, facts, 1);
     if let Some(most) = guard.most_rows.filter(|most| estimate.population > *most) {
-        return forbid(format!("the run makes {} rows and keys, and {most} is the most", estimate.population));
+        return forbid(format!(
+            "the run makes {} rows and keys, and {most} is the most",
+            estimate.population
+        ));
     }
     if let Some(most) = guard.most_memory_bytes.filter(|most| estimate.server_bytes > *most) {
-        return forbid(format!("the run needs {} bytes of the target, and {most} is the most", estimate.memory()));
+        return forbid(format!(
+            "the run needs {} bytes of the target, and {most} is the most",
+            estimate.memory()
+        ));
     }
     Ok(())
 }

@@ -41,6 +41,9 @@ pub fn scaled_down(name: &str) -> Vec<String> {
     let (_, text) = LIBRARY.iter().find(|(known, _)| *known == name).expect("a scenario of the library");
     let scenario = parse(text, name, &[]).expect("it is sound").scenario;
     let mut sets = Vec::new();
+    if scenario.dataset.is_some() && !scenario.parameters.contains_key("rows") {
+        sets.extend(["--set", "rows=2000"].map(String::from));
+    }
     for parameter in scenario.parameters.keys() {
         let small = SMALL.iter().find(|(known, _)| known == parameter).map(|(_, value)| *value);
         let small = small.or((parameter == "rate").then(|| rate(&scenario.family)));

@@ -11,8 +11,8 @@ mod real {
     mod durability;
     mod fleet;
     mod kv;
-    mod library;
     mod liar;
+    mod library;
     mod quick;
     mod registry;
     mod rows;

@@ -115,7 +115,8 @@ impl Source {
                 let only_live = matches!(work, Work::Update(_) | Work::Grow(..));
                 let from = if let Work::Grow(_, from) = work { *from } else { 0 };
                 // What is overwritten is there already: the order in which it came says nothing any more.
-                let order = if matches!(work, Work::Update(_)) { CopyOrder::Interleaved } else { vectors.order };
+                let order =
+                    if matches!(work, Work::Update(_)) { CopyOrder::Interleaved } else { vectors.order };
                 let dims = vectors.expansion.index_dims(vectors.dims);
                 let vector_bytes = count::index(u64::from(dims).saturating_mul(4));
                 let shape = Shape { vector_bytes, only_live, from, block_rows: BLOCK_ROWS };

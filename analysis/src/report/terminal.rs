@@ -62,7 +62,11 @@ pub(crate) fn headline(verdict: &Verdict) -> String {
 
 fn verdict(verdict: &Verdict, styled: bool) -> String {
     let headline = headline(verdict);
-    let colour = match (&verdict.end, verdict.not_valid.is_empty(), verdict.saturated.is_empty() && verdict.missed.is_empty()) {
+    let colour = match (
+        &verdict.end,
+        verdict.not_valid.is_empty(),
+        verdict.saturated.is_empty() && verdict.missed.is_empty(),
+    ) {
         (RunEnd::Finished, true, true) => "32",
         (RunEnd::Finished | RunEnd::Interrupted | RunEnd::Open, true, _) => "33",
         _ => "31",

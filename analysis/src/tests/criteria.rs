@@ -58,7 +58,9 @@ async fn what_is_only_bounded_from_below_or_not_there_meets_nothing() {
     let found = made(|m| {
         let phase = m.find("ask");
         let now = phase.started.start_wall_ns + 3_000_000_000;
-        for row in phase.latency.iter_mut().flatten().filter(|r| r.operation == "knn" && r.interval_start == now) {
+        for row in
+            phase.latency.iter_mut().flatten().filter(|r| r.operation == "knn" && r.interval_start == now)
+        {
             for _ in 0..300 {
                 row.cell.record(&open_outcome(900_000_000, 0, Kind::Timeout), u64::MAX);
             }

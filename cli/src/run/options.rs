@@ -108,7 +108,10 @@ impl Common {
             scenario,
             target: self.target.or(config.target),
             set: before.chain(self.set).chain(workers).collect(),
-            results: self.results.or(config.results.map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("runs")),
+            results: self
+                .results
+                .or(config.results.map(PathBuf::from))
+                .unwrap_or_else(|| PathBuf::from("runs")),
             cleanup: self.cleanup,
             dry_run: self.dry_run,
             json: self.json,

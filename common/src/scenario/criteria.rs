@@ -13,7 +13,9 @@ impl Step {
     #[must_use]
     pub fn answers(&self, figure: Figure) -> bool {
         match figure {
-            Figure::Qps | Figure::P50 | Figure::P95 | Figure::P99 | Figure::ErrorRate => self.load().is_some(),
+            Figure::Qps | Figure::P50 | Figure::P95 | Figure::P99 | Figure::ErrorRate => {
+                self.load().is_some()
+            }
             Figure::AchievedShare => matches!(self.load(), Some(Load::Open { .. })),
             Figure::Recall => matches!(self, Self::Query(_)),
             Figure::Memory | Figure::BytesPerVector => matches!(self, Self::Checkpoint),

@@ -281,3 +281,21 @@ phases:
     let faults = check(&checked, None).unwrap_err();
     assert!(messages(&faults)[0].contains("`a_fill`"), "{:?}", messages(&faults));
 }
+
+/// Law: what a header of the library promises is what the tool itself estimates.
+#[tokio::test]
+async fn headers_of_the_library_say_what_the_estimate_says() {
+    let mut wrong = Vec::new();
+    for (name, text) in vst_common::scenario::library::LIBRARY {
+        let checked = parse(text, &format!("{name}.yaml"), &[]).unwrap();
+        let data = read_data(&checked, &scenarios()).await.unwrap();
+        check(&checked, data.as_ref()).unwrap_or_else(|faults| panic!("{name}: {faults}"));
+        let estimate = estimate(&checked, data.as_ref(), 3);
+        for line in [format!("# Time: {}.", estimate.time()), format!("# Memory: {}.", estimate.memory())] {
+            if !text.lines().any(|found| found == line) {
+                wrong.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}

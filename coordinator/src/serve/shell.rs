@@ -277,7 +277,8 @@ impl Shell {
                         let reason = format!(
                             "the guard ends the run: the target uses {bytes} bytes, and {most} is the most that it may"
                         );
-                        self.take(Event::Failed(Failure { exit: Exit::Target, reason, log_lost: false })).await;
+                        self.take(Event::Failed(Failure { exit: Exit::Target, reason, log_lost: false }))
+                            .await;
                     }
                 }
                 let guarded = self.most_memory.is_some();

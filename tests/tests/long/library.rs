@@ -31,7 +31,10 @@ async fn every_scenario_of_the_library_runs_scaled_down() {
         .await;
         match outcome {
             Ok((code, criteria)) => {
-                eprintln!("{name:<34} exit {code}, {criteria} criteria, {:.1} s", began.elapsed().as_secs_f64());
+                eprintln!(
+                    "{name:<34} exit {code}, {criteria} criteria, {:.1} s",
+                    began.elapsed().as_secs_f64()
+                );
             }
             Err(e) => {
                 eprintln!("{name:<34} FAILED: {e}");

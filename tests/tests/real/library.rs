@@ -40,7 +40,8 @@ async fn a_population_grows_in_steps_and_each_is_what_the_plan_says() {
     for checkpoint in &report.checkpoints[1..] {
         let figures = checkpoint.figures.as_ref().expect("figures");
         assert_eq!(figures.index_docs, checkpoint.live, "{}", checkpoint.phase);
-        let recall = phase(&report, &checkpoint.phase.replace("at_", "query_")).recall.clone().expect("asked");
+        let recall =
+            phase(&report, &checkpoint.phase.replace("at_", "query_")).recall.clone().expect("asked");
         assert_eq!((recall.ghosts, recall.masked), (0, 0), "{}", checkpoint.phase);
     }
     assert_eq!(servers.keys_under("vst:").await, [""; 0], "clean-up knows what grew");

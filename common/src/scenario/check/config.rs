@@ -184,7 +184,10 @@ fn gather(
         Ok(found) => found,
         Err(reason) => {
             let message = format!("`{reference}` cannot be read: {reason}");
-            early.push((place, Complaint::new(message, "not there", "paths are taken from this file's folder")));
+            early.push((
+                place,
+                Complaint::new(message, "not there", "paths are taken from this file's folder"),
+            ));
             return Ok(tree);
         }
     };
@@ -290,7 +293,8 @@ fn config(reader: &mut Reader<'_>, tree: &Node) -> Option<Config> {
     if let (Some(Some(target)), Some(guard)) = (&target, &guard) {
         let address = target.rsplit(['/', '@']).next().unwrap_or_default();
         if !guard.allows(address) {
-            let place = top.get("target").map_or(top.place(), |entry| entry.node.place_under(entry.key_place));
+            let place =
+                top.get("target").map_or(top.place(), |entry| entry.node.place_under(entry.key_place));
             reader.complain(
                 place,
                 Complaint::new(
@@ -378,11 +382,12 @@ fn set(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Vec<(String, String
 fn guard(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Guard> {
     let section = reader.subsection(top, "guard", GUARD)?;
     let allowed = reader.defaulted(&section, "allowed_targets", Vec::new(), "[\"staging-*:6379\"]", texts);
-    let rows = reader
-        .optional(&section, "most_rows", "1000000", |k, n, e| values::whole(k, n, 1..=u64::MAX / 4, e));
+    let rows =
+        reader.optional(&section, "most_rows", "1000000", |k, n, e| values::whole(k, n, 1..=u64::MAX / 4, e));
     let memory = reader.optional(&section, "most_memory", "10GiB", |key, node, example| {
         let text = values::text(key, node, example)?;
-        let bound = format!("memory <= {text}").parse::<Constraint>().map(|c| crate::count::from_f64(c.bound()));
+        let bound =
+            format!("memory <= {text}").parse::<Constraint>().map(|c| crate::count::from_f64(c.bound()));
         bound.map_err(|_| {
             Complaint::new(
                 format!("`{key}` takes a size, not `{text}`"),

@@ -44,9 +44,9 @@ fn one(item: &Node) -> Result<Constraint, Option<Complaint>> {
     let text = values::text(KEY, item, EXAMPLE)?;
     let hint = format!("for example `{KEY}: {EXAMPLE}`");
     let fault = |message: String, label: &str| Some(Complaint::new(message, label, hint.clone()));
-    let criterion: Constraint = text.parse().map_err(
-        |e: <Constraint as std::str::FromStr>::Err| fault(e.to_string(), "no criterion"),
-    )?;
+    let criterion: Constraint = text
+        .parse()
+        .map_err(|e: <Constraint as std::str::FromStr>::Err| fault(e.to_string(), "no criterion"))?;
     match criterion.figure() {
         figure @ (Figure::P999 | Figure::CpuPerQuery) => {
             let known = FIGURES.iter().filter(|(f, _)| !matches!(f, Figure::P999 | Figure::CpuPerQuery));
@@ -69,12 +69,7 @@ pub(super) fn judge_phase(reader: &mut Reader<'_>, section: &Section<'_>, phase:
 }
 
 /// Notes criteria of the scenario that no phase answers.
-pub(super) fn judge(
-    reader: &mut Reader<'_>,
-    top: &Section<'_>,
-    all: &[Constraint],
-    phases: &[PhaseSpec],
-) {
+pub(super) fn judge(reader: &mut Reader<'_>, top: &Section<'_>, all: &[Constraint], phases: &[PhaseSpec]) {
     for (n, criterion) in all.iter().enumerate() {
         if !phases.iter().any(|phase| criteria::is_about(criterion, phase)) {
             let figure = criterion.figure();

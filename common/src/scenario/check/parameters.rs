@@ -351,12 +351,7 @@ fn fill(reader: &mut Reader<'_>, node: &mut Node, known: &BTreeMap<String, Optio
 }
 
 /// The scalar with its references replaced; refused when faults were noted.
-fn filled(
-    reader: &mut Reader<'_>,
-    node: &Node,
-    text: &str,
-    known: &BTreeMap<String, Option<Node>>,
-) -> Node {
+fn filled(reader: &mut Reader<'_>, node: &Node, text: &str, known: &BTreeMap<String, Option<Node>>) -> Node {
     let parts = parts(text);
     let place = node.place();
     let mut whole = true;
@@ -369,7 +364,10 @@ fn filled(
                 Some(None) => whole = false,
                 None => {
                     whole = false;
-                    reader.complain(reference_place(reader, place, text, *at, name.len()), unknown(name, known));
+                    reader.complain(
+                        reference_place(reader, place, text, *at, name.len()),
+                        unknown(name, known),
+                    );
                 }
             },
         }
@@ -388,7 +386,9 @@ fn filled(
 /// The bytes of `${name}`, where the scalar is written as it reads.
 fn reference_place(reader: &Reader<'_>, place: Place, text: &str, at: usize, name: usize) -> Place {
     match reader.written(place).find(text) {
-        Some(shift) => Place { start: place.start + shift + at, end: place.start + shift + at + name + 3, ..place },
+        Some(shift) => {
+            Place { start: place.start + shift + at, end: place.start + shift + at + name + 3, ..place }
+        }
         None => place,
     }
 }

@@ -33,17 +33,8 @@ pub(super) const STEPS: &[(&str, &[&str])] = &[
 ];
 
 /// Steps that need vectors and an index.
-const VECTOR_STEPS: &[&str] = &[
-    "create_index",
-    "drop_index",
-    "rebuild_index",
-    "ingest",
-    "grow",
-    "query",
-    "shrink",
-    "update",
-    "churn",
-];
+const VECTOR_STEPS: &[&str] =
+    &["create_index", "drop_index", "rebuild_index", "ingest", "grow", "query", "shrink", "update", "churn"];
 
 /// Whether the phases work on vectors; they do unless all that they do is to send plain commands.
 pub(super) fn need_vectors(top: &Section<'_>) -> bool {

@@ -41,7 +41,10 @@ fn a_file_goes_over_what_it_extends_key_by_key_and_variables_take_their_places()
     let last = |path: &str| set.iter().rev().find(|(p, _)| p == path).map(|(_, value)| value.as_str());
     assert_eq!((last("rows"), last("rate"), last("fleet.workers")), (Some("2000"), Some("100/s"), Some("3")));
     assert_eq!(last("fleet.lanes"), Some("2"), "the profile says what nothing else does");
-    assert_eq!(read(text, &[("base.yaml", BASE), ("HOST", "staging-1"), ("WORKERS", "7")]).unwrap().workers, Some(7));
+    assert_eq!(
+        read(text, &[("base.yaml", BASE), ("HOST", "staging-1"), ("WORKERS", "7")]).unwrap().workers,
+        Some(7)
+    );
 }
 
 /// Each broken file with the snapshot of all that is said of it.
@@ -55,13 +58,17 @@ fn what_a_person_sees_of_broken_environments() {
         ("not_allowed", "target: valkey://production:6379\nguard: {allowed_targets: [\"staging-*\"]}\n"),
         ("numbers", "fleet: {workers: 0, lanes: 5000}\nguard: {most_rows: 0, most_memory: 10}\n"),
         ("sizes", "guard: {most_memory: 10 elephants, most_rows: -1}\n"),
-        ("variables", "target: valkey://${HOST}:6379\nresults: ${RESULTS}\nfleet: {workers: \"${N:-many}\"}\n"),
+        (
+            "variables",
+            "target: valkey://${HOST}:6379\nresults: ${RESULTS}\nfleet: {workers: \"${N:-many}\"}\n",
+        ),
         ("missing_base", "extends: nowhere.yaml\nprofil: x\n"),
         ("circle", "extends: circle.yaml\n"),
         ("fault_in_base", "extends: bad.yaml\nresults: runs\nlanes: 3\n"),
         ("no_yaml", "target: \"valkey://h:1\nfleet: {\n"),
     ];
-    let around = [("circle.yaml", "extends: circle.yaml\n"), ("bad.yaml", "profile: slow\nfleet: {worker: 2}\n")];
+    let around =
+        [("circle.yaml", "extends: circle.yaml\n"), ("bad.yaml", "profile: slow\nfleet: {worker: 2}\n")];
     let said: Vec<String> = broken
         .iter()
         .map(|(name, text)| {

@@ -33,7 +33,8 @@ fn refused(text: &str, overrides: &[(&str, &str)]) -> String {
 
 #[test]
 fn values_take_their_places_with_their_types_and_a_doubled_sign_stands_for_itself() {
-    let scenario = parse(SIZED, "sized.yaml", &pairs(&[("rows", "2000"), ("rate", "50/s")])).unwrap().scenario;
+    let scenario =
+        parse(SIZED, "sized.yaml", &pairs(&[("rows", "2000"), ("rate", "50/s")])).unwrap().scenario;
     let dataset = scenario.dataset.unwrap();
     assert_eq!((dataset.base.as_str(), dataset.queries.as_str()), ("base.u8bin", "${base}.u8bin"));
     assert_eq!(dataset.rows, Some(2000));
@@ -64,14 +65,21 @@ fn wrong_declarations_of_parameters() {
         .replace("rows: {default: 10000, min: 100,", "rows: {default: 50, min: 100,")
         .replace("max: 1k/s", "max: 1000")
         .replace("base: {default: base, meaning", "base: {default: base, least: 1, meaning")
-        .replace("metric: {default: l2,", "seed: {default: 1, meaning: x}\n  spare: {default: 1, meaning: x}\n  metric: {default: l4,")
+        .replace(
+            "metric: {default: l2,",
+            "seed: {default: 1, meaning: x}\n  spare: {default: 1, meaning: x}\n  metric: {default: l4,",
+        )
         .replace("rows: ${rows}", "rows: ${row}");
     insta::assert_snapshot!(refused(&text, &[]));
 }
 
 #[test]
 fn criteria_that_cannot_be_judged() {
-    let text = SIZED.replace("duration: 10s}\n", "duration: 10s}\n    criteria: [p99 < 1ms, p99.9 <= 1ms, memory <= 1GiB, recall >= 2]\n")
+    let text = SIZED
+        .replace(
+            "duration: 10s}\n",
+            "duration: 10s}\n    criteria: [p99 < 1ms, p99.9 <= 1ms, memory <= 1GiB, recall >= 2]\n",
+        )
         .replace("phases:", "criteria: [bytes_per_vector <= 2000B]\nphases:");
     insta::assert_snapshot!(refused(&text, &[]));
 }

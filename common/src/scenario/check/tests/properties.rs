@@ -16,8 +16,8 @@ use super::super::super::{
 };
 use super::super::fault::{Complaint, Place, Sources};
 use super::super::parse;
-use crate::scenario::library::text_of;
 use super::{SOUND, shown};
+use crate::scenario::library::text_of;
 
 fn words() -> impl Strategy<Value = String> {
     "\\PC{0,20}".prop_filter("text must not be blank", |text| !text.trim().is_empty())
@@ -179,7 +179,11 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 phases: steps
                     .into_iter()
                     .enumerate()
-                    .map(|(n, step)| PhaseSpec { name: format!("{n}_{}", step.word()), step, criteria: Vec::new() })
+                    .map(|(n, step)| PhaseSpec {
+                        name: format!("{n}_{}", step.word()),
+                        step,
+                        criteria: Vec::new(),
+                    })
                     .collect(),
             },
         )
@@ -264,8 +268,9 @@ fn yaml_step(step: &Step) -> String {
 
 /// The scenario as a person could have written it; `checkpoint` without a value stands for one without keys.
 fn yaml(scenario: &Scenario) -> String {
-    let Scenario { name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases, .. } =
-        scenario;
+    let Scenario {
+        name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases, ..
+    } = scenario;
     let (dataset, index) = (dataset.as_ref().unwrap(), index.as_ref().unwrap());
     let metric = match index.metric {
         Metric::L2 => "l2",
