@@ -143,6 +143,7 @@ fn order(case: Case, operations: u64, in_turn: bool) -> PhaseOrder {
         metric: Metric::L2,
         prefix: String::from("p:"),
         field: String::from("v"),
+        attributes: vst_common::attributes::Attributes::default(),
         live: LiveSet::empty(1, 1, 1),
         search: SearchPlan::ServerSide { module: SearchModule::RediSearch, index: String::from("i") },
     };
@@ -168,5 +169,5 @@ fn order(case: Case, operations: u64, in_turn: bool) -> PhaseOrder {
 fn block(id: u64, first: u64, end: u64) -> RowBlock {
     let rows: Vec<(u32, u64)> = (first..end.min(first + BLOCK_ROWS)).map(|row| (0, row)).collect();
     let vectors = vec![b'x'; rows.len() * VALUE_BYTES];
-    RowBlock { id, rows, vectors }
+    RowBlock { id, rows, vectors, ..RowBlock::default() }
 }

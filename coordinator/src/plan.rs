@@ -18,6 +18,7 @@ mod tests;
 
 use std::path::Path;
 
+use vst_common::attributes::Attributes;
 use vst_common::expand::Expansion;
 use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
@@ -78,13 +79,14 @@ pub fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> 
 /// The whole run, from a scenario, its data and the way in which the target is asked.
 ///
 /// # Errors
-/// As [`check`], which it repeats.
+/// As [`check`], which it repeats; and queries that return no distance where the answers of several nodes are merged.
 pub fn plan(
     checked: &Checked,
     data: Option<&DataFacts>,
     search: Option<SearchPlan>,
 ) -> Result<RunPlan, Faults> {
     check(checked, data)?;
+    check::mergeable(checked, search.as_ref())?;
     Ok(phases::plan(&checked.scenario, data, search))
 }
 
@@ -105,6 +107,14 @@ pub struct RunPlan {
     pub dims: u32,
     /// The phases in order; the first is the [`BASELINE`].
     pub phases: Vec<PlannedPhase>,
+}
+
+impl RunPlan {
+    /// What rows carry beside their vectors.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes {
+        phases::attributes(&self.scenario, self.rows)
+    }
 }
 
 /// One phase.

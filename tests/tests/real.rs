@@ -9,9 +9,11 @@ mod real {
     mod copies;
     mod discovery;
     mod durability;
+    mod filters;
     mod fleet;
     mod kv;
     mod liar;
+    mod mixed;
     mod quick;
     mod registry;
     mod rows;

@@ -18,7 +18,7 @@ use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
-use vst_common::phase::{PhaseOrder, Work};
+use vst_common::phase::PhaseOrder;
 use vst_proto::fleet;
 
 use crate::fetch::Source;
@@ -576,12 +576,7 @@ async fn prepare(
     };
     let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
     let source = Source::of_order(&order).await.map_err(|e| not_ready(&e))?;
-    let queries = match &order.work {
-        Work::Query { vectors, k, .. } => {
-            Some(Arc::new(recall_probe::build(vectors, *k, faults).await.map_err(|e| not_ready(&e))?))
-        }
-        Work::Ingest(_) | Work::Update(_) | Work::Delete(_) | Work::Churn(_) | Work::Commands(_) => None,
-    };
+    let queries = recall_probe::build(&order.work, faults).await.map_err(|e| not_ready(&e))?.map(Arc::new);
     Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
 }
 
