@@ -19,6 +19,7 @@ pub mod measured;
 pub mod search;
 pub mod section;
 pub mod statistics;
+pub mod sweep;
 pub mod throughput;
 pub mod tune;
 

@@ -124,11 +124,12 @@ impl<'a, S: Source<Ask>> Course<'a, S> {
                 requests: 0,
             }),
         };
+        let (measurements, requests) = self.spent();
         Ok(Outcome {
             settings,
             curves: self.curves(),
-            measurements: self.taken.len(),
-            requests: self.taken.iter().map(|t| t.measured.requests).sum(),
+            measurements,
+            requests,
             limits: self.limits,
         })
     }
@@ -229,6 +230,11 @@ impl<'a, S: Source<Ask>> Course<'a, S> {
             self.limits.push(carried.clone());
             return Ok(carried);
         }
+    }
+
+    /// Measurements, and requests that they took.
+    pub(crate) fn spent(&self) -> (usize, u64) {
+        (self.taken.len(), self.taken.iter().map(|t| t.measured.requests).sum())
     }
 
     /// All that was measured, by setting in the order in which they were first met.
