@@ -281,7 +281,9 @@ impl fleet::fleet_server::Fleet for FleetService {
         };
         let over = || Status::failed_precondition("the run is over");
         let Some(demands) = &self.0.demands else {
-            return Err(Status::failed_precondition("this run has all its phases: it was not started for more"));
+            return Err(Status::failed_precondition(
+                "this run has all its phases: it was not started for more",
+            ));
         };
         let (answer, answered) = oneshot::channel();
         demands.send(Demand { phase, last, answer }).await.map_err(|_| over())?;

@@ -99,7 +99,11 @@ impl World {
         let mut plan = plan(weather.range_length);
         // Every other run hears of some of its phases only when it asks; the laws are the same.
         settings.on_demand = weather.seed % 2 == 1;
-        let known = if settings.on_demand { usize::try_from(weather.seed / 2 % 8).unwrap() } else { plan.phases.len() };
+        let known = if settings.on_demand {
+            usize::try_from(weather.seed / 2 % 8).unwrap()
+        } else {
+            plan.phases.len()
+        };
         let mut held_back = plan.phases.split_off(known.max(1));
         held_back.reverse();
         let plan = Arc::new(plan);
