@@ -12,6 +12,7 @@ mod real {
     mod fleet;
     mod kv;
     mod liar;
+    mod memory;
     mod quick;
     mod registry;
     mod rows;

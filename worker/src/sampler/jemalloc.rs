@@ -47,14 +47,17 @@ pub(super) fn parse(text: &str) -> Result<Statistics, String> {
     classes.extend(table(section, ClassKind::Large, page)?);
     let sum: u64 = classes.iter().map(|class| class.allocated_bytes).sum();
     if sum != allocated {
-        return Err(format!("the size classes hold {sum} B, jemalloc says {allocated} B: a format of another version?"));
+        return Err(format!(
+            "the size classes hold {sum} B, jemalloc says {allocated} B: a format of another version?"
+        ));
     }
     Ok(Statistics { totals, classes })
 }
 
 /// The number behind the first occurrence of a label.
 fn total(text: &str, label: &str) -> Result<u64, String> {
-    let (_, after) = text.split_once(label).ok_or_else(|| format!("no `{}` in jemalloc's text", label.trim()))?;
+    let (_, after) =
+        text.split_once(label).ok_or_else(|| format!("no `{}` in jemalloc's text", label.trim()))?;
     let digits = after.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
     digits.parse().map_err(|_| format!("no number after `{}` in jemalloc's text", label.trim()))
 }
@@ -79,7 +82,11 @@ fn table(section: &str, kind: ClassKind, page: u64) -> Result<Vec<SizeClass>, St
             continue;
         }
         if cells.len() != columns.len() {
-            return Err(format!("a row of `{name}` has {} values for {} columns", cells.len(), columns.len()));
+            return Err(format!(
+                "a row of `{name}` has {} values for {} columns",
+                cells.len(),
+                columns.len()
+            ));
         }
         let value = |wanted: &str| {
             let at = columns.iter().position(|column| *column == wanted && *column != PER_SECOND)?;
@@ -90,9 +97,9 @@ fn table(section: &str, kind: ClassKind, page: u64) -> Result<Vec<SizeClass>, St
         };
         let (slabs, pages_per_slab) = (value("curslabs"), value("pgs"));
         let held_bytes = match kind {
-            ClassKind::Bin => {
-                slabs.zip(pages_per_slab).map(|(slabs, pages)| slabs.saturating_mul(pages).saturating_mul(page))
-            }
+            ClassKind::Bin => slabs
+                .zip(pages_per_slab)
+                .map(|(slabs, pages)| slabs.saturating_mul(pages).saturating_mul(page)),
             ClassKind::Large => Some(allocated_bytes),
         };
         classes.push(SizeClass {
@@ -174,10 +181,12 @@ mod tests {
         let libc = parse("Stats not supported for the current allocator").unwrap_err();
         assert_eq!(libc, "no jemalloc statistics: `Stats not supported for the current allocator`");
         assert!(parse(&ONE.replace("bins:", "buckets:")).unwrap_err().contains("no table `bins:`"));
-        let lost = ONE.replace("                 640  17      6497280", "                 640  17            0");
+        let lost =
+            ONE.replace("                 640  17      6497280", "                 640  17            0");
         assert_ne!(lost, ONE);
         assert!(parse(&lost).unwrap_err().contains("jemalloc says 23037768 B"));
-        let cell = ONE.replace("                 640  17      6497280", "                 640  17     6497280 1");
+        let cell =
+            ONE.replace("                 640  17      6497280", "                 640  17     6497280 1");
         assert!(parse(&cell).unwrap_err().contains("values for"));
     }
 
