@@ -70,8 +70,9 @@ bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlat
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
 
-fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite) under .local (once)
+fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite, Valkey with jemalloc) under .local (once)
 	@scripts/fetch-debian.sh etcd-server
+	@scripts/fetch-valkey-tools.sh
 	@scripts/fetch-azurite.sh
 
 python: ## Put the Python packages of the suites under .local (once)

@@ -92,3 +92,13 @@ pub async fn in_mid_ingest(servers: &Servers) {
     };
     tokio::time::timeout(LIMIT, middle).await.expect("rows arrive");
 }
+
+/// Waits until the servers hold this many rows.
+pub async fn rows_are_there(servers: &Servers, rows: u64) {
+    let all = async {
+        while count_rows(servers).await < rows {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, all).await.expect("rows arrive");
+}

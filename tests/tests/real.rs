@@ -13,6 +13,7 @@ mod real {
     mod fleet;
     mod kv;
     mod liar;
+    mod memory;
     mod mixed;
     mod quick;
     mod registry;
