@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::sync::mpsc;
 use vst_common::exit::Exit;
-use vst_common::ids::WorkerId;
+use vst_common::ids::{RunId, WorkerId};
 use vst_coordinator::serve::{self, CoordinatorOptions};
 use vst_worker::serve::{Coordinators, WorkerOptions};
 
@@ -41,6 +41,13 @@ pub(crate) struct CoordinatorStart {
     /// Folder in which the run directory is made
     #[arg(long, default_value = "runs")]
     results: PathBuf,
+    /// Name of the run and of its directory; made up if absent. Coordinators that are given the same one share the run:
+    /// one leads, the others stand by and go on when it is gone
+    #[arg(long, value_name = "NAME", value_parser = run_name)]
+    run: Option<RunId>,
+    /// Do not begin the run, only go on with it when its leader is gone
+    #[arg(long, requires = "run")]
+    standby: bool,
     /// Workers to wait for, instead of the scenario's number
     #[arg(long)]
     workers: Option<u32>,
@@ -95,6 +102,16 @@ pub(crate) struct WorkerStart {
     leashed: bool,
 }
 
+fn run_name(text: &str) -> Result<RunId, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
+        return Err(String::from(
+            "a run's name is made of letters, digits, `-`, `_` and `.`, and does not begin with `.`",
+        ));
+    }
+    Ok(RunId::new(text))
+}
+
 /// Time that a worker whose parent has gone leaves the coordinator, which sees the same, to end the run in order.
 const ORPHAN_STAYS: Duration = Duration::from_secs(15);
 
@@ -129,6 +146,8 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             target: options.target,
             results: options.results,
             listen: options.listen,
+            run: options.run,
+            standby: options.standby,
             announce: options.announce,
             http: options.http,
             etcd: options.registry.fleet().await?,

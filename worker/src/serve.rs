@@ -7,6 +7,7 @@
 mod stream;
 mod whereabouts;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub const PASSWORD_VARIABLES: [&str; 2] = ["VST_PASSWORD", "VALKEY_PASSWORD"];
 const GIVE_UP_NS: u64 = 60 * SECOND_NS;
 /// First pause before the coordinator is called again, nanoseconds; doubles up to the largest.
 const RETRY_NS: u64 = SECOND_NS / 10;
-const RETRY_MAX_NS: u64 = 2 * SECOND_NS;
+const RETRY_MAX_NS: u64 = SECOND_NS;
 /// The session hears of passing time this often at least, and no more often than the shortest.
 const TICK: Duration = Duration::from_millis(50);
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
@@ -161,6 +162,7 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
         for action in event.map_or_else(Vec::new, |event| core.step(mono_ns(), event)) {
             match action {
                 Action::Leave(departure) => left = Some(departure),
+                Action::HangUp => worker.hang_up(&mut whereabouts),
                 action => worker.act(action)?,
             }
         }
@@ -197,6 +199,8 @@ enum Note {
 struct Worker {
     options: WorkerOptions,
     name: WorkerId,
+    /// Tells this process from another of the same name.
+    instance: u64,
     /// The coordinator that is called, and the way to it.
     called: Option<(String, Channel)>,
     notes: UnboundedReceiver<Note>,
@@ -230,6 +234,7 @@ impl Worker {
         let uplink = uplink::spawn(name.clone(), options.token.clone(), reports);
         Ok(Self {
             name,
+            instance: random(),
             called: None,
             notes,
             noted,
@@ -250,8 +255,12 @@ impl Worker {
     }
 
     fn config(&self) -> Config {
-        let waits = matches!(self.options.coordinators, Coordinators::Etcd(_));
-        Config { hello: self.hello(), lanes: self.options.lanes.max(1), give_up_ns: GIVE_UP_NS, waits }
+        let (waits, others) = match &self.options.coordinators {
+            Coordinators::Listed(all) => (false, all.len() > 1),
+            Coordinators::Etcd(_) => (true, true),
+        };
+        let lanes = self.options.lanes.max(1);
+        Config { hello: self.hello(), lanes, give_up_ns: GIVE_UP_NS, waits, others }
     }
 
     fn hello(&self) -> fleet::Hello {
@@ -265,6 +274,8 @@ impl Worker {
             lanes: self.options.lanes.max(1),
             token: self.options.token.clone().unwrap_or_default(),
             http: String::new(),
+            instance: self.instance,
+            before: None,
         }
     }
 
@@ -323,6 +334,14 @@ impl Worker {
         Ok(())
     }
 
+    /// The stream is over; the next call goes to the next address, after a pause.
+    fn hang_up(&mut self, whereabouts: &mut Whereabouts) {
+        self.stream = None;
+        whereabouts.failed();
+        self.call_at = mono_ns().saturating_add(self.pause_ns);
+        self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
+    }
+
     /// Somebody else may lead: what the one before still says does not count any more.
     fn moved(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Option<Event> {
         let place = whereabouts.current(run)?;
@@ -339,10 +358,7 @@ impl Worker {
             Note::Stream(id, _) if self.stream.as_ref().is_none_or(|s| s.id() != id) => None,
             Note::Stream(_, event) => {
                 if matches!(event, Event::Disconnected) {
-                    self.stream = None;
-                    whereabouts.failed();
-                    self.call_at = mono_ns().saturating_add(self.pause_ns);
-                    self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
+                    self.hang_up(whereabouts);
                 }
                 Some(event)
             }
@@ -414,7 +430,8 @@ impl Worker {
                 self.end_lanes();
                 self.uplink.send(Order::Deliver);
             }
-            Action::Leave(_) => {}
+            // The loop's own.
+            Action::Leave(_) | Action::HangUp => {}
         }
         Ok(())
     }
@@ -502,6 +519,11 @@ impl Worker {
             Departure::Refused { reason } => Err(Error::Refused { reason }),
         }
     }
+}
+
+/// Random bits from the seed that the standard library takes from the system for its hash maps.
+fn random() -> u64 {
+    RandomState::new().hash_one(mono_ns())
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
