@@ -16,6 +16,7 @@ use crate::course::Course;
 use crate::engine::{Engine, Error, Log};
 use crate::findings;
 use crate::latency;
+use crate::leak::{self, LeakCheck};
 use crate::memory::{self, Checkpoint};
 use crate::phase::PhaseSummary;
 use crate::recall;
@@ -41,6 +42,8 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
     /// Memory at the baseline and at each checkpoint.
     pub checkpoints: Vec<Checkpoint>,
+    /// Whether memory grows between checkpoints of the same rows.
+    pub leaks: Vec<LeakCheck>,
     /// Attempts against the server's own counters.
     pub accounting: Vec<AccountingRow>,
 }
@@ -107,7 +110,8 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
     let accounting = accounting::rows_of(engine).await?;
     let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
     let course = Course::read(engine, INTERVALS).await?;
-    verdict.findings.extend(findings::all(&phases, &checkpoints, &course));
+    let leaks = leak::checks(&checkpoints, &course);
+    verdict.findings.extend(findings::all(&phases, &checkpoints, &leaks, &course));
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,
@@ -116,6 +120,7 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
         setting: setting(log),
         phases,
         checkpoints,
+        leaks,
         accounting,
     })
 }

@@ -120,6 +120,18 @@ pub enum Waited {
     Over(Replay),
 }
 
+/// Who may begin a run that has no log yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// This coordinator, at once.
+    Here,
+    /// Only another one, which has to within this time, nanoseconds.
+    ByAnother {
+        /// From now on.
+        within_ns: u64,
+    },
+}
+
 /// Takes the lead of a run as soon as nobody has it: at once where there is no log yet, else when the log has not grown
 /// for a while. `look` is shown what the log says while somebody else leads, and may refuse to go on with such a run.
 ///
@@ -129,7 +141,7 @@ pub async fn wait_for_lead(
     location: &str,
     run: &RunId,
     leader: &str,
-    begin: bool,
+    begin: Begin,
     mut look: impl FnMut(&Replay) -> Result<(), Error>,
 ) -> Result<Waited, Error> {
     let folder = run_dir::folder_of(location)?;
@@ -140,6 +152,15 @@ pub async fn wait_for_lead(
     let store = DurableStore::new(dir.clone());
     let mut replay = replay(&dir, run).await?;
     let mut grew = clock::mono_ns();
+    let since = grew;
+    if let Begin::ByAnother { within_ns } = begin
+        && replay.last == 0
+    {
+        let seconds = within_ns / SECOND_NS;
+        tracing::warn!(
+            "run {run} has no log in `{location}` yet; waiting up to {seconds} s for its leader to begin it"
+        );
+    }
     loop {
         let is_over = |(_, control): &(u64, Control)| matches!(control, Control::RunClosed { .. });
         if replay.controls.last().is_some_and(is_over) {
@@ -149,7 +170,17 @@ pub async fn wait_for_lead(
             look(&replay)?;
         }
         let silent = clock::mono_ns().saturating_sub(grew) >= SILENCE_NS;
-        let free = if replay.last == 0 { begin } else { silent };
+        let free = if replay.last == 0 { begin == Begin::Here } else { silent };
+        if let Begin::ByAnother { within_ns } = begin
+            && replay.last == 0
+            && clock::mono_ns().saturating_sub(since) >= within_ns
+        {
+            let reason = format!(
+                "no coordinator has begun it in `{location}`; give --results and --run the leader's values, in a \
+                 place that both can write to"
+            );
+            return Err(Error::Unfit { run: run.clone(), reason });
+        }
         if free {
             let known = replay.clone();
             match lead(dir.clone(), run, leader, Limits::default(), known).await {

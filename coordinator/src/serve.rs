@@ -78,6 +78,8 @@ pub struct CoordinatorOptions {
     pub run: Option<RunId>,
     /// Only go on with a run that another coordinator began.
     pub standby: bool,
+    /// How long such a one waits for the begin of that run, nanoseconds.
+    pub begun_within_ns: u64,
     /// Workers to wait for; the scenario's number where absent.
     pub workers: Option<u32>,
     /// Where the state is shown over HTTP, `host:port`; nowhere where absent.
@@ -90,6 +92,8 @@ pub struct CoordinatorOptions {
     pub token: Option<String>,
     /// Remove what an earlier run left under the prefix before, and what this run made after.
     pub cleanup: bool,
+    /// After the scenario's phases wait for more, which come one by one, until it is said that none will.
+    pub on_demand: bool,
 }
 
 /// How a run ended.
@@ -298,8 +302,12 @@ async fn lead_when_free(
         shown.send_replace(Look::idle(status::Role::Standby, message, clock::mono_ns()));
         Ok(())
     };
+    let begin = match options.standby {
+        true => run_log::Begin::ByAnother { within_ns: options.begun_within_ns },
+        false => run_log::Begin::Here,
+    };
     let waited = tokio::select! {
-        waited = run_log::wait_for_lead(location, run, leader, !options.standby, look) => waited?,
+        waited = run_log::wait_for_lead(location, run, leader, begin, look) => waited?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
     let log = match waited {
@@ -400,9 +408,11 @@ async fn lead_on(
     let ownership = tokio::spawn(tell_of_loss(lease.lost(), events.clone()));
     let before = Generation(log.epoch().saturating_sub(1).saturating_mul(GENERATIONS));
     let token = options.token.clone().filter(|token| !token.is_empty());
-    let hub = Arc::new(Hub::new(words(&run, &prepared), token.clone(), before, events, looks));
+    let (demand, demands) = mpsc::channel(QUEUE);
+    let hub = Hub::new(words(&run, &prepared), token.clone(), before, events, looks);
+    let hub = Arc::new(if options.on_demand { hub.on_demand(demand) } else { hub });
     let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
-    let (core, first) = core(&prepared, workers_wanted, token, &past);
+    let (core, first) = core(&prepared, workers_wanted, token, options.on_demand, &past);
     if let Err(source) = announce(options.announce.as_ref(), address) {
         prepare::remove(&prepared.target, &marker, lease, false).await?;
         return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
@@ -451,7 +461,7 @@ async fn lead_on(
         shown,
         facts,
     };
-    let mut ended = Shell::run(parts, inbox, stops).await;
+    let mut ended = Shell::run(parts, inbox, stops, demands).await;
     if ended.leads && (options.cleanup || !ended.touched) {
         let cleaned = prepare::remove(&ended.target, &marker, lease, ended.touched).await;
         if let Err(e) = cleaned
@@ -494,6 +504,7 @@ fn core(
     prepared: &Prepared,
     workers_wanted: u32,
     token: Option<String>,
+    on_demand: bool,
     past: &Past,
 ) -> (RunCore, Vec<Action>) {
     let terms = Terms {
@@ -505,7 +516,8 @@ fn core(
     let now = clock::mono_ns();
     let wall_minus_mono_ns = clock::wall_ns().saturating_sub(count::to_i64(now));
     let wanted = count::index(u64::from(workers_wanted));
-    let settings = Settings::new(wanted, prepared.sample_interval_ns(), wall_minus_mono_ns);
+    let mut settings = Settings::new(wanted, prepared.sample_interval_ns(), wall_minus_mono_ns);
+    settings.on_demand = on_demand;
     let (plan, roster, nodes) =
         (Arc::clone(&prepared.plan), Roster::new(terms), prepared.target.nodes().len());
     match past.facts() {
@@ -526,7 +538,6 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
         lease_ns: LEASE_NS,
         heartbeat_ns: HEARTBEAT_NS,
         sample_interval_ns: prepared.sample_interval_ns(),
-        phases: prepared.plan.phases.iter().map(|phase| phase.name.clone()).collect(),
         nodes: nodes
             .iter()
             .map(|node| fleet::Node {

@@ -10,9 +10,11 @@ mod real {
     mod discovery;
     mod durability;
     mod election;
+    mod filters;
     mod fleet;
     mod kv;
     mod liar;
+    mod mixed;
     mod quick;
     mod registry;
     mod rows;

@@ -4,6 +4,7 @@
 //! and the tasks that prepare phases and read rows. It turns what they say into events and does what the actions say;
 //! no decision is made here.
 
+mod preparing;
 mod stream;
 mod whereabouts;
 
@@ -11,16 +12,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
-use vst_common::batch::memory::MemoryRow;
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
-use vst_common::phase::{PhaseOrder, Work};
+use vst_common::phase::PhaseOrder;
 use vst_proto::fleet;
 
 use crate::fetch::Source;
@@ -30,7 +29,8 @@ use crate::site::WorkerSite;
 use crate::topology::Credentials;
 use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
-use crate::{lane, recall_probe, sampler, topology, uplink};
+use crate::{lane, sampler, uplink};
+use preparing::{Newest, credentials, prepare};
 pub use whereabouts::Coordinators;
 use whereabouts::Whereabouts;
 
@@ -52,8 +52,6 @@ const PING: Duration = Duration::from_secs(5);
 /// A connection that does not answer a ping for this long is closed. Longer than the lease: a coordinator that was
 /// paused for a moment finds its fleet as it left it.
 const PING_ANSWER: Duration = Duration::from_secs(30);
-/// For the target to say who serves which slots.
-const TOPOLOGY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a worker is started.
 #[derive(Clone)]
@@ -191,7 +189,7 @@ enum Note {
     /// Something for the session.
     Session(Event),
     /// A node was sampled.
-    Sampled(MemoryRow),
+    Sampled(sampler::Sampled),
     /// The uplink says something.
     Uplink(Report),
 }
@@ -370,8 +368,11 @@ impl Worker {
                 Some(Event::Prepared { ticket, outcome })
             }
             Note::Session(event) => Some(event),
-            Note::Sampled(row) => {
-                self.uplink.send(Order::Memory(vec![row]));
+            Note::Sampled(sampled) => {
+                self.uplink.send(match sampled {
+                    sampler::Sampled::Memory(row) => Order::Memory(vec![row]),
+                    sampler::Sampled::Allocator(rows) => Order::Allocator(rows),
+                });
                 None
             }
             Note::Uplink(Report::Flushed { ticket, last_sequence, dropped }) => {
@@ -532,29 +533,6 @@ fn endpoint(address: &str) -> Result<Endpoint, Error> {
     Ok(endpoint.connect_timeout(PING).http2_keep_alive_interval(PING).keep_alive_timeout(PING_ANSWER))
 }
 
-/// What the newest phase works with, by the ticket of its preparation. What an older preparation brings late is not
-/// kept, and nobody gets what belongs to another phase.
-#[derive(Debug)]
-struct Newest<T>(Option<(u64, Option<T>)>);
-
-impl<T> Default for Newest<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<T: Clone> Newest<T> {
-    fn put(&mut self, ticket: u64, item: Option<T>) {
-        if self.0.as_ref().is_none_or(|(own, _)| *own < ticket) {
-            self.0 = Some((ticket, item));
-        }
-    }
-
-    fn of(&self, ticket: u64) -> Option<T> {
-        self.0.as_ref().filter(|(own, _)| *own == ticket).and_then(|(_, item)| item.clone())
-    }
-}
-
 /// A channel whose items become notes.
 fn forward<T: Send + 'static>(noted: &UnboundedSender<Note>, note: fn(T) -> Note) -> UnboundedSender<T> {
     let (sender, mut receiver) = unbounded_channel();
@@ -576,43 +554,6 @@ fn tell(faults: &[ReadFault], noted: &UnboundedSender<Note>) {
     }
 }
 
-async fn prepare(
-    order: PhaseOrder,
-    target: String,
-    credentials: Credentials,
-    faults: &ReadFaults,
-) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
-    // Boxed: the compiler cannot see by itself that the client's future may move between threads.
-    let asked = tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, &credentials).boxed()).await;
-    let no_target = |reason| NotReady { reason, target: true };
-    let topology = match asked {
-        Ok(topology) => topology.map_err(|e| no_target(with_sources(&e)))?,
-        Err(_) => {
-            let seconds = TOPOLOGY_LIMIT.as_secs();
-            return Err(no_target(format!(
-                "target `{target}` did not say within {seconds} s who serves its slots"
-            )));
-        }
-    };
-    let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
-    let source = Source::of_order(&order).await.map_err(|e| not_ready(&e))?;
-    let queries = match &order.work {
-        Work::Query { vectors, k, .. } => {
-            Some(Arc::new(recall_probe::build(vectors, *k, faults).await.map_err(|e| not_ready(&e))?))
-        }
-        Work::Ingest(_) | Work::Update(_) | Work::Delete(_) | Work::Churn(_) | Work::Commands(_) => None,
-    };
-    Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
-}
-
-/// User from the target's URL, password from the environment: no password is ever in a URL, an order or a log.
-fn credentials(target: &str, variable: &dyn Fn(&str) -> Option<String>) -> Credentials {
-    let username =
-        url::Url::parse(target).ok().map(|url| url.username().to_owned()).filter(|user| !user.is_empty());
-    let password = PASSWORD_VARIABLES.iter().find_map(|name| variable(name)).filter(|p| !p.is_empty());
-    Credentials { username, password }
-}
-
 /// The error and what is behind it, in one line.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -631,26 +572,6 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_user_comes_from_the_url_and_the_password_from_the_environment() {
-        let set = |name: &str| (name == "VALKEY_PASSWORD").then(|| String::from("secret"));
-        let found = credentials("valkey://alice@host:7000", &set);
-        assert_eq!(found.username.as_deref(), Some("alice"));
-        assert_eq!(found.password.as_deref(), Some("secret"));
-        let found = credentials("valkey://host:7000", &|_| None);
-        assert_eq!((found.username, found.password), (None, None));
-    }
-
-    #[test]
-    fn what_an_older_preparation_brings_late_is_not_kept() {
-        let mut newest = Newest::default();
-        newest.put(2, Some("second"));
-        newest.put(1, Some("first, drained meanwhile"));
-        assert_eq!((newest.of(2), newest.of(1)), (Some("second"), None));
-        newest.put(3, None);
-        assert_eq!((newest.of(2), newest.of(3)), (None, None), "a phase without rows has no source");
-    }
 
     #[test]
     fn an_error_is_told_with_its_causes_and_none_twice() {

@@ -201,6 +201,10 @@ pub(crate) fn go_on(past: &Past, now: MonoNs, book: &mut Book) -> State {
     if let Some(verdict) = &past.stopping {
         return Closing::enter(verdict.clone(), now, book);
     }
+    if open.is_none() && book.is_through() {
+        // Whoever was told that it is over has left; nobody is to be waited for.
+        return Closing::enter(book.verdict(), now, book);
+    }
     book.indexed = book.is_indexed();
     let gathering = match past.ended.is_none() && open.is_none() {
         true => Gathering::new(&book.settings, now),

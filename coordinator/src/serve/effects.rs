@@ -26,6 +26,7 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -
         metric: index.metric,
         m: index.m,
         ef_construction: index.ef_construction,
+        attributes: plan.attributes(),
     };
     match target.create_index(search, &shape).await {
         Ok(()) => Event::IndexCreated,

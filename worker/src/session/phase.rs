@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vst_common::clock::{ClockOffset, MonoNs, SECOND_NS};
 use vst_common::count;
 use vst_common::ids::PhaseIndex;
-use vst_common::phase::{PhaseOrder, Work};
+use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 use vst_common::scenario::Load;
 use vst_proto::fleet;
@@ -357,10 +357,7 @@ impl Phase {
             at,
             interval_ns: self.order.interval_ns,
             first_lane: self.first_lane,
-            k: match self.order.work {
-                Work::Query { k, .. } => k,
-                _ => 0,
-            },
+            k: self.order.work.ask().map_or(0, |ask| ask.k),
             lanes: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),
         });
         self.every_running_lane(out, || LaneCommand::Start { at, at_wall: start.at_wall_ns });

@@ -30,13 +30,14 @@ fn order(index: u32, work: &str) -> PhaseOrder {
         metric: Metric::L2,
         prefix: "t:".into(),
         field: "v".into(),
+        attributes: vst_common::attributes::Attributes::default(),
         live,
         search: SearchPlan::ServerSide { module: SearchModule::RediSearch, index: "i".into() },
     };
     let (work, load) = match work {
         "ingest" => (Work::Ingest(vectors), Load::Closed { clients: 4, pipeline: 4 }),
         _ => (
-            Work::Query { vectors, k: 10, ef_runtime: None },
+            Work::Query { vectors, ask: vst_common::scenario::Ask::nearest(10, None) },
             Load::Open { arrival: Arrival::Constant { rate: 100.0 }, connections: 4 },
         ),
     };
@@ -207,7 +208,7 @@ impl World {
             Action::Fetch { ticket, range } => {
                 let rows: Vec<(u32, u64)> = (range.start..range.end).map(|row| (0, row)).collect();
                 let blocks =
-                    rows.chunks(256).map(|r| RowBlock { id: 0, rows: r.to_vec(), vectors: Vec::new() });
+                    rows.chunks(256).map(|r| RowBlock { id: 0, rows: r.to_vec(), ..RowBlock::default() });
                 self.owed.push_back(Event::Fetched { ticket, range, outcome: Ok(blocks.collect()) });
             }
             Action::Flush { ticket, .. } => {

@@ -31,10 +31,15 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         metric: Metric::L2,
         prefix: "p:".into(),
         field: "v".into(),
+        attributes: vst_common::attributes::Attributes::default(),
         live,
         search: SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() },
     };
-    let work = if query { Work::Query { vectors, k: 1, ef_runtime: None } } else { Work::Ingest(vectors) };
+    let work = if query {
+        Work::Query { vectors, ask: vst_common::scenario::Ask::nearest(1, None) }
+    } else {
+        Work::Ingest(vectors)
+    };
     PhaseOrder {
         index: PhaseIndex(index),
         name: format!("phase {index}"),
