@@ -92,7 +92,9 @@ fn shrink(checkpoints: &[Checkpoint], found: &mut Vec<Note>) {
             let kept = if kept.is_empty() {
                 kept
             } else {
-                format!("; more than the share of the rows that are left is still in use in size classes: {kept}")
+                format!(
+                    "; more than the share of the rows that are left is still in use in size classes: {kept}"
+                )
             };
             let evidence = format!(
                 "of what {} removed rows held, {} came back{reclaimable}{kept}",
@@ -125,7 +127,9 @@ fn shrink(checkpoints: &[Checkpoint], found: &mut Vec<Note>) {
         }
         evidence.push(match classes {
             Some((was, is)) => in_classes(was, is),
-            None => String::from("which size classes hold the rest is not known, the allocator gives no statistics"),
+            None => String::from(
+                "which size classes hold the rest is not known, the allocator gives no statistics",
+            ),
         });
         found.push(note(
             Rule::Fragmentation,

@@ -86,10 +86,7 @@ impl Shell {
 
 impl Session {
     /// Runs a search to its end and says what it found; the population is given up however it ends.
-    async fn search<S>(
-        &mut self,
-        wanted: impl Fn(&S::Ask) -> Wanted,
-    ) -> Result<S::Outcome, Failure>
+    async fn search<S>(&mut self, wanted: impl Fn(&S::Ask) -> Wanted) -> Result<S::Outcome, Failure>
     where
         S: Spec + Serialize + DeserializeOwned,
         S::Error: std::fmt::Display,

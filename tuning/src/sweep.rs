@@ -83,7 +83,9 @@ impl Spec for SweepSpec {
             // Each setting has a floor of its own.
             let mut course = Course::new(&mut replay, constraints.clone(), &self.effort);
             match one(&mut course, setting, &constraints) {
-                Ok(limit) => swept.settings.push(Swept { curve: course.curve(setting), limit, standing: None }),
+                Ok(limit) => {
+                    swept.settings.push(Swept { curve: course.curve(setting), limit, standing: None })
+                }
                 Err(Pause::Need(ask)) => return Err(ask),
                 Err(Pause::Spent) => swept.abandoned = Some(String::from("the budget is spent")),
                 Err(Pause::GaveUp(reason)) => swept.abandoned = Some(reason),

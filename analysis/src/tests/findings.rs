@@ -85,8 +85,14 @@ async fn what_a_shrink_leaves_behind_is_named_by_size_class() {
     .await;
     let text = &found(&shrunk, Rule::Fragmentation)[0].text;
     // Three nodes: 27.3 MB of pages for 14.7 MB.
-    assert!(text.contains("26.0 MiB of pages for 14.0 MiB in use (1.86 for each byte, 1.01 before)"), "{text}");
-    assert!(text.contains("most in: 11.7 MiB of 640 B (49.4 % in use), 293 KiB of 64 B (90.0 % in use)"), "{text}");
+    assert!(
+        text.contains("26.0 MiB of pages for 14.0 MiB in use (1.86 for each byte, 1.01 before)"),
+        "{text}"
+    );
+    assert!(
+        text.contains("most in: 11.7 MiB of 640 B (49.4 % in use), 293 KiB of 64 B (90.0 % in use)"),
+        "{text}"
+    );
     let text = &found(&shrunk, Rule::NotReturned)[0].text;
     // 900,000 less what was there at the baseline (100,000) and half of what the rows before held (450,000).
     assert!(text.contains("in size classes: 1.00 MiB of 64 B;"), "{text}");

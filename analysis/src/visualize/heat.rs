@@ -50,7 +50,8 @@ pub(super) async fn of(engine: &Engine, zero: i64) -> Result<Heat, Error> {
     let nodes = rows(&engine.sql(counted).await?).next().map_or(0, |row| row.total("nodes"));
     if nodes == 0 {
         let why = "select max(missing) as missing from allocator";
-        let missing = rows(&engine.sql(why).await?).next().and_then(|row| row.text("missing").map(str::to_owned));
+        let missing =
+            rows(&engine.sql(why).await?).next().and_then(|row| row.text("missing").map(str::to_owned));
         return Ok(Heat { missing, ..Heat::default() });
     }
     let by_node = nodes <= count::len(NODES);
@@ -74,7 +75,8 @@ pub(super) async fn of(engine: &Engine, zero: i64) -> Result<Heat, Error> {
         most.entry(key.clone()).and_modify(|most| *most = kept.max(*most)).or_insert(kept);
         cells.insert((row.word("node"), key, tick), (row.total("used"), kept));
     }
-    let mut largest: Vec<(&Key, u64)> = most.iter().map(|(key, bytes)| (key, *bytes)).filter(|c| c.1 > 0).collect();
+    let mut largest: Vec<(&Key, u64)> =
+        most.iter().map(|(key, bytes)| (key, *bytes)).filter(|c| c.1 > 0).collect();
     largest.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let mut classes: Vec<Key> = largest.into_iter().take(CLASSES).map(|(key, _)| key.clone()).collect();
     classes.sort();

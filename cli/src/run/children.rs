@@ -60,10 +60,7 @@ impl Children {
     }
 
     /// Starts the coordinator and waits for its address; `None` if it ended before it had one.
-    pub(crate) async fn start_coordinator(
-        &mut self,
-        launch: &Launch<'_>,
-    ) -> Result<Option<String>, Failure> {
+    pub(crate) async fn start_coordinator(&mut self, launch: &Launch<'_>) -> Result<Option<String>, Failure> {
         let announce = self.folder.path().join("address");
         let mut command = self.command();
         command.args(["coordinator", "start", "--leashed", "--listen", "127.0.0.1:0"]);

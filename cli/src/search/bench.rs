@@ -131,8 +131,7 @@ impl Bench {
     ) -> Result<Self, Failure> {
         let loaded = load(&spec.scenario, &overrides(&spec.set)?)?;
         let queries = first_queries(&loaded)?.0.to_owned();
-        let bench =
-            Self { spec, runs, token, signals, quiet, queries, opened: None, points };
+        let bench = Self { spec, runs, token, signals, quiet, queries, opened: None, points };
         let at = bench.at(&Setting::default())?;
         bench.signals.unless_asked(check_data(&at.loaded)).await?;
         if bench.spec.target.is_none() {
@@ -175,7 +174,14 @@ impl Bench {
         let mut population = loaded.checked.scenario.clone();
         population.keep_before_queries();
         let made_by = serde_json::to_value(&population).unwrap_or_default();
-        Ok(At { loaded, set, query, clients: clients.max(lanes), connections: connections.max(lanes), made_by })
+        Ok(At {
+            loaded,
+            set,
+            query,
+            clients: clients.max(lanes),
+            connections: connections.max(lanes),
+            made_by,
+        })
     }
 
     /// Runs one point; `figures` are those that it has to tell.
@@ -375,5 +381,7 @@ fn whole(path: &str, value: &Value) -> Result<u32, Failure> {
         Value::Int(n) => u32::try_from(*n).ok().filter(|n| *n > 0),
         _ => None,
     }
-    .ok_or_else(|| Failure::new(Exit::Usage, format!("`{path}` is {value} and must be a whole number above 0")))
+    .ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("`{path}` is {value} and must be a whole number above 0"))
+    })
 }

@@ -139,7 +139,11 @@ fn one_panel(curves: &[Curve], figure: Figure, unit: f64, title: &str, log: bool
     };
     let (_, most) = range(all.iter().map(|p| p.0).collect());
     let (least, highest) = range(all.iter().map(|p| p.1).collect());
-    let (low, high) = if log { (least * 0.8, highest * 1.25) } else { ((least - 0.01).max(0.0), (highest + 0.01).min(1.0)) };
+    let (low, high) = if log {
+        (least * 0.8, highest * 1.25)
+    } else {
+        ((least - 0.01).max(0.0), (highest + 0.01).min(1.0))
+    };
     let x = Axis { low: 0.0, high: most * 1.05, log: false, from: LEFT, to: WIDTH - 20.0 };
     let y = Axis { low, high, log, from: top + TOP + HEIGHT, to: top + TOP };
     for tick in x.ticks() {
@@ -192,8 +196,7 @@ fn one_panel(curves: &[Curve], figure: Figure, unit: f64, title: &str, log: bool
             let _ = writeln!(
                 text,
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{}\" stroke=\"{colour}\" stroke-dasharray=\"4 4\"/>",
-                y.from,
-                y.to
+                y.from, y.to
             );
         }
     }

@@ -27,11 +27,15 @@ pub(super) async fn run(command: CompareCommand) -> Result<Exit, Failure> {
     };
     if journal.written.kind != KIND {
         let other = &journal.written.kind;
-        return Err(Failure::new(Exit::Usage, format!("the search in this folder is a `{other}`: resume that")));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("the search in this folder is a `{other}`: resume that"),
+        ));
     }
     let fixed = journal.written.fixed.clone();
     let side = |key: &str| serde_json::from_value::<Setting>(fixed.get(key).cloned().unwrap_or_default());
-    let fault = |e: serde_json::Error| Failure::new(Exit::Usage, format!("the comparison cannot be read back: {e}"));
+    let fault =
+        |e: serde_json::Error| Failure::new(Exit::Usage, format!("the comparison cannot be read back: {e}"));
     let (a, b) = (side("a").map_err(fault)?, side("b").map_err(fault)?);
     let offered = fixed.get("offered").cloned().unwrap_or_default();
     let offered: Offered = serde_json::from_value(offered).map_err(fault)?;
@@ -78,7 +82,8 @@ async fn begin(command: &CompareCommand, shell: &Shell) -> Result<Journal, Failu
     let offered = command.rate.map_or(Offered::FlatOut, Offered::Rate);
     let mut margins: Vec<Margin> = command.margins.iter().map(|text| text.0).collect();
     if margins.is_empty() {
-        margins = MARGINS.iter().map(|(figure, change)| Margin { figure: *figure, change: *change }).collect();
+        margins =
+            MARGINS.iter().map(|(figure, change)| Margin { figure: *figure, change: *change }).collect();
         if command.rate.is_none() {
             margins.insert(0, Margin { figure: Figure::Qps, change: MARGIN_OF_QPS });
         }
@@ -94,7 +99,8 @@ async fn begin(command: &CompareCommand, shell: &Shell) -> Result<Journal, Failu
 fn identities(session: &Session) -> Vec<Json> {
     let of = |run: &str| {
         let file = session.journal.runs().join(run).join("run.json");
-        let facts: Json = std::fs::read_to_string(file).ok().and_then(|text| serde_json::from_str(&text).ok())?;
+        let facts: Json =
+            std::fs::read_to_string(file).ok().and_then(|text| serde_json::from_str(&text).ok())?;
         Some(json!({
             "run": run,
             "vst": facts.get("vst"),

@@ -34,7 +34,11 @@ pub(crate) async fn read(
     let found = found.ok_or_else(|| {
         Failure::new(Exit::Bug, format!("phase `{phase}` is not in the run directory `{run_directory}`"))
     })?;
-    let cpu = if figures.contains(&Figure::CpuPerQuery) { cpu_per_query(run_directory, found).await? } else { None };
+    let cpu = if figures.contains(&Figure::CpuPerQuery) {
+        cpu_per_query(run_directory, found).await?
+    } else {
+        None
+    };
     Ok(of(&summary, found, offered, cpu))
 }
 
@@ -62,7 +66,8 @@ fn of(summary: &Summary, phase: &PhaseSummary, offered: Offered, cpu_per_query_n
         let error = recall.interval.map(|(low, high)| (high - low) / 2.0 / Z);
         measured = measured.with(Figure::Recall, Reading { value, error, at_least: false });
     }
-    let memory = summary.checkpoints.iter().rev().filter(|c| c.step == "checkpoint").find_map(|c| c.figures.as_ref());
+    let memory =
+        summary.checkpoints.iter().rev().filter(|c| c.step == "checkpoint").find_map(|c| c.figures.as_ref());
     if let Some(memory) = memory {
         measured = measured.with(Figure::Memory, Reading::of(count::to_f64(memory.used_bytes)));
         if let Some(bytes) = memory.net_bytes_per_vector {
@@ -115,11 +120,8 @@ async fn cpu_per_query(run_directory: &str, phase: &PhaseSummary) -> Result<Opti
     );
     let answer = vst_analysis::query(&[run_directory.to_owned()], &sql).await.map_err(|e| of_analysis(&e))?;
     let lines = answer.to_json_lines().map_err(|e| of_analysis(&e))?;
-    let row: serde_json::Value = lines
-        .lines()
-        .next()
-        .and_then(|line| serde_json::from_str(line).ok())
-        .unwrap_or_default();
+    let row: serde_json::Value =
+        lines.lines().next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
     let number = |key: &str| row.get(key).and_then(serde_json::Value::as_f64);
     let (Some(cpu), Some(seconds)) = (number("cpu"), number("seconds")) else { return Ok(None) };
     let qps = phase.operations.iter().find_map(|o| o.achieved_per_second).filter(|qps| *qps > 0.0);

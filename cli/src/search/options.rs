@@ -208,8 +208,9 @@ impl FromStr for Rates {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (low, high) =
-            text.split_once("..").ok_or_else(|| String::from("expected LOW..HIGH, for example 500/s..20000/s"))?;
+        let (low, high) = text
+            .split_once("..")
+            .ok_or_else(|| String::from("expected LOW..HIGH, for example 500/s..20000/s"))?;
         Ok(Self(rate(low)?, rate(high)?))
     }
 }
@@ -238,7 +239,9 @@ impl FromStr for ParameterText {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fault = || String::from("expected NAME=LOW..HIGH or NAME=VALUE,VALUE,..., for example ef_runtime=16..512");
+        let fault = || {
+            String::from("expected NAME=LOW..HIGH or NAME=VALUE,VALUE,..., for example ef_runtime=16..512")
+        };
         let (name, range) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(fault)?;
         let name = name.to_owned();
         if let Some((low, high)) = range.split_once("..") {
@@ -268,7 +271,8 @@ impl FromStr for MarginText {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fault = || String::from("expected FIGURE=CHANGE, for example qps=2%");
         let (figure, change) = text.split_once('=').ok_or_else(fault)?;
-        let figure: Figure = figure.trim().parse().map_err(|e: vst_tuning::figure::UnknownFigure| e.to_string())?;
+        let figure: Figure =
+            figure.trim().parse().map_err(|e: vst_tuning::figure::UnknownFigure| e.to_string())?;
         let change = change.trim();
         let number = |text: &str| text.trim().parse::<f64>().map_err(|_| fault());
         let change = match change.strip_suffix('%') {
@@ -310,7 +314,10 @@ impl ParameterText {
             Range::List(values) => Ok((path(&self.name, queries), values.clone())),
             _ => Err(Failure::new(
                 Exit::Usage,
-                format!("--grid {}: a grid needs its values one by one, for example {}=50,100,200", self.name, self.name),
+                format!(
+                    "--grid {}: a grid needs its values one by one, for example {}=50,100,200",
+                    self.name, self.name
+                ),
             )),
         }
     }

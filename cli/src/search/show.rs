@@ -118,9 +118,9 @@ pub(super) fn command(bench: &Bench, setting: &Setting, offered: Option<Offered>
                 "phases.{queries}.query.load={{open: {{rate: {rate}/s, connections: {connections}}}}}"
             ));
         }
-        Some(Offered::FlatOut) => sets.push(format!(
-            "phases.{queries}.query.load={{closed: {{clients: {clients}, pipeline: 1}}}}"
-        )),
+        Some(Offered::FlatOut) => {
+            sets.push(format!("phases.{queries}.query.load={{closed: {{clients: {clients}, pipeline: 1}}}}"))
+        }
         None => {}
     }
     sets.push(format!("phases.{queries}.query.warm_up={}", spec.warm_up));
@@ -148,7 +148,11 @@ fn carried(carried: &Carried) -> String {
                 Ended::Noise => "; the noise allows no narrower interval",
                 Ended::Budget => "; the budget allows no narrower interval",
             };
-            format!("{} ({:.0} %), `{binding}` breaks first{why}", interval(Figure::Qps, rate), confidence * 100.0)
+            format!(
+                "{} ({:.0} %), `{binding}` breaks first{why}",
+                interval(Figure::Qps, rate),
+                confidence * 100.0
+            )
         }
         Conclusion::AboveCeiling { ceiling } => {
             format!("at least {}: everything still holds there", value(Figure::Qps, *ceiling))
@@ -159,7 +163,8 @@ fn carried(carried: &Carried) -> String {
             value(binding.figure(), *v)
         ),
         Conclusion::Unknown { holds_at, fails_at } => {
-            let at = |rate: &Option<f64>| rate.map_or(String::from("nowhere known"), |r| value(Figure::Qps, r));
+            let at =
+                |rate: &Option<f64>| rate.map_or(String::from("nowhere known"), |r| value(Figure::Qps, r));
             format!("not known: all holds at {}, something breaks at {}", at(holds_at), at(fails_at))
         }
         Conclusion::Abandoned { reason } => format!("given up: {reason}"),
@@ -209,7 +214,12 @@ fn bounds(constraints: &[Constraint]) -> String {
 fn conclusion(outcome: &tune::Outcome, figure: Figure) -> String {
     let mut text = match &outcome.conclusion {
         tune::Conclusion::Winner { setting, value, confidence } => {
-            format!("{figure} {} ({:.0} %) with {}\n", interval(figure, value), confidence * 100.0, short(setting))
+            format!(
+                "{figure} {} ({:.0} %) with {}\n",
+                interval(figure, value),
+                confidence * 100.0,
+                short(setting)
+            )
         }
         tune::Conclusion::Tie { settings, value, confidence } => {
             let others: Vec<String> = settings.iter().skip(1).map(short).collect();
@@ -235,7 +245,11 @@ fn conclusion(outcome: &tune::Outcome, figure: Figure) -> String {
             }
             tune::Finding::Unsure { settings } => {
                 let all: Vec<String> = settings.iter().map(short).collect();
-                writeln!(text, "the noise does not tell whether these keep the constraints: {}", all.join("; "))
+                writeln!(
+                    text,
+                    "the noise does not tell whether these keep the constraints: {}",
+                    all.join("; ")
+                )
             }
         };
     }
@@ -257,8 +271,16 @@ pub(super) fn settings(outcome: &tune::Outcome, figure: Figure, again: Option<&s
 }
 
 /// The result of a search for throughput.
-pub(super) fn throughput(outcome: &throughput::Outcome, spec: &ThroughputSpec, again: Option<&str>) -> String {
-    let under = if spec.constraints.is_empty() { String::new() } else { format!(" under {}", bounds(&spec.constraints)) };
+pub(super) fn throughput(
+    outcome: &throughput::Outcome,
+    spec: &ThroughputSpec,
+    again: Option<&str>,
+) -> String {
+    let under = if spec.constraints.is_empty() {
+        String::new()
+    } else {
+        format!(" under {}", bounds(&spec.constraints))
+    };
     let mut text = format!("most queries per second{under}:\n");
     match &outcome.settings {
         Some(settings) => text.push_str(&conclusion(settings, Figure::Qps)),
@@ -309,11 +331,14 @@ pub(super) fn sweep(outcome: &sweep::Outcome) -> String {
             None => "not placed: its limit or its recall is not known",
         };
         let _ = writeln!(text, "  stands  {standing}");
-        let _ = writeln!(text, "  {:>10} {:>10} {:>10} {:>10} {:>3}", "offered", "achieved", "p50", "p99", "n");
+        let _ =
+            writeln!(text, "  {:>10} {:>10} {:>10} {:>10} {:>3}", "offered", "achieved", "p50", "p99", "n");
         for rate in &swept.curve.rates {
             let shown = |figure: Figure| {
                 let sign = if rate.at_least.contains(&figure) { ">" } else { "" };
-                rate.figures.get(&figure).map_or(String::from("-"), |x| format!("{sign}{}", value(figure, *x)))
+                rate.figures
+                    .get(&figure)
+                    .map_or(String::from("-"), |x| format!("{sign}{}", value(figure, *x)))
             };
             let _ = writeln!(
                 text,

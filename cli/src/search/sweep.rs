@@ -24,7 +24,10 @@ pub(super) async fn run(command: SweepCommand) -> Result<Exit, Failure> {
     };
     if journal.written.kind != KIND {
         let other = &journal.written.kind;
-        return Err(Failure::new(Exit::Usage, format!("the search in this folder is a `{other}`: resume that")));
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("the search in this folder is a `{other}`: resume that"),
+        ));
     }
     let mut session = shell.session(journal).await?;
     let wanted = |ask: &throughput::Ask| Wanted {
@@ -44,7 +47,11 @@ pub(super) async fn run(command: SweepCommand) -> Result<Exit, Failure> {
         }
         output::result(&value.to_string())?;
     } else {
-        output::result(&format!("{}{}", show::sweep(&outcome), show::files(session.journal.folder(), &files)))?;
+        output::result(&format!(
+            "{}{}",
+            show::sweep(&outcome),
+            show::files(session.journal.folder(), &files)
+        ))?;
     }
     Ok(if outcome.abandoned.is_some() { Exit::NotValid } else { Exit::Valid })
 }

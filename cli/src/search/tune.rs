@@ -32,7 +32,9 @@ pub(super) async fn run(command: TuneCommand) -> Result<Exit, Failure> {
     match journal.written.kind.as_str() {
         OF_THROUGHPUT => for_throughput(shell.session(journal).await?, json).await,
         OF_FIGURE => for_figure(shell.session(journal).await?, json).await,
-        other => Err(Failure::new(Exit::Usage, format!("the search in this folder is a `{other}`: resume that"))),
+        other => {
+            Err(Failure::new(Exit::Usage, format!("the search in this folder is a `{other}`: resume that")))
+        }
     }
 }
 
@@ -72,17 +74,14 @@ async fn begin(command: &TuneCommand, shell: &Shell) -> Result<Journal, Failure>
 }
 
 /// What is searched where nothing is asked for.
-fn usual_parameters(
-    spec: &super::bench::BenchSpec,
-    queries: &str,
-) -> Result<Vec<Parameter>, Failure> {
+fn usual_parameters(spec: &super::bench::BenchSpec, queries: &str) -> Result<Vec<Parameter>, Failure> {
     let loaded = load(&spec.scenario, &super::bench::overrides(&spec.set)?)?;
     let scenario = &loaded.checked.scenario;
     let is_graph = scenario.index.as_ref().is_some_and(|index| index.algorithm == Algorithm::Hnsw);
     if !is_graph {
         return Ok(Vec::new());
     }
-    let k = super::bench::first_queries(&loaded)?.1.k;
+    let k = super::bench::first_queries(&loaded)?.1.ask.k;
     let range = Range::LogInt(EF.0.max(i64::from(k)), EF.1.max(i64::from(k)));
     let path = format!("phases.{queries}.query.ef_runtime");
     Ok(vec![Parameter::new(&path, range).shaped(Shape::Falling)])
@@ -192,7 +191,8 @@ async fn for_figure(mut session: Session, json: bool) -> Result<Exit, Failure> {
         tune::Conclusion::Tie { settings, .. } => settings.first(),
         _ => None,
     };
-    let again = best.and_then(|setting| Some(show::command(session.benches.first()?, setting, Some(offered))));
+    let again =
+        best.and_then(|setting| Some(show::command(session.benches.first()?, setting, Some(offered))));
     if json {
         let mut value = to_json(&outcome)?;
         if let Some(map) = value.as_object_mut() {

@@ -11,7 +11,7 @@ use vst_common::mix::Mix;
 use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::recall::Findable;
-use vst_common::scenario::{Keep, Load, PhaseSpec, QuerySpec, Scenario, Step};
+use vst_common::scenario::{Ask, Keep, Load, PhaseSpec, QuerySpec, Scenario, Step};
 
 use super::copies::{population, truth_source};
 use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan, kv};
@@ -167,8 +167,17 @@ pub(super) fn further(
 
 fn query_can_be(plan: &RunPlan, data: Option<&DataFacts>, query: &QuerySpec) -> Result<(), String> {
     let depth = data.map_or(0, |data| data.truth.k);
-    if query.k > depth {
-        return Err(format!("k is {}, the truth knows {depth} neighbours of each query", query.k));
+    let Ask { k, filter, .. } = &query.ask;
+    if *k > depth {
+        return Err(format!("k is {k}, the truth knows {depth} neighbours of each query"));
+    }
+    // Rows carry what the filters of the scenario ask for, and were written with it.
+    let known =
+        plan.scenario.phases.iter().filter_map(|phase| phase.step.ask()).any(|ask| ask.filter == *filter);
+    if filter.is_some() && !known {
+        return Err(String::from(
+            "its filter is that of no phase of the scenario: the rows were written without it",
+        ));
     }
     let fleet = &plan.scenario.fleet;
     let lanes = fleet.workers.saturating_mul(fleet.lanes);

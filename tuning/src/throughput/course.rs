@@ -125,13 +125,7 @@ impl<'a, S: Source<Ask>> Course<'a, S> {
             }),
         };
         let (measurements, requests) = self.spent();
-        Ok(Outcome {
-            settings,
-            curves: self.curves(),
-            measurements,
-            requests,
-            limits: self.limits,
-        })
+        Ok(Outcome { settings, curves: self.curves(), measurements, requests, limits: self.limits })
     }
 
     fn figures(&self) -> Vec<Figure> {
@@ -218,8 +212,8 @@ impl<'a, S: Source<Ask>> Course<'a, S> {
             spec.repeats = self.effort.repeats;
             // A repeated search has seen the rates above.
             spec.look_beyond = known.is_none();
-            let limit = limit::run(&spec, &mut Rates { course: self, setting })
-                .map_err(|_| self.taken_need())?;
+            let limit =
+                limit::run(&spec, &mut Rates { course: self, setting }).map_err(|_| self.taken_need())?;
             let is_above = matches!(limit.conclusion, Conclusion::AboveCeiling { .. });
             if is_above && self.effort.rates.is_none() && raises < RAISES {
                 raises += 1;
