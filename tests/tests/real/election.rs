@@ -37,6 +37,22 @@ async fn a_leader_killed_in_mid_query_costs_the_open_loop_not_one_request() {
     assert!(workers.values().all(|code| *code == 0), "{workers:?}");
 }
 
+/// etcd comes back with an empty store, and then the leader goes: everybody finds everybody all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_killed_in_mid_ingest_and_then_the_leader_cost_nothing() {
+    let mut pair = Pair::start(true).await;
+    course::in_mid_ingest(&pair.servers).await;
+    let etcd = pair.etcd.as_mut().expect("asked for");
+    etcd.kill().await;
+    etcd.restart(false).await;
+    let killed = Instant::now();
+    pair.first.coordinator.kill().await.expect("killed");
+    pair.standby_leads(killed).await;
+    let (output, workers) = pair.end().await;
+    pair.check(&output).await;
+    assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_paused_for_20_s_and_wakes_acknowledges_nothing_and_steps_down() {
     let mut pair = Pair::start(false).await;
