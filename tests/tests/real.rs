@@ -9,6 +9,7 @@ mod real {
     mod copies;
     mod discovery;
     mod durability;
+    mod election;
     mod filters;
     mod fleet;
     mod kv;

@@ -135,6 +135,7 @@ impl Made {
                 scheduled: None,
                 unowned: 0,
                 live,
+                exit_code: 0,
             }),
             latency: [Vec::new(), Vec::new()],
             health: [Vec::new(), Vec::new()],
