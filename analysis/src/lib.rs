@@ -5,11 +5,14 @@
 //! and archive, used by the command line. Law: the summary is a pure function of the directory.
 
 mod accounting;
+mod allocator;
 mod course;
 mod criteria;
 mod engine;
+mod export;
 mod findings;
 mod latency;
+mod leak;
 mod memory;
 mod number;
 mod phase;
@@ -25,13 +28,15 @@ mod visualize;
 mod window;
 
 pub use accounting::{AccountingRow, Check};
+pub use allocator::{AllocatorFigures, ClassFigures};
 pub use criteria::CriterionRow;
 pub use engine::Error;
+pub use export::{Export, ExportRow, export, hdr_log};
 pub use findings::{
-    BUSY_SHARE, DECAY_SHARE, FRAGMENTATION, FULL_SHARE, LEAK_BYTES_PER_HOUR, OUTLIER_RATIO, RECALL_DROP,
-    RETURNED_SHARE,
+    BUSY_SHARE, DECAY_SHARE, FRAGMENTATION, FULL_SHARE, OUTLIER_RATIO, RECALL_DROP, RETURNED_SHARE,
 };
 pub use latency::{Distribution, GeneratorSummary, NodeSummary, OperationSummary};
+pub use leak::{LEAK_BYTES_PER_HOUR, LeakCheck};
 pub use memory::{Checkpoint, Figures};
 pub use phase::PhaseSummary;
 pub use predict::{Model, Need, Point, Prediction, predict};
@@ -43,7 +48,7 @@ pub use validity::{
     ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, ERROR_SHARE_BOUND, Note, Rule, RunEnd,
     SLIP_P99_BOUND_NS, Verdict,
 };
-pub use visualize::page;
+pub use visualize::{compare_page, page};
 
 /// Reads a run directory (a path or `file://` URL) and says what it means.
 ///

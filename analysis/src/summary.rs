@@ -17,6 +17,7 @@ use crate::criteria::{self, CriterionRow};
 use crate::engine::{Engine, Error, Log};
 use crate::findings;
 use crate::latency;
+use crate::leak::{self, LeakCheck};
 use crate::memory::{self, Checkpoint};
 use crate::phase::PhaseSummary;
 use crate::recall;
@@ -45,6 +46,8 @@ pub struct Summary {
     /// What the scenario asks for, beside what was found.
     #[serde(default)]
     pub criteria: Vec<CriterionRow>,
+    /// Whether memory grows between checkpoints of the same rows.
+    pub leaks: Vec<LeakCheck>,
     /// Attempts against the server's own counters.
     pub accounting: Vec<AccountingRow>,
 }
@@ -113,7 +116,8 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
     let course = Course::read(engine, INTERVALS).await?;
     let criteria = scenario(log).map(|s| criteria::judge(&s, &phases, &checkpoints)).unwrap_or_default();
     verdict.missed = criteria::missed(&criteria);
-    verdict.findings.extend(findings::all(&phases, &checkpoints, &course));
+    let leaks = leak::checks(&checkpoints, &course);
+    verdict.findings.extend(findings::all(&phases, &checkpoints, &leaks, &course));
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,
@@ -123,6 +127,7 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
         phases,
         checkpoints,
         criteria,
+        leaks,
         accounting,
     })
 }

@@ -9,6 +9,7 @@
 
 mod long {
     mod copies;
+    mod election;
     mod library;
     mod load;
 }

@@ -11,7 +11,7 @@ use crate::output;
 /// Columns of the table.
 const WIDTH: u16 = 120;
 
-pub(super) fn list(json: bool) -> Result<Exit, Failure> {
+pub(crate) fn list(json: bool) -> Result<Exit, Failure> {
     let checked = LIBRARY.iter().map(|(name, text)| Ok(check::parse(text, name, &[])?.scenario));
     let scenarios: Vec<Scenario> =
         checked.collect::<Result<_, _>>().map_err(|faults| crate::scenario_file::refuse(&faults))?;

@@ -17,7 +17,7 @@ impl Step {
                 self.load().is_some()
             }
             Figure::AchievedShare => matches!(self.load(), Some(Load::Open { .. })),
-            Figure::Recall => matches!(self, Self::Query(_)),
+            Figure::Recall => matches!(self, Self::Query(_) | Self::Mixed(_)),
             Figure::Memory | Figure::BytesPerVector => matches!(self, Self::Checkpoint),
             Figure::P999 | Figure::CpuPerQuery => false,
         }
@@ -26,7 +26,7 @@ impl Step {
     /// Whether the criteria of the whole scenario are about it: what brings the population into its shape is not what
     /// is asked about.
     fn is_asked_about(&self) -> bool {
-        matches!(self, Self::Query(_) | Self::Kv(_) | Self::Checkpoint)
+        matches!(self, Self::Query(_) | Self::Mixed(_) | Self::Kv(_) | Self::Checkpoint)
     }
 }
 

@@ -112,6 +112,7 @@ pub fn estimate(checked: &Checked, data: Option<&DataFacts>, nodes: u64) -> Esti
             Step::Shrink(_) => rows_moved += before.count().saturating_sub(after.count()),
             Step::Update(update) => rows_moved += before.keep(update.share).count(),
             Step::Churn(churn) => rows_moved += exchanged(before, churn.by).saturating_mul(2),
+            Step::Mixed(mixed) => rows_moved += mixed.operations,
             Step::Kv(kv) => {
                 timed_ms += kv.warm_up_ms.saturating_add(kv.duration_ms);
                 if kv.duration_ms == 0 {

@@ -6,16 +6,17 @@ use vst_common::search::IndexShape;
 
 use super::chain;
 use crate::plan::{FIELD, RunPlan};
-use crate::run::{Event, Failure, Rest};
+use crate::run::{Event, Failure, LogFate, Rest};
 use crate::target::{Target, TargetError};
 
-/// Makes the index on every node that needs one.
-pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
+/// Makes the index on every node that needs one. `again` removes first what a coordinator before this one made of it.
+pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -> Event {
     // The scenario's check gives every plan that makes an index both.
-    match &plan.scenario.index {
-        Some(index) => create(target, plan, index).await,
-        None => Event::IndexCreated,
+    let Some(index) = &plan.scenario.index else { return Event::IndexCreated };
+    if again && let Err(e) = target.drop_index(&plan.scenario.population.prefix).await {
+        return Event::Failed(failure(&e));
     }
+    create(target, plan, index).await
 }
 
 /// Drops the index on every node; the rows stay.
@@ -45,6 +46,7 @@ async fn create(target: &Target, plan: &RunPlan, index: &IndexSpec) -> Event {
         metric: index.metric,
         m: index.m,
         ef_construction: index.ef_construction,
+        attributes: plan.attributes(),
     };
     match target.create_index(search, &shape).await {
         Ok(()) => Event::IndexCreated,
@@ -95,7 +97,7 @@ async fn read_rest(target: &Target, search: Option<&SearchPlan>) -> Result<Rest,
 }
 
 fn failure(error: &TargetError) -> Failure {
-    Failure { exit: error.exit(), reason: chain(error), log_lost: false }
+    Failure { exit: error.exit(), reason: chain(error), log: LogFate::Writable }
 }
 
 #[cfg(test)]
