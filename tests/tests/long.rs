@@ -8,6 +8,7 @@
 )]
 
 mod long {
+    mod analysis;
     mod copies;
     mod election;
     mod load;
