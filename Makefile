@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-python test-copies bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-python test-copies test-limit bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ lint: cargo ## Formatting and clippy, warnings are errors
 test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside that of one (minutes)
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
+
+test-limit: servers cargo ## The limit of 100,000 vectors three times; A against A twenty times (hours; a machine of its own)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture limit::
 
 bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
 	@cargo build --locked --quiet -p vst

@@ -13,6 +13,7 @@ mod real {
     mod fleet;
     mod kv;
     mod liar;
+    mod limit;
     mod mixed;
     mod quick;
     mod registry;
