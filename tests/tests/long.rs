@@ -11,5 +11,6 @@ mod long {
     mod analysis;
     mod copies;
     mod election;
+    mod limit;
     mod load;
 }
