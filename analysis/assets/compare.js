@@ -54,7 +54,8 @@
       .map((c) => ({ name: `${c.phase} ${c.operation}`, x: nines, values: c.values })),
   });
   define('recall', 'Recall over time', 'hits over possible hits of each interval', {
-    format: share, series: (run) => [{ x: run.recall_s, values: run.recall }], empty: 'no answers were judged',
+    format: share, y: (u, low, high) => [Math.min(low, 0.95) - 0.01, Math.max(high, 1) + 0.005],
+    series: (run) => [{ x: run.recall_s, values: run.recall }], empty: 'no answers were judged',
   });
 
   const draw = (chart) => {
@@ -84,7 +85,7 @@
     const format = chart.format;
     const options = {
       width: Math.max(280, chart.holder.clientWidth - 4), height: 250,
-      scales: { x: { time: false }, y: { distr: chart.log ? 3 : 1 } },
+      scales: { x: { time: false }, y: { distr: chart.log ? 3 : 1, ...(chart.y ? { range: chart.y } : {}) } },
       axes: [
         { ...axis, values: (u, ticks) => ticks.map(chart.xFormat || elapsed), space: 70 },
         { ...axis, size: 78, ...(format === bytes ? { incrs: binary } : {}), values: (u, ticks) => ticks.map((v) => (v === null ? '' : format(v))) },

@@ -205,6 +205,7 @@ pub(crate) fn of_coordinator(error: serve::Error) -> Failure {
 pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
     let WorkerCommand::Start(options) = command;
     let signals = Signals::listen()?;
+    let token = token::from_env()?;
     let etcd = tokio::select! {
         fleet = options.registry.awaited(&options.patience) => fleet?,
         signal = signals.nth(1) => return Err(gone_while_waiting(signal)),
@@ -218,7 +219,7 @@ pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
         target: None,
         worker: options.name.map(WorkerId::new),
         lanes: options.lanes,
-        token: token::from_env()?,
+        token,
         http: options.http,
     };
     let asked = signals.clone();

@@ -13,6 +13,8 @@ mod show;
 mod sweep;
 mod tune;
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vst_common::exit::Exit;
@@ -37,6 +39,11 @@ pub(crate) async fn run(command: Box<SearchCommand>) -> Result<Exit, Failure> {
         SearchCommand::Compare(command) => compare::run(command).await,
     }
 }
+
+/// After a point that is not valid the next try waits so long, then twice as long, and so on.
+const PATIENCE_FIRST: Duration = Duration::from_millis(500);
+/// The longest wait; a point that is not valid after it is told to the search as such.
+const PATIENCE_LAST: Duration = Duration::from_secs(4);
 
 /// A question as one point of a bench.
 struct Wanted {
@@ -149,13 +156,29 @@ impl Session {
         let Some(bench) = self.benches.get_mut(ask.bench) else {
             return Err(Failure::new(Exit::Bug, "the search asks for a target that there is not"));
         };
-        let mut point = bench.measure(&ask.setting, ask.offered, &ask.figures).await?;
-        if let Event::Measured(measured) = &point.event
-            && let Some(lacking) = ask.figures.iter().find(|f| !measured.figures.contains_key(f))
-        {
-            point.event = Event::Invalid(format!("the point does not tell `{lacking}`"));
+        let mut wait = PATIENCE_FIRST;
+        loop {
+            let mut point = bench.measure(&ask.setting, ask.offered, &ask.figures).await?;
+            if let Event::Measured(measured) = &point.event
+                && let Some(lacking) = ask.figures.iter().find(|f| !measured.figures.contains_key(f))
+            {
+                point.event = Event::Invalid(format!("the point does not tell `{lacking}`"));
+            }
+            if matches!(point.event, Event::Measured(_)) || wait > PATIENCE_LAST {
+                return Ok(point);
+            }
+            // What made the fleet late may go by: another program on this machine, a compaction.
+            if !self.quiet {
+                output::note(&show::point(self.journal.written.points.len() + 1, &point));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                asked = bench.signals().nth(1) => {
+                    return Err(Failure::new(Exit::Interrupted, format!("stopped by {asked}")));
+                }
+            }
+            wait = wait.saturating_mul(2);
         }
-        Ok(point)
     }
 }
 

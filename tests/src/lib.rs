@@ -9,6 +9,7 @@ pub mod command;
 pub mod course;
 pub mod etcd;
 pub mod fleet;
+pub mod hour;
 pub mod layers;
 pub mod liar;
 pub mod library;

@@ -15,6 +15,7 @@ mod real {
     mod kv;
     mod liar;
     mod library;
+    mod limit;
     mod memory;
     mod mixed;
     mod quick;

@@ -407,7 +407,7 @@ fn size_classes(summary: &Summary) -> String {
                 bytes(count::to_f64(a.allocated_bytes)),
                 bytes(count::to_f64(a.held_bytes())),
                 significant(a.ratio()),
-                a.most_free(),
+                a.most_free_briefly(),
             ]
         })
         .collect();

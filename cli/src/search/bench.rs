@@ -145,6 +145,11 @@ impl Bench {
         &self.spec
     }
 
+    /// Who is listened to.
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
     /// Name of the phase of queries that is measured.
     pub(crate) fn queries(&self) -> &str {
         &self.queries

@@ -25,7 +25,7 @@ pub(crate) async fn read(
     offered: Offered,
     figures: &[Figure],
 ) -> Result<Event, Failure> {
-    let summary = vst_analysis::summary(run_directory).await.map_err(|e| of_analysis(&e))?;
+    let summary = vst_analysis::phases(run_directory).await.map_err(|e| of_analysis(&e))?;
     let lost = summary.verdict.not_valid.iter().find(|note| note.rule == Rule::LostWorker);
     if let Some(note) = lost {
         return Err(Failure::new(Exit::Fleet, note.text.clone()));
