@@ -208,7 +208,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>)
         Some(address) => Some(HttpServer::start(address, Arc::new(CoordinatorSite(looks.clone()))).await?),
         None => None,
     };
-    let prepared = tokio::select! {
+    let mut prepared = tokio::select! {
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
@@ -218,7 +218,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>)
     let address = listener.local_addr().map_err(listen_error)?;
     let run = facts::run_id(&prepared.plan.scenario.name);
     let lease = tokio::select! {
-        lease = prepare::take(&prepared, &run, options.cleanup) => lease?,
+        lease = prepare::take(&mut prepared, &run, options.cleanup) => lease?,
         // What was being removed is still marked, and a sign of life runs out by itself.
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
@@ -250,7 +250,13 @@ async fn lead(
     let archive = Follower::spawn(log.clone(), run.clone(), archive::Limits::default()).await?;
     let opened = Control::RunOpened { at_wall_ns: clock::wall_ns(), facts: facts.clone() };
     log.append_control(opened).await.map_err(run_log::Error::from)?;
-    if let Err(e) = lease.claim(&marker).await {
+    // What was there before is nobody's to remove unasked.
+    let adopted = prepared.prefill.is_some();
+    let claimed = match &prepared.prefill {
+        Some(prefill) => lease.adopt(&prefill.left, &marker).await,
+        None => lease.claim(&marker).await,
+    };
+    if let Err(e) = claimed {
         let exit_code = e.exit().code();
         let closed = Control::RunClosed {
             state: RunState::Failed { reason: chain(&e) },
@@ -270,7 +276,7 @@ async fn lead(
     let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
     let core = core(&prepared, workers_wanted, token);
     if let Err(source) = announce(options.announce.as_ref(), address) {
-        prepare::remove(&prepared.target, &marker, lease, false).await?;
+        prepare::unmark(&prepared, &marker, lease).await?;
         return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
     }
     let announced = match &options.etcd {
@@ -287,7 +293,7 @@ async fn lead(
             match fleet.announce(&entry).await {
                 Ok(announced) => Some(announced),
                 Err(e) => {
-                    prepare::remove(&prepared.target, &marker, lease, false).await?;
+                    prepare::unmark(&prepared, &marker, lease).await?;
                     return Err(e.into());
                 }
             }
@@ -310,7 +316,7 @@ async fn lead(
         facts,
     };
     let mut ended = Shell::run(parts, inbox, stops).await;
-    if ended.leads && (options.cleanup || !ended.touched) {
+    if ended.leads && !adopted && (options.cleanup || !ended.touched) {
         let cleaned = prepare::remove(&ended.target, &marker, lease, ended.touched).await;
         if let Err(e) = cleaned
             && ended.verdict.exit == Exit::Valid

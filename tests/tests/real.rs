@@ -14,6 +14,7 @@ mod real {
     mod kv;
     mod liar;
     mod mixed;
+    mod prefill;
     mod quick;
     mod registry;
     mod rows;

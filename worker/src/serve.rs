@@ -19,11 +19,12 @@ use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
-use vst_common::phase::PhaseOrder;
+use vst_common::phase::{PhaseOrder, Work};
 use vst_proto::fleet;
 
 use crate::fetch::Source;
 use crate::health::Machine;
+use crate::presence::Presence;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::site::WorkerSite;
 use crate::topology::Credentials;
@@ -574,8 +575,16 @@ async fn prepare(
     };
     let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
     let source = Source::of_order(&order).await.map_err(|e| not_ready(&e))?;
+    let topology = Arc::new(topology);
+    let source = match (source, &order.work) {
+        (Some(source), Work::Fill(vectors)) => {
+            let held = Presence::open(&topology, &credentials, vectors).boxed().await;
+            Some(source.without(held.map_err(|e| no_target(with_sources(&e)))?))
+        }
+        (source, _) => source,
+    };
     let queries = recall_probe::build(&order.work, faults).await.map_err(|e| not_ready(&e))?.map(Arc::new);
-    Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
+    Ok((Arc::new(ArmedPhase { order, topology, queries }), source.map(Arc::new)))
 }
 
 /// User from the target's URL, password from the environment: no password is ever in a URL, an order or a log.
