@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-copies bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-python test-copies bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test: lint servers fleet-servers python ## Everything that CI checks: lints, uni
 	@cargo test --locked -p fleet-tests --test real --quiet -- --test-threads=1
 	$(call say,'examples in the documentation')
 	@cargo test --locked --workspace --doc --quiet
+	$(call say,'the Python package in a fresh environment')
+	@scripts/test-python.sh
+
+test-python: servers cargo ## The Python package and its example, in a fresh virtual environment (part of `make test`)
+	@cargo build --locked --quiet -p vst
+	@scripts/test-python.sh
 
 lint: cargo ## Formatting and clippy, warnings are errors
 	$(call say,'formatting')

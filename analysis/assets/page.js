@@ -89,7 +89,7 @@
     },
   };
 
-  const size = (holder) => ({ width: Math.max(280, holder.clientWidth - 4), height: 250 });
+  const size = (holder, height) => ({ width: Math.max(280, holder.clientWidth - 4), height: height || 250 });
 
   /** One chart: x and series of {label, node?, values, dash?, points?, scale?}. */
   const define = (id, title, help, spec) => charts.push({ id, title, help, ...spec });
@@ -98,7 +98,7 @@
     if (chart.plot) chart.plot.destroy();
     chart.plot = null;
     chart.holder.replaceChildren();
-    const shown = chart.series.filter((s) => !s.node || chosen.has(s.node));
+    const shown = chart.prepare ? chart.prepare(chosen) : chart.series.filter((s) => !s.node || chosen.has(s.node));
     const points = shown.reduce((n, s) => n + s.values.filter((v) => v !== null && v !== undefined).length, 0);
     if (!points) {
       make('p', chart.empty || 'nothing was recorded', chart.holder, 'empty');
@@ -115,7 +115,7 @@
     const onTime = !chart.x;
     const colours = palette[theme];
     const options = {
-      ...size(chart.holder),
+      ...size(chart.holder, chart.height),
       plugins: [bands],
       cursor: { drag: { x: true, y: false }, ...(onTime ? { sync: { key: sync.key } } : {}) },
       scales: {
@@ -131,7 +131,7 @@
       series: [
         { label: chart.xLabel || 'time', value: (u, v) => (chart.xFormat || elapsed)(v) },
         ...shown.map((s) => {
-          const colour = colours[chart.series.indexOf(s) % colours.length];
+          const colour = colours[Math.max(0, chart.series.indexOf(s)) % colours.length];
           return {
             label: s.label,
             stroke: s.colour === undefined ? colour : colours[s.colour % colours.length],
@@ -156,6 +156,7 @@
       } : {},
     };
     if (onTime) options.cursor.drag.setScale = false;
+    if (chart.extend) chart.extend(options, colours[0]);
     const x = chart.x || chart.times;
     chart.plot = new uPlot(options, [x, ...shown.map((s) => s.values)], (u, init) => {
       u.vst = { onTime };
@@ -201,6 +202,8 @@
   define('fragmentation', 'Fragmentation by node', 'resident over used memory', {
     times: data.ticks_s, format: plain, series: nodeSeries((n) => ratio(n.rss, n.used)),
   });
+  const heat = vstHeat(data.heat, { bytes, digits });
+  define(heat.id, heat.title, heat.help, heat);
   define('throughput', 'Throughput', 'due is what the schedule asked for (a closed loop: what was taken up)', {
     times: data.load_s, format: rate,
     series: data.operations.flatMap((o, i) => [
@@ -270,10 +273,15 @@
   byId('scenario').textContent = data.scenario;
 
   for (const chart of charts) {
-    const card = make('div', undefined, byId('charts'), 'chart');
+    const card = make('div', undefined, byId('charts'), chart.wide ? 'chart wide' : 'chart');
     card.id = `chart-${chart.id}`;
     make('h2', chart.title, card);
     make('p', chart.help, card);
+    if (chart.choices) {
+      const choice = make('select', undefined, card);
+      chart.choices.of.forEach(([value, text]) => { make('option', text, choice).value = value; });
+      choice.addEventListener('change', () => { chart.choices.set(choice.value); draw(chart); });
+    }
     chart.holder = make('div', undefined, card);
   }
   const select = byId('phase');
@@ -301,7 +309,7 @@
   });
   let waiting = 0;
   addEventListener('resize', () => { clearTimeout(waiting); waiting = setTimeout(refresh, 150); });
-  addEventListener('beforeprint', () => charts.forEach((c) => c.plot && c.plot.setSize({ width: 640, height: 230 })));
+  addEventListener('beforeprint', () => charts.forEach((c) => c.plot && c.plot.setSize({ width: 640, height: c.height || 230 })));
   addEventListener('afterprint', refresh);
   refresh();
   window.vst = { charts, choosePhase };

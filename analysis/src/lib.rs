@@ -5,10 +5,12 @@
 //! and archive, used by the command line. Law: the summary is a pure function of the directory.
 
 mod accounting;
+mod allocator;
 mod course;
 mod engine;
 mod findings;
 mod latency;
+mod leak;
 mod memory;
 mod number;
 mod phase;
@@ -24,12 +26,13 @@ mod visualize;
 mod window;
 
 pub use accounting::{AccountingRow, Check};
+pub use allocator::{AllocatorFigures, ClassFigures};
 pub use engine::Error;
 pub use findings::{
-    BUSY_SHARE, DECAY_SHARE, FRAGMENTATION, FULL_SHARE, LEAK_BYTES_PER_HOUR, OUTLIER_RATIO, RECALL_DROP,
-    RETURNED_SHARE,
+    BUSY_SHARE, DECAY_SHARE, FRAGMENTATION, FULL_SHARE, OUTLIER_RATIO, RECALL_DROP, RETURNED_SHARE,
 };
 pub use latency::{Distribution, GeneratorSummary, NodeSummary, OperationSummary};
+pub use leak::{LEAK_BYTES_PER_HOUR, LeakCheck};
 pub use memory::{Checkpoint, Figures};
 pub use phase::PhaseSummary;
 pub use predict::{Model, Need, Point, Prediction, predict};

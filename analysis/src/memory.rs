@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use vst_common::count;
 use vst_common::keys::KeySpace;
 
+use crate::allocator::{self, AllocatorFigures};
 use crate::engine::rows::rows;
 use crate::engine::{Engine, Error};
 
@@ -34,6 +35,8 @@ pub struct Checkpoint {
     pub indexed: bool,
     /// The figures; absent without a complete tick.
     pub figures: Option<Figures>,
+    /// Size classes of the primaries' allocators; absent unless each primary of the figures said its own.
+    pub allocator: Option<AllocatorFigures>,
 }
 
 /// Figures of one complete tick.
@@ -113,8 +116,17 @@ pub(crate) async fn checkpoints(engine: &Engine, prefix: Option<&str>) -> Result
                     returned_share: None,
                 }
             }),
+            allocator: None,
         })
         .collect();
+    for (phase, classes) in allocator::by_phase(engine).await? {
+        let here = found.iter_mut().find(|c| c.phase_index == phase);
+        if let Some(checkpoint) = here
+            && checkpoint.figures.as_ref().is_some_and(|f| f.primaries == classes.primaries)
+        {
+            checkpoint.allocator = Some(classes);
+        }
+    }
     relate(&mut found);
     Ok(found)
 }

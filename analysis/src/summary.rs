@@ -16,6 +16,7 @@ use crate::course::Course;
 use crate::engine::{Engine, Error, Log};
 use crate::findings;
 use crate::latency;
+use crate::leak::{self, LeakCheck};
 use crate::memory::{self, Checkpoint};
 use crate::phase::PhaseSummary;
 use crate::recall;
@@ -41,6 +42,8 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
     /// Memory at the baseline and at each checkpoint.
     pub checkpoints: Vec<Checkpoint>,
+    /// Whether memory grows between checkpoints of the same rows.
+    pub leaks: Vec<LeakCheck>,
     /// Attempts against the server's own counters.
     pub accounting: Vec<AccountingRow>,
 }
@@ -72,6 +75,9 @@ pub struct Setting {
     pub m: Option<u32>,
     /// Candidates while inserting.
     pub ef_construction: Option<u32>,
+    /// What of an earlier run was taken over, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<String>,
     /// When the run was opened.
     pub opened_wall_ns: Option<WallNs>,
     /// When it was closed, or last written to.
@@ -107,7 +113,8 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
     let accounting = accounting::rows_of(engine).await?;
     let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
     let course = Course::read(engine, INTERVALS).await?;
-    verdict.findings.extend(findings::all(&phases, &checkpoints, &course));
+    let leaks = leak::checks(&checkpoints, &course);
+    verdict.findings.extend(findings::all(&phases, &checkpoints, &leaks, &course));
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,
@@ -116,6 +123,7 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
         setting: setting(log),
         phases,
         checkpoints,
+        leaks,
         accounting,
     })
 }
@@ -154,6 +162,7 @@ fn setting(log: &Log) -> Setting {
         metric: metric.and_then(|m| serde_json::to_value(m).ok()?.as_str().map(str::to_owned)),
         m: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.m)),
         ef_construction: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.ef_construction)),
+        prefill: text("/prefill/said"),
         opened_wall_ns: log.opened,
         ended_wall_ns: log.closed.as_ref().map(|c| c.at).or(log.last_written),
     }

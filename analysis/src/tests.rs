@@ -492,6 +492,7 @@ pub(crate) fn any_summary() -> Summary {
         directory: String::from("runs/made"),
         setting: Setting { dims: Some(128), m: Some(16), ..Setting::default() },
         phases: Vec::new(),
+        leaks: Vec::new(),
         checkpoints: Vec::new(),
         accounting: Vec::new(),
     }

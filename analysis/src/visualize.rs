@@ -5,6 +5,7 @@
 //! is what the summary and the tables say, and nothing in it comes from a network.
 
 mod data;
+mod heat;
 
 use vst_common::count;
 
@@ -17,6 +18,7 @@ const INTERVALS: u64 = 1_200;
 
 const HTML: &str = include_str!("../assets/page.html");
 const CSS: &str = include_str!("../assets/page.css");
+const HEAT_JS: &str = include_str!("../assets/heat.js");
 const JS: &str = include_str!("../assets/page.js");
 const UPLOT_JS: &str = include_str!("../assets/uplot/uPlot.iife.min.js");
 const UPLOT_CSS: &str = include_str!("../assets/uplot/uPlot.min.css");
@@ -47,6 +49,7 @@ fn assemble(title: &str, json: &str) -> String {
         .replace("@UPLOT_CSS@", UPLOT_CSS)
         .replace("@CSS@", CSS)
         .replace("@UPLOT_JS@", UPLOT_JS)
+        .replace("@HEAT_JS@", HEAT_JS)
         .replace("@JS@", JS)
         .replace("@TITLE@", &title);
     let mut out = String::with_capacity(page.len() + json.len());

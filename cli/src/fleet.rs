@@ -61,6 +61,9 @@ pub(crate) struct CoordinatorStart {
     /// Remove what an earlier run left under the prefix before, and what this run made after
     #[arg(long)]
     cleanup: bool,
+    /// Go through the scenario up to its first query, then take further phases from whoever asks for them
+    #[arg(long, hide = true)]
+    on_demand: bool,
     /// Stop when standard input ends
     #[arg(long, hide = true)]
     leashed: bool,
@@ -104,7 +107,10 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
     let token = token::from_env()?;
     let workers = options.workers.map(|n| Override::new("fleet.workers", n));
     let set: Vec<Override> = options.set.into_iter().chain(workers).collect();
-    let loaded = load(&options.scenario, &set)?;
+    let mut loaded = load(&options.scenario, &set)?;
+    if options.on_demand {
+        loaded.checked.scenario.keep_before_queries();
+    }
     let (stop, stops) = mpsc::channel(4);
     if options.leashed {
         let stop = stop.clone();
@@ -136,6 +142,7 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             workers: None,
             token,
             cleanup: options.cleanup,
+            on_demand: options.on_demand,
         },
         stops,
     );

@@ -26,7 +26,7 @@ use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchPlan, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Scenario, SettleSpec, Step};
+use vst_common::scenario::{PhaseSpec, Scenario, SettleSpec, Step};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate};
@@ -94,6 +94,14 @@ pub fn plan(
     check(checked, data)?;
     check::mergeable(checked, search.as_ref())?;
     Ok(phases::plan(&checked.scenario, data, search))
+}
+
+/// One more phase behind those of a plan: queries, a settling or a checkpoint, which leave the population as it is.
+///
+/// # Errors
+/// Why it cannot be, for people.
+pub fn further(plan: &RunPlan, data: Option<&DataFacts>, spec: &PhaseSpec) -> Result<PlannedPhase, String> {
+    phases::further(plan, data, spec)
 }
 
 /// The whole run.

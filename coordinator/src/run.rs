@@ -5,6 +5,7 @@
 //! has ended it or is lost, its end is logged only after what the workers stated is delivered or given up on, and
 //! the log says started and ended in turns, in the order of the plan. The legal moves are in `run::state`.
 
+mod awaiting;
 mod beginning;
 mod book;
 mod checkpointing;
@@ -26,7 +27,7 @@ use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 
-use crate::plan::RunPlan;
+use crate::plan::{PlannedPhase, RunPlan};
 use crate::roster::{Arrival, Presence, Refusal, Roster};
 use book::Book;
 pub use book::{Findings, Settings, View};
@@ -70,6 +71,8 @@ pub enum Event {
     Archived,
     /// Something could not be done; the run cannot go on.
     Failed(Failure),
+    /// Of a run whose phases come on demand: one more at the end of the plan, or none will come.
+    Next(Option<Box<PlannedPhase>>),
     /// Somebody wants the run to end early. The second time it ends at once.
     Stop(String),
 }
@@ -182,6 +185,8 @@ pub enum Action {
     ReadRest,
     /// Write a row of the table of events.
     Note(Note),
+    /// Everything so far has ended and is in the log: say what comes next. Answered by [`Event::Next`].
+    AwaitNext,
     /// Turn the log into parts. Answered by [`Event::Archived`].
     Archive,
     /// The run is over.
@@ -233,6 +238,8 @@ pub enum Tell {
     Observe {
         /// The phase that samples belong to from now on.
         phase: PhaseIndex,
+        /// Its name.
+        name: String,
         /// Which nodes.
         nodes: Vec<usize>,
         /// Whether the index exists.
@@ -334,6 +341,10 @@ impl RunCore {
             }
             Event::RestRead(rest) => self.advance(Happened::RestRead(rest), now),
             Event::Archived => self.advance(Happened::Archived, now),
+            Event::Next(phase) => {
+                self.book.demand(phase);
+                self.advance(Happened::Next, now);
+            }
             Event::Failed(failure) => self.replace(|state, book| state.fail(failure, now, book)),
             Event::Stop(reason) => {
                 self.stops = self.stops.saturating_add(1);
@@ -459,5 +470,7 @@ pub(crate) enum Happened {
     /// A lost worker can send nothing more.
     CutOff(Generation),
     RestRead(Rest),
+    /// There is another phase, or it is known that there will be none.
+    Next,
     Archived,
 }

@@ -86,6 +86,8 @@ pub struct CoordinatorOptions {
     pub token: Option<String>,
     /// Remove what an earlier run left under the prefix before, and what this run made after.
     pub cleanup: bool,
+    /// After the scenario's phases wait for more, which come one by one, until it is said that none will.
+    pub on_demand: bool,
 }
 
 /// How a run ended.
@@ -272,9 +274,11 @@ async fn lead(
     let ownership = tokio::spawn(tell_of_loss(lease.lost(), events.clone()));
     let before = Generation(log.epoch().saturating_sub(1).saturating_mul(GENERATIONS));
     let token = options.token.clone().filter(|token| !token.is_empty());
-    let hub = Arc::new(Hub::new(words(&run, &prepared), token.clone(), before, events, looks));
+    let (demand, demands) = mpsc::channel(QUEUE);
+    let hub = Hub::new(words(&run, &prepared), token.clone(), before, events, looks);
+    let hub = Arc::new(if options.on_demand { hub.on_demand(demand) } else { hub });
     let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
-    let core = core(&prepared, workers_wanted, token);
+    let core = core(&prepared, workers_wanted, token, options.on_demand);
     if let Err(source) = announce(options.announce.as_ref(), address) {
         prepare::unmark(&prepared, &marker, lease).await?;
         return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
@@ -315,7 +319,7 @@ async fn lead(
         shown,
         facts,
     };
-    let mut ended = Shell::run(parts, inbox, stops).await;
+    let mut ended = Shell::run(parts, inbox, stops, demands).await;
     if ended.leads && !adopted && (options.cleanup || !ended.touched) {
         let cleaned = prepare::remove(&ended.target, &marker, lease, ended.touched).await;
         if let Err(e) = cleaned
@@ -353,7 +357,7 @@ async fn tell_of_loss(lost: impl Future<Output = TargetError>, events: mpsc::Sen
     let _ = events.send(Event::Failed(failure)).await;
 }
 
-fn core(prepared: &Prepared, workers_wanted: u32, token: Option<String>) -> RunCore {
+fn core(prepared: &Prepared, workers_wanted: u32, token: Option<String>, on_demand: bool) -> RunCore {
     let terms = Terms {
         version: String::from(env!("CARGO_PKG_VERSION")),
         token,
@@ -363,7 +367,8 @@ fn core(prepared: &Prepared, workers_wanted: u32, token: Option<String>) -> RunC
     let now = clock::mono_ns();
     let wall_minus_mono_ns = clock::wall_ns().saturating_sub(count::to_i64(now));
     let wanted = count::index(u64::from(workers_wanted));
-    let settings = Settings::new(wanted, prepared.sample_interval_ns(), wall_minus_mono_ns);
+    let mut settings = Settings::new(wanted, prepared.sample_interval_ns(), wall_minus_mono_ns);
+    settings.on_demand = on_demand;
     RunCore::new(Arc::clone(&prepared.plan), settings, Roster::new(terms), prepared.target.nodes().len(), now)
 }
 
@@ -379,7 +384,6 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
         lease_ns: LEASE_NS,
         heartbeat_ns: HEARTBEAT_NS,
         sample_interval_ns: prepared.sample_interval_ns(),
-        phases: prepared.plan.phases.iter().map(|phase| phase.name.clone()).collect(),
         nodes: nodes
             .iter()
             .map(|node| fleet::Node {

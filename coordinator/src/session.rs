@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use vst_common::clock;
 use vst_common::ids::Generation;
+use vst_common::scenario::PhaseSpec;
 use vst_proto::fleet;
 use vst_proto::fleet::worker_message::Message as FromWorker;
 
@@ -42,7 +43,28 @@ pub struct Hub {
     events: mpsc::Sender<Event>,
     streams: Mutex<HashMap<Generation, Outgoing>>,
     board: Mutex<Board>,
+    demands: Option<mpsc::Sender<Demand>>,
     status: watch::Receiver<Look>,
+}
+
+/// Somebody wants a further phase of a run whose phases come on demand.
+#[derive(Debug)]
+pub struct Demand {
+    /// The phase; `None` only to wait.
+    pub phase: Option<PhaseSpec>,
+    /// No phase will come any more.
+    pub last: bool,
+    /// Told when the run waits for the next, or why it never will.
+    pub answer: oneshot::Sender<Result<Waiting, String>>,
+}
+
+/// Where a run is that waits for its next phase.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The run.
+    pub run: String,
+    /// Its directory.
+    pub run_directory: String,
 }
 
 #[derive(Clone, Debug)]
@@ -70,8 +92,15 @@ impl Hub {
             events,
             streams: Mutex::default(),
             board: Mutex::default(),
+            demands: None,
             status,
         }
+    }
+
+    /// Whoever asks for a further phase is heard by this channel's other end.
+    #[must_use]
+    pub fn on_demand(self, demands: mpsc::Sender<Demand>) -> Self {
+        Self { demands: Some(demands), ..self }
     }
 
     /// Sends to a worker. One that is gone is told nothing; one that does not read is let go.
@@ -241,6 +270,26 @@ impl fleet::fleet_server::Fleet for FleetService {
         let sent = self.0.events.send(Event::Stop(reason)).await;
         sent.map_err(|_| Status::failed_precondition("the run is over"))?;
         Ok(Response::new(fleet::StopReply {}))
+    }
+
+    async fn next(&self, request: Request<fleet::NextRequest>) -> Result<Response<fleet::NextReply>, Status> {
+        let fleet::NextRequest { token, phase_json, last } = request.into_inner();
+        self.0.admit(&token)?;
+        let phase = match phase_json.as_str() {
+            "" => None,
+            text => Some(serde_json::from_str(text).map_err(|e| Status::invalid_argument(e.to_string()))?),
+        };
+        let over = || Status::failed_precondition("the run is over");
+        let Some(demands) = &self.0.demands else {
+            return Err(Status::failed_precondition(
+                "this run has all its phases: it was not started for more",
+            ));
+        };
+        let (answer, answered) = oneshot::channel();
+        demands.send(Demand { phase, last, answer }).await.map_err(|_| over())?;
+        let Waiting { run, run_directory } =
+            answered.await.map_err(|_| over())?.map_err(Status::failed_precondition)?;
+        Ok(Response::new(fleet::NextReply { run, run_directory }))
     }
 }
 

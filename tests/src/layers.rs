@@ -41,6 +41,7 @@ pub const FLOW: [(&str, &[&str]); 3] = [
             "engine",
             "query",
             "latency",
+            "allocator",
             "memory",
             "recall",
             "accounting",

@@ -372,7 +372,8 @@ impl Pipeline {
 
     fn route(&mut self, item: Item) -> u16 {
         match item {
-            Item::Numbered { .. } if self.nodes.len() == 1 => 0,
+            // One server: no key needs to be hashed.
+            _ if self.nodes.len() == 1 => 0,
             Item::Numbered { n } => match self.requests.slot(n, &mut self.scratch) {
                 Some(slot) => self.slots.get(usize::from(slot)).copied().unwrap_or(0),
                 None => u16::try_from(n % count::len(self.primaries).max(1)).unwrap_or(0),

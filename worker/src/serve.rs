@@ -14,7 +14,6 @@ use futures::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
-use vst_common::batch::memory::MemoryRow;
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
@@ -190,7 +189,7 @@ enum Note {
     /// Something for the session.
     Session(Event),
     /// A node was sampled.
-    Sampled(MemoryRow),
+    Sampled(sampler::Sampled),
     /// The uplink says something.
     Uplink(Report),
 }
@@ -355,8 +354,11 @@ impl Worker {
                 Some(Event::Prepared { ticket, outcome })
             }
             Note::Session(event) => Some(event),
-            Note::Sampled(row) => {
-                self.uplink.send(Order::Memory(vec![row]));
+            Note::Sampled(sampled) => {
+                self.uplink.send(match sampled {
+                    sampler::Sampled::Memory(row) => Order::Memory(vec![row]),
+                    sampler::Sampled::Allocator(rows) => Order::Allocator(rows),
+                });
                 None
             }
             Note::Uplink(Report::Flushed { ticket, last_sequence, dropped }) => {

@@ -31,6 +31,8 @@ pub(crate) fn render(summary: &Summary, styled: bool) -> String {
         recall(summary),
         nodes(summary),
         memory(summary),
+        size_classes(summary),
+        growth(summary),
         accounting(summary),
         notes("Findings", &summary.verdict.findings),
         next(summary),
@@ -144,6 +146,9 @@ fn setting(summary: &Summary) -> String {
     .collect();
     if !data.is_empty() {
         lines.push(("data", data.join(", ")));
+    }
+    if let Some(prefill) = &s.prefill {
+        lines.push(("prefill", prefill.clone()));
     }
     if let (Some(from), Some(to)) = (s.opened_wall_ns, s.ended_wall_ns) {
         let took = duration(count::to_u64(to.saturating_sub(from)));
@@ -372,6 +377,37 @@ fn memory(summary: &Summary) -> String {
             );
         }
         push_wrapped(&mut out, &text);
+    }
+    out
+}
+
+fn size_classes(summary: &Summary) -> String {
+    let rows = summary
+        .checkpoints
+        .iter()
+        .filter_map(|checkpoint| Some((checkpoint, checkpoint.allocator.as_ref()?)))
+        .map(|(checkpoint, a)| {
+            vec![
+                checkpoint.phase.clone(),
+                bytes(count::to_f64(a.allocated_bytes)),
+                bytes(count::to_f64(a.held_bytes())),
+                significant(a.ratio()),
+                a.most_free(),
+            ]
+        })
+        .collect();
+    let header = ["checkpoint", "in use", "pages kept", "kept/used", "most of the rest"];
+    table("Size classes of the primaries' allocators: pages kept beyond what is in use", &header, 1, rows)
+}
+
+fn growth(summary: &Summary) -> String {
+    if summary.leaks.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("Growth at equal population\n");
+    for check in &summary.leaks {
+        let word = if check.is_leak { "leak" } else { "no leak" };
+        push_wrapped(&mut out, &format!("{word}: {}", check.sentence()));
     }
     out
 }

@@ -73,7 +73,7 @@ async fn the_page_is_one_file_without_a_network() {
     for outside in ["src=\"http", "href=\"http", "url(http", "import(", "fetch("] {
         assert!(!text.contains(outside), "{outside}");
     }
-    for place in ["@DATA@", "@JS@", "@CSS@", "@UPLOT_JS@", "@UPLOT_CSS@", "@TITLE@"] {
+    for place in ["@DATA@", "@JS@", "@HEAT_JS@", "@CSS@", "@UPLOT_JS@", "@UPLOT_CSS@", "@TITLE@"] {
         assert!(!text.contains(place), "{place}");
     }
     let data = text.split("id=\"data\">").nth(1).unwrap().split("</script>").next().unwrap();

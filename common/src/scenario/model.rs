@@ -34,6 +34,14 @@ pub struct Scenario {
     pub phases: Vec<PhaseSpec>,
 }
 
+impl Scenario {
+    /// Leaves the phases before the first of queries: what makes the population.
+    pub fn keep_before_queries(&mut self) {
+        let first = self.phases.iter().position(|phase| matches!(phase.step, Step::Query(_)));
+        self.phases.truncate(first.unwrap_or(self.phases.len()));
+    }
+}
+
 /// Where the vectors are. Each is a URL (`file://`, `s3://`, ...) or a path, relative to the scenario's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetSpec {

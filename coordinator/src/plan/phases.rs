@@ -11,7 +11,7 @@ use vst_common::mix::Mix;
 use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::recall::Findable;
-use vst_common::scenario::{Keep, Load, Scenario, Step};
+use vst_common::scenario::{Ask, Keep, Load, PhaseSpec, QuerySpec, Scenario, Step};
 
 use super::copies::{population, truth_source};
 use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan, kv};
@@ -141,6 +141,55 @@ pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option
         index_is_there: false,
         phases: phases.0,
     }
+}
+
+/// One more phase behind those of a plan.
+pub(super) fn further(
+    plan: &RunPlan,
+    data: Option<&DataFacts>,
+    spec: &PhaseSpec,
+) -> Result<PlannedPhase, String> {
+    let name = &spec.name;
+    if plan.phases.iter().any(|phase| phase.name == *name) {
+        return Err(format!("there is a phase `{name}` already"));
+    }
+    let Some(last) = plan.phases.last() else { return Err(String::from("the plan has no phase")) };
+    match &spec.step {
+        Step::Query(query) => query_can_be(plan, data, query)?,
+        Step::Settle(_) | Step::Checkpoint => {}
+        other => return Err(format!("a phase of `{}` cannot be asked for later", other.word())),
+    }
+    let maker = Maker { scenario: &plan.scenario, data, search: plan.search.as_ref(), rows: plan.rows };
+    let index = PhaseIndex(u32::try_from(plan.phases.len()).unwrap_or(u32::MAX));
+    let step = maker.step(index, name, &spec.step, last.after, last.after);
+    let step = step.ok_or_else(|| format!("phase `{name}` needs vectors, and the scenario has none"))?;
+    Ok(PlannedPhase { index, name: name.clone(), step, before: last.after, after: last.after })
+}
+
+fn query_can_be(plan: &RunPlan, data: Option<&DataFacts>, query: &QuerySpec) -> Result<(), String> {
+    let depth = data.map_or(0, |data| data.truth.k);
+    let Ask { k, filter, .. } = &query.ask;
+    if *k > depth {
+        return Err(format!("k is {k}, the truth knows {depth} neighbours of each query"));
+    }
+    // Rows carry what the filters of the scenario ask for, and were written with it.
+    let known =
+        plan.scenario.phases.iter().filter_map(|phase| phase.step.ask()).any(|ask| ask.filter == *filter);
+    if filter.is_some() && !known {
+        return Err(String::from(
+            "its filter is that of no phase of the scenario: the rows were written without it",
+        ));
+    }
+    let fleet = &plan.scenario.fleet;
+    let lanes = fleet.workers.saturating_mul(fleet.lanes);
+    let number = match &query.load {
+        Load::Closed { clients, .. } => *clients,
+        Load::Open { connections, .. } => *connections,
+    };
+    if number < lanes {
+        return Err(format!("{number} connections cannot be dealt to {lanes} lanes: give at least as many"));
+    }
+    Ok(())
 }
 
 /// The phases so far; a position is the number of those before.

@@ -35,6 +35,8 @@ pub struct Settings {
     pub leave_ns: u64,
     /// Between two samples of a node.
     pub sample_interval_ns: u64,
+    /// Whether more phases may come when those of the plan have ended.
+    pub on_demand: bool,
     /// The wall clock minus the monotonic clock when the run began. Labels do not follow later steps of the wall clock.
     pub wall_minus_mono_ns: i64,
 }
@@ -53,6 +55,7 @@ impl Settings {
             delivery_ns: 60 * SECOND_NS,
             leave_ns: 60 * SECOND_NS,
             sample_interval_ns,
+            on_demand: false,
             wall_minus_mono_ns,
         }
     }
@@ -278,6 +281,14 @@ impl Book {
         Some(index)
     }
 
+    /// Puts a phase behind those of the plan, or notes that none will come.
+    pub(crate) fn demand(&mut self, phase: Option<Box<PlannedPhase>>) {
+        match phase {
+            Some(phase) => Arc::make_mut(&mut self.plan).phases.push(*phase),
+            None => self.settings.on_demand = false,
+        }
+    }
+
     /// The phase that runs; `None` before the first.
     pub(crate) fn phase(&self) -> Option<&PlannedPhase> {
         self.plan.phases.get(self.at?)
@@ -302,7 +313,8 @@ impl Book {
         let indexed = self.indexed;
         for (generation, own) in self.roster.deal(&self.nodes) {
             let nodes = own.into_iter().copied().collect();
-            self.actions.push(Action::Tell(generation, Tell::Observe { phase, nodes, indexed }));
+            let name = self.phase_name();
+            self.actions.push(Action::Tell(generation, Tell::Observe { phase, name, nodes, indexed }));
         }
     }
 

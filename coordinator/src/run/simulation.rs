@@ -73,6 +73,8 @@ struct World {
     stopped: bool,
     /// Phases that somebody was told to drain.
     drained: BTreeSet<PhaseIndex>,
+    /// Phases that the run does not know of before it asks, the last first.
+    held_back: Vec<PlannedPhase>,
 }
 
 fn arrival(generation: Generation) -> Arrival {
@@ -93,8 +95,18 @@ impl World {
     fn new(weather: Weather) -> Self {
         let terms = Terms { version: "1".into(), token: None, lease_ns: LEASE_NS, margin_ns: SECOND_NS };
         let wanted = weather.workers.try_into().unwrap();
-        let settings = Settings::new(wanted, SECOND_NS / 2, 1_000);
-        let plan = Arc::new(plan(weather.range_length));
+        let mut settings = Settings::new(wanted, SECOND_NS / 2, 1_000);
+        let mut plan = plan(weather.range_length);
+        // Every other run hears of some of its phases only when it asks; the laws are the same.
+        settings.on_demand = weather.seed % 2 == 1;
+        let known = if settings.on_demand {
+            usize::try_from(weather.seed / 2 % 8).unwrap()
+        } else {
+            plan.phases.len()
+        };
+        let mut held_back = plan.phases.split_off(known.max(1));
+        held_back.reverse();
+        let plan = Arc::new(plan);
         let core = RunCore::new(plan, settings, Roster::new(terms), 3, 1);
         let draw = Draw::new(weather.seed, 0, 0);
         let workers = (1..=weather.workers).map(|g| (Generation(g), Worker::default())).collect();
@@ -119,6 +131,7 @@ impl World {
             logged_at: 0,
             stopped: false,
             drained: BTreeSet::new(),
+            held_back,
         }
     }
 
@@ -188,6 +201,14 @@ impl World {
             Action::ReadRest => {
                 let busy = self.chance(300).then(|| "backfill".to_owned());
                 self.later(Event::RestRead(Rest { used_memory_bytes: 1_000, busy }));
+            }
+            Action::AwaitNext => {
+                let ended = |c: &Control| matches!(c, Control::PhaseEnded(_));
+                let started = |c: &Control| matches!(c, Control::PhaseStarted(_));
+                let last = self.trace.iter().rfind(|c| ended(c) || started(c));
+                assert!(last.is_none_or(ended), "waits for the next phase within one");
+                let next = self.held_back.pop().map(Box::new);
+                self.later(Event::Next(next));
             }
             Action::Note(_) => {}
             Action::Dismiss(generation) => {

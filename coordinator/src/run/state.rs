@@ -5,6 +5,7 @@
 
 use vst_common::clock::MonoNs;
 
+use super::awaiting::Awaiting;
 use super::beginning::{Beginning, Creating};
 use super::book::Book;
 use super::checkpointing::Checkpointing;
@@ -29,6 +30,7 @@ pub(crate) enum State {
     Settling(Settling),
     Checkpointing(Checkpointing),
     Ending(Ending),
+    Awaiting(Awaiting),
     Closing(Closing),
     /// Nothing can happen any more.
     Over,
@@ -60,6 +62,11 @@ impl TransitionTo<Ending> for CountingOut {}
 impl TransitionTo<Ending> for Settling {}
 impl TransitionTo<Ending> for Checkpointing {}
 impl TransitionTo<Beginning> for Ending {}
+impl TransitionTo<Awaiting> for Gathering {}
+impl TransitionTo<Awaiting> for Ending {}
+impl TransitionTo<Awaiting> for Awaiting {}
+impl TransitionTo<Beginning> for Awaiting {}
+impl TransitionTo<Arming> for Awaiting {}
 
 macro_rules! states {
     ($($name:ident),+) => {
@@ -84,6 +91,7 @@ states!(
     Settling,
     Checkpointing,
     Ending,
+    Awaiting,
     Closing
 );
 
@@ -102,6 +110,7 @@ impl State {
             Self::Settling(s) => s.advance(happened, now, book),
             Self::Checkpointing(s) => s.advance(&happened, now, book),
             Self::Ending(s) => s.advance(&happened, now, book),
+            Self::Awaiting(s) => s.advance(&happened, now, book),
             Self::Closing(s) => s.advance(&happened, now, book),
             Self::Over => Self::Over,
         }
@@ -183,6 +192,7 @@ impl State {
             Self::Settling(_) => "settling",
             Self::Checkpointing(_) => "sampling memory",
             Self::CountingOut(_) | Self::Ending(_) => "ending",
+            Self::Awaiting(_) => "waiting for the next phase",
             Self::Closing(_) => "closing",
             Self::Over => "over",
         }

@@ -11,7 +11,7 @@ use arrow_array::RecordBatch;
 use bytes::Bytes;
 use futures::future::{FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use vst_common::batch::events::{self, EventRow};
 use vst_common::batch::{Stamp, Table, commandstats, table};
 use vst_common::clock;
@@ -23,10 +23,10 @@ use super::counting::{self, Counters};
 use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
-use crate::plan::PlannedStep;
+use crate::plan::{self, PlannedStep};
 use crate::run::{Action, Edge, Event, Failure, Note, RunCore, Ticket, Verdict};
 use crate::run_log::{Pending, Record, RunLog, Stopped};
-use crate::session::Hub;
+use crate::session::{Demand, Hub, Waiting};
 use crate::status::Look;
 use crate::target::Target;
 
@@ -96,6 +96,9 @@ pub(super) struct Shell {
     /// The last of the coordinator's own batches.
     last_batch: Option<Pending>,
     delivered: Reached,
+    /// Whether the run waits for its next phase, and who is to be told when it does.
+    awaits: bool,
+    waiting: Option<oneshot::Sender<Result<Waiting, String>>>,
     indexed: bool,
     touched: bool,
     leads: bool,
@@ -108,6 +111,7 @@ impl Shell {
         parts: Parts,
         mut inbox: mpsc::Receiver<Event>,
         mut stops: mpsc::Receiver<String>,
+        mut demands: mpsc::Receiver<Demand>,
     ) -> Ended {
         let mut shell = Self {
             run: parts.run,
@@ -127,6 +131,8 @@ impl Shell {
             sequence: 0,
             last_batch: None,
             delivered: Reached::new(),
+            awaits: false,
+            waiting: None,
             indexed: false,
             touched: false,
             leads: true,
@@ -155,6 +161,7 @@ impl Shell {
                     let now = reached.borrow_and_update().clone();
                     shell.reached(now).await;
                 }
+                Some(demand) = demands.recv() => shell.demand(demand).await,
                 Some(reason) = stops.recv() => shell.take(Event::Stop(reason)).await,
                 _ = tick.tick() => {
                     // What has arrived comes first: silence is judged by what was really not said.
@@ -219,6 +226,10 @@ impl Shell {
                 let search = self.prepared.plan.search.clone().filter(|_| self.indexed);
                 self.report(async move { Done::Event(effects::rest(&target, search.as_ref()).await) });
             }
+            Action::AwaitNext => {
+                self.awaits = true;
+                self.tell_waiting();
+            }
             Action::Note(note) => self.note(note),
             Action::Archive => {
                 self.write_notes().await?;
@@ -274,6 +285,44 @@ impl Shell {
                 self.take(Event::CommandsCounted(Edge::End)).await;
             }
         }
+    }
+
+    /// Somebody wants a further phase, or to know when the run waits for one.
+    async fn demand(&mut self, Demand { phase, last, answer }: Demand) {
+        if let Some(spec) = phase {
+            let planned = plan::further(&self.prepared.plan, self.prepared.data.as_ref(), &spec);
+            let phase = match planned {
+                Ok(phase) => phase,
+                Err(reason) => {
+                    // Nobody is left to be told if the asker has gone.
+                    let _ = answer.send(Err(reason));
+                    return;
+                }
+            };
+            Arc::make_mut(&mut self.prepared.plan).phases.push(phase.clone());
+            self.awaits = false;
+            self.waiting = Some(answer);
+            self.take(Event::Next(Some(Box::new(phase)))).await;
+        } else if last {
+            self.awaits = false;
+            let _ = answer.send(Ok(self.place()));
+            self.take(Event::Next(None)).await;
+        } else {
+            self.waiting = Some(answer);
+            if self.awaits {
+                self.tell_waiting();
+            }
+        }
+    }
+
+    fn tell_waiting(&mut self) {
+        if let Some(answer) = self.waiting.take() {
+            let _ = answer.send(Ok(self.place()));
+        }
+    }
+
+    fn place(&self) -> Waiting {
+        Waiting { run: self.run.as_str().to_owned(), run_directory: self.location.clone() }
     }
 
     fn counted(&self, phase: PhaseIndex, after: &Counters) -> Vec<commandstats::CommandstatsRow> {

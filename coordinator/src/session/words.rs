@@ -24,8 +24,6 @@ pub struct Words {
     pub heartbeat_ns: u64,
     /// Time between two samples of a node, nanoseconds.
     pub sample_interval_ns: u64,
-    /// Names of all phases.
-    pub phases: Vec<String>,
     /// The target's nodes.
     pub nodes: Vec<fleet::Node>,
     /// The index that each node has once it is created.
@@ -67,21 +65,20 @@ impl Words {
                 exhausted: *exhausted,
             }),
             Tell::Drain(phase) => ToWorker::Drain(fleet::Drain { phase: phase.0 }),
-            Tell::Observe { phase, nodes, indexed } => {
-                ToWorker::Observe(self.observe(*phase, nodes, *indexed))
+            Tell::Observe { phase, name, nodes, indexed } => {
+                ToWorker::Observe(self.observe(*phase, name, nodes, *indexed))
             }
             Tell::Close(reason) => ToWorker::Close(fleet::Close { reason: reason.clone() }),
         })
     }
 
-    fn observe(&self, phase: PhaseIndex, nodes: &[usize], indexed: bool) -> fleet::Observe {
+    fn observe(&self, phase: PhaseIndex, name: &str, nodes: &[usize], indexed: bool) -> fleet::Observe {
         let index = |at: &usize| if indexed { self.indexes.get(*at).cloned() } else { None };
-        let name = self.phases.get(vst_common::count::index(u64::from(phase.0)));
         fleet::Observe {
             nodes: nodes.iter().filter_map(|at| self.nodes.get(*at).cloned()).collect(),
             interval_ns: self.sample_interval_ns,
             phase: phase.0,
-            phase_name: name.cloned().unwrap_or_default(),
+            phase_name: name.to_owned(),
             indexes: nodes.iter().map(|at| index(at).unwrap_or_default()).collect(),
         }
     }
