@@ -48,6 +48,8 @@ pub struct PhaseOrder {
 pub enum Work {
     /// `HSET` of leased row ranges.
     Ingest(VectorWork),
+    /// The same of those rows of leased ranges that the target does not hold.
+    Fill(VectorWork),
     /// `HSET` of the live rows of leased ranges of cells, over what is there.
     Update(VectorWork),
     /// `DEL` of leased ranges of positions in the live set's order.
@@ -92,6 +94,7 @@ impl Work {
     pub fn is_leased(&self) -> bool {
         match self {
             Self::Ingest(_)
+            | Self::Fill(_)
             | Self::Update(_)
             | Self::Delete(_)
             | Self::DropCopies { .. }
@@ -106,6 +109,7 @@ impl Work {
     pub fn vectors(&self) -> Option<&VectorWork> {
         match self {
             Self::Ingest(vectors)
+            | Self::Fill(vectors)
             | Self::Update(vectors)
             | Self::Delete(vectors)
             | Self::Churn(vectors)

@@ -17,6 +17,7 @@ mod real {
     mod limit;
     mod memory;
     mod mixed;
+    mod prefill;
     mod quick;
     mod registry;
     mod rows;

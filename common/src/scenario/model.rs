@@ -173,6 +173,9 @@ pub enum Step {
         load: Load,
         /// Give up on a reply after this long, milliseconds.
         timeout_ms: u64,
+        /// Rows that an earlier run left are kept, and only the others written.
+        #[serde(default)]
+        reuse: bool,
     },
     /// Write live rows again, over what is there.
     Update(UpdateSpec),

@@ -8,18 +8,11 @@ use crate::plan::{FIELD, RunPlan};
 use crate::run::{Event, Failure, LogFate, Rest};
 use crate::target::{Target, TargetError};
 
-/// Makes the index on every node that needs one. `again` removes first what a coordinator before this one made of it.
-pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -> Event {
-    let prefix = plan.scenario.population.prefix.as_str();
-    // The scenario's check gives every plan that makes an index both.
-    let (Some(index), Some(search)) = (&plan.scenario.index, &plan.search) else {
-        return Event::IndexCreated;
-    };
-    if again && let Err(e) = target.drop_index(prefix).await {
-        return Event::Failed(failure(&e));
-    }
+/// The index that a plan wants, and where; none without vectors.
+pub(super) fn index_of(plan: &RunPlan) -> Option<(&SearchPlan, IndexShape<'_>)> {
+    let index = plan.scenario.index.as_ref()?;
     let shape = IndexShape {
-        prefix,
+        prefix: plan.scenario.population.prefix.as_str(),
         field: FIELD,
         algorithm: index.algorithm,
         dims: plan.expansion.index_dims(plan.dims),
@@ -28,6 +21,18 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -
         ef_construction: index.ef_construction,
         attributes: plan.attributes(),
     };
+    Some((plan.search.as_ref()?, shape))
+}
+
+/// Makes the index on every node that needs one. `again` removes first what a coordinator before this one made of it.
+pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -> Event {
+    // The scenario's check gives every plan that makes an index one.
+    let Some((search, shape)) = index_of(plan).filter(|_| !plan.index_is_there) else {
+        return Event::IndexCreated;
+    };
+    if again && let Err(e) = target.drop_index(shape.prefix).await {
+        return Event::Failed(failure(&e));
+    }
     match target.create_index(search, &shape).await {
         Ok(()) => Event::IndexCreated,
         Err(e) => Event::Failed(failure(&e)),
