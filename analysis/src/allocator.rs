@@ -54,7 +54,11 @@ impl ClassFigures {
     }
 
     fn free_of_size(&self) -> String {
-        format!("{} of {} B", number::bytes(count::to_f64(self.free_bytes())), number::grouped(self.size_bytes))
+        format!(
+            "{} of {} B",
+            number::bytes(count::to_f64(self.free_bytes())),
+            number::grouped(self.size_bytes)
+        )
     }
 }
 

@@ -87,7 +87,8 @@ fn keyed(pool: &RecordBatch, worker: &str, shift: u32) -> RecordBatch {
     let keys: Vec<(u32, u32)> = (0..SECONDS).flat_map(|s| (0..ROWS).map(move |r| (s, r))).collect();
     let of = count::len(pool.num_rows());
     let of = u32::try_from(of).expect("a pool is small");
-    let chosen: UInt32Array = (0..SECONDS * ROWS).map(|i| (i.wrapping_mul(2_654_435_761) ^ shift) % of).collect();
+    let chosen: UInt32Array =
+        (0..SECONDS * ROWS).map(|i| (i.wrapping_mul(2_654_435_761) ^ shift) % of).collect();
     let node = |r: u32| if r == 0 { String::from("*") } else { format!("node-{r}") };
     let schema = pool.schema();
     let columns = schema.fields().iter().zip(pool.columns()).map(|(field, column)| -> ArrayRef {
@@ -165,7 +166,8 @@ fn log(folder: &Path) {
     let [a, b] = phase(0, "baseline", "baseline", START - 10 * SECOND, 5);
     let [c, d] = phase(1, "ask", "query", START, i64::from(SECONDS));
     let [e, f] = phase(2, "full", "checkpoint", end + SECOND, 5);
-    let closed = Control::RunClosed { state: RunState::Finished, exit_code: 0, at_wall_ns: end + 10 * SECOND };
+    let closed =
+        Control::RunClosed { state: RunState::Finished, exit_code: 0, at_wall_ns: end + 10 * SECOND };
     std::fs::create_dir(folder.join("log")).expect("made");
     std::fs::write(folder.join("run.json"), facts.to_string()).expect("written");
     for (number, controls) in [(1, opening), (2, vec![a, b, c, d]), (3, vec![e, f, closed])] {
@@ -251,12 +253,19 @@ pub fn write_run(folder: &Path) {
     let pool = concat_batches(&Table::Latency.schema(), &parts).expect("one schema");
     write(folder, Table::Latency, (0..WORKERS).map(|w| keyed(&pool, &format!("w{w}"), w * 7_919)));
     let merged: Vec<RollupRow> = (0..64)
-        .map(|i| RollupRow { workers: u64::from(WORKERS), row: row(1_000 + i, REQUESTS * u64::from(WORKERS)) })
+        .map(|i| RollupRow {
+            workers: u64::from(WORKERS),
+            row: row(1_000 + i, REQUESTS * u64::from(WORKERS)),
+        })
         .collect();
     let pool = latency::to_rollup_batch(&stamp.run, &merged).expect("a batch");
     write(folder, Table::LatencyRollup, std::iter::once(keyed(&pool, "*", 3)));
     let memory = (0..SECONDS).map(|s| memory::to_batch(&stamp, &memory_rows(s)).expect("a batch"));
     write(folder, Table::Memory, memory);
     let slow = (0..SECONDS).step_by(5);
-    write(folder, Table::Allocator, slow.map(|s| allocator::to_batch(&stamp, &allocator_rows(s)).expect("a batch")));
+    write(
+        folder,
+        Table::Allocator,
+        slow.map(|s| allocator::to_batch(&stamp, &allocator_rows(s)).expect("a batch")),
+    );
 }

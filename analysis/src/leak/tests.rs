@@ -34,7 +34,10 @@ fn of_a_thousand_flat_series_at_most_ten_are_called_a_leak() {
                 Growth::of(&settled).unwrap().is_leak()
             })
             .count();
-        assert!(called <= 10, "{called} of 1,000: {checkpoints} checkpoints of {ticks} ticks, {minutes} min apart");
+        assert!(
+            called <= 10,
+            "{called} of 1,000: {checkpoints} checkpoints of {ticks} ticks, {minutes} min apart"
+        );
     }
 }
 

@@ -38,11 +38,13 @@ async fn an_hour_of_a_hundred_workers_is_read_within_its_bounds() {
     let all = u64::from(hour::WORKERS) * u64::from(hour::SECONDS) * u64::from(hour::ROWS);
     assert_eq!(rows.stdout.trim(), format!("{{\"n\":{all}}}"), "{}", rows.stderr);
 
-    let merge = "select hdr_count(hdr_merge(response_hdr)) as n, hdr_quantile(hdr_merge(response_hdr), 0.99) as p99
+    let merge =
+        "select hdr_count(hdr_merge(response_hdr)) as n, hdr_quantile(hdr_merge(response_hdr), 0.99) as p99
                  from latency_all";
     // Not valid: nobody says what the workers delivered. The figures are what is timed.
     let (summary, _) = timed("analyze summary", &["analyze", "summary", run], &[0, 7]).await;
-    let (merged, answer) = timed("hdr_merge", &["analyze", "query", merge, "--run", run, "--json"], &[0]).await;
+    let (merged, answer) =
+        timed("hdr_merge", &["analyze", "query", merge, "--run", run, "--json"], &[0]).await;
     assert!(answer.stdout.contains(&format!("\"n\":{}", 100 * all)), "{}", answer.stdout);
     let page = folder.path().join("page.html");
     let to = page.to_str().expect("text");
