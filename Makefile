@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-copies test-analysis bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-python test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test: lint servers fleet-servers python ## Everything that CI checks: lints, uni
 	@cargo test --locked -p fleet-tests --test real --quiet -- --test-threads=1
 	$(call say,'examples in the documentation')
 	@cargo test --locked --workspace --doc --quiet
+	$(call say,'the Python package in a fresh environment')
+	@scripts/test-python.sh
+
+test-python: servers cargo ## The Python package and its example, in a fresh virtual environment (part of `make test`)
+	@cargo build --locked --quiet -p vst
+	@scripts/test-python.sh
 
 lint: cargo ## Formatting and clippy, warnings are errors
 	$(call say,'formatting')
@@ -41,9 +47,17 @@ test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside tha
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
 
+test-election: servers cargo ## kill -9 of the leader at 30 random instants, a standby ends each run (about 20 minutes)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture election::
+
 test-analysis: cargo ## An hour of 100 workers (3.6 million rows) read within its bounds (minutes)
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture analysis::
+
+test-limit: servers cargo ## The limit of 100,000 vectors three times; A against A twenty times (hours; a machine of its own)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture limit::
 
 bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
 	@cargo build --locked --quiet -p vst

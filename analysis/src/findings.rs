@@ -206,7 +206,7 @@ fn recall_drop(phases: &[PhaseSummary], checkpoints: &[Checkpoint], found: &mut 
         let changed = phases.iter().any(|p| {
             p.index > before.index
                 && p.index < after.index
-                && matches!(p.step.as_str(), "shrink" | "ingest" | "update" | "churn")
+                && matches!(p.step.as_str(), "shrink" | "ingest" | "update" | "churn" | "mixed")
         });
         let (Some(was), Some(is)) = (&before.recall, &after.recall) else { continue };
         let same = was.k == is.k && before.ef_runtime == after.ef_runtime;

@@ -59,6 +59,16 @@ pub async fn summary(run_dir: &str) -> Result<Summary, Error> {
     engine::on_own_threads(async move || summary::read(&run_dir).await).await
 }
 
+/// The same without findings and checks for leaks, which look at the whole course of a run: for whoever reads a run that
+/// goes on again after each phase.
+///
+/// # Errors
+/// As [`summary`].
+pub async fn phases(run_dir: &str) -> Result<Summary, Error> {
+    let run_dir = run_dir.to_owned();
+    engine::on_own_threads(async move || summary::read_phases(&run_dir).await).await
+}
+
 /// The text that a person sees after a run; with `styled` the verdict is coloured for a terminal.
 #[must_use]
 pub fn render_terminal(summary: &Summary, styled: bool) -> String {

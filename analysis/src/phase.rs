@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use vst_common::clock::WallNs;
 use vst_common::count;
 use vst_common::entry::PhaseOutcome;
-use vst_common::phase::Work;
 
 use crate::engine::{PhaseRecord, loop_word};
 use crate::latency::{GeneratorSummary, NodeSummary, OperationSummary, PhaseLatency};
@@ -82,10 +81,7 @@ impl PhaseSummary {
             failure,
             start_wall_ns: started.start_wall_ns,
             took_ns: ended.map(|e| count::to_u64(e.end_wall_ns.saturating_sub(started.start_wall_ns))),
-            ef_runtime: match started.order.as_ref().map(|order| &order.work) {
-                Some(Work::Query { ef_runtime, .. }) => *ef_runtime,
-                _ => None,
-            },
+            ef_runtime: started.order.as_ref().and_then(|order| order.work.ask()?.ef_runtime),
             live_after: ended.map(|e| e.live),
             scheduled: latency.scheduled,
             unowned: latency.scheduled.map_or(0, |scheduled| scheduled.saturating_sub(due)),

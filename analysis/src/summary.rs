@@ -89,6 +89,12 @@ impl Summary {
     }
 }
 
+/// What a run says without its course: of a run that goes on, phase by phase, this is cheaper.
+pub(crate) async fn read_phases(directory: &str) -> Result<Summary, Error> {
+    let engine = Engine::open(&[directory.to_owned()]).await?;
+    before_findings(&engine, directory).await
+}
+
 /// Reads a run directory.
 pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
     let engine = Engine::open(&[directory.to_owned()]).await?;
@@ -97,6 +103,15 @@ pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
 
 /// The summary of the run that an engine has opened.
 pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Error> {
+    let mut summary = before_findings(engine, directory).await?;
+    let course = Course::read(engine, INTERVALS).await?;
+    summary.leaks = leak::checks(&summary.checkpoints, &course);
+    let more = findings::all(&summary.phases, &summary.checkpoints, &summary.leaks, &course);
+    summary.verdict.findings.extend(more);
+    Ok(summary)
+}
+
+async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Error> {
     let Some(log) = engine.logs().first() else { return Err(Error::NoDirectory) };
     let mut by_phase = latency::by_phase(engine).await?;
     let mut recalls = recall::by_phase(engine).await?;
@@ -108,10 +123,7 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
         .collect();
     let checkpoints = memory::checkpoints(engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(engine).await?;
-    let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
-    let course = Course::read(engine, INTERVALS).await?;
-    let leaks = leak::checks(&checkpoints, &course);
-    verdict.findings.extend(findings::all(&phases, &checkpoints, &leaks, &course));
+    let verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,
@@ -120,7 +132,7 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
         setting: setting(log),
         phases,
         checkpoints,
-        leaks,
+        leaks: Vec::new(),
         accounting,
     })
 }

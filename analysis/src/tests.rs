@@ -472,7 +472,10 @@ async fn what_cannot_be_read_names_itself() {
 
 /// Any work of queries.
 pub(crate) fn any_query() -> vst_common::phase::Work {
-    vst_common::phase::Work::Query { vectors: fixture::work(), k: 10, ef_runtime: None }
+    vst_common::phase::Work::Query {
+        vectors: fixture::work(),
+        ask: vst_common::scenario::Ask::nearest(10, None),
+    }
 }
 
 /// A summary of nothing.

@@ -317,7 +317,10 @@ impl Judge {
         if let Some(recall) = &phase.recall {
             let found = [
                 (recall.ghosts, "returned rows were dead (ghosts)"),
-                (recall.contamination, "returned rows were not of the query's own copy (contamination)"),
+                (
+                    recall.contamination,
+                    "returned rows were not of the query's own copy, or not of those it asked for (contamination)",
+                ),
                 (recall.duplicates, "returned rows were repeated in their answer (duplicates)"),
                 (recall.partial, "answers held fewer than k rows though k were alive (partial)"),
                 (recall.masked, "answers could not be judged: the known neighbours are dead (masked)"),

@@ -17,6 +17,8 @@ mod registry;
 mod report;
 mod run;
 mod scenario_file;
+#[cfg(feature = "analysis")]
+mod search;
 mod signals;
 mod token;
 mod validate;

@@ -4,7 +4,7 @@
 //! as separate processes that talk exactly as in a fleet; shows progress, and at the end the report. Whatever it
 //! started is stopped again, however it ends.
 
-mod children;
+pub(crate) mod children;
 mod dry_run;
 mod options;
 
@@ -20,7 +20,7 @@ use vst_coordinator::target::{Target, TargetUrl};
 use vst_proto::fleet::fleet_client::FleetClient;
 use vst_proto::fleet::{Status, WatchRequest};
 
-use self::children::Children;
+use self::children::{Children, Launch};
 pub(crate) use self::options::RunCommand;
 use self::options::{RunOptions, ScenarioAction};
 use crate::error::Failure;
@@ -31,6 +31,8 @@ use crate::{output, token};
 
 pub(crate) async fn run(command: RunCommand) -> Result<Exit, Failure> {
     match command.action() {
+        #[cfg(feature = "analysis")]
+        ScenarioAction::Search(search) => crate::search::run(search).await,
         ScenarioAction::List { json } => list(json),
         ScenarioAction::Run(options) => run_scenario(&options).await,
     }
@@ -147,7 +149,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
 }
 
 /// What the run asks of this machine, with the servers on it.
-fn check_local_limits(loaded: &Loaded) -> Result<(), Failure> {
+pub(crate) fn check_local_limits(loaded: &Loaded) -> Result<(), Failure> {
     let refuse = |faults| crate::scenario_file::refuse(&faults);
     let files = crate::limits::open_files();
     plan::check_open_files(&loaded.checked, LOCAL_PRIMARIES, files).map_err(refuse)?;
@@ -167,7 +169,7 @@ async fn check_limits_of(target: &str, loaded: &Loaded) -> Result<(), Failure> {
         .map_err(|faults| crate::scenario_file::refuse(&faults))
 }
 
-async fn start_cluster() -> Result<LocalCluster, Failure> {
+pub(crate) async fn start_cluster() -> Result<LocalCluster, Failure> {
     let files = ServerFiles::find().map_err(|e| Failure::new(Exit::Target, e.to_string()))?;
     let started = LocalCluster::start(LocalClusterOptions::new(files)).await;
     started.map_err(|e| Failure::new(Exit::Target, e.to_string()))
@@ -210,7 +212,15 @@ async fn fleet(
     display: &mut Display,
     last: &mut Option<Status>,
 ) -> Result<Exit, Failure> {
-    let Some(address) = children.start_coordinator(options, target).await? else {
+    let launch = Launch {
+        scenario: &options.scenario,
+        target,
+        set: &options.set,
+        results: &options.results,
+        cleanup: options.cleanup,
+        on_demand: false,
+    };
+    let Some(address) = children.start_coordinator(&launch).await? else {
         return children.coordinator_ended().await;
     };
     let fleet = &loaded.checked.scenario.fleet;
@@ -224,7 +234,7 @@ async fn fleet(
 }
 
 /// Follows the run until it ends; leaves the last status.
-async fn watch(address: &str, token: &str, display: &mut Display, last: &mut Option<Status>) {
+pub(crate) async fn watch(address: &str, token: &str, display: &mut Display, last: &mut Option<Status>) {
     let Ok(mut client) = FleetClient::connect(format!("http://{address}")).await else { return };
     let Ok(statuses) = client.watch(WatchRequest { token: token.to_owned(), members: false }).await else {
         return;

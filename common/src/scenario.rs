@@ -10,7 +10,7 @@ pub mod model;
 
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
-    Algorithm, Arrival, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Load,
-    Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
-    UpdateSpec,
+    Algorithm, Arrival, Ask, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Keep,
+    Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, QuerySpec, Returns, SamplingSpec, Scenario,
+    SettleSpec, ShrinkSpec, Step, UpdateSpec,
 };

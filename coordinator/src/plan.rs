@@ -18,13 +18,14 @@ mod tests;
 
 use std::path::Path;
 
+use vst_common::attributes::Attributes;
 use vst_common::expand::Expansion;
 use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchPlan};
 use vst_common::ranges::Cut;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Scenario, SettleSpec};
+use vst_common::scenario::{PhaseSpec, Scenario, SettleSpec};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate};
@@ -78,14 +79,23 @@ pub fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> 
 /// The whole run, from a scenario, its data and the way in which the target is asked.
 ///
 /// # Errors
-/// As [`check`], which it repeats.
+/// As [`check`], which it repeats; and queries that return no distance where the answers of several nodes are merged.
 pub fn plan(
     checked: &Checked,
     data: Option<&DataFacts>,
     search: Option<SearchPlan>,
 ) -> Result<RunPlan, Faults> {
     check(checked, data)?;
+    check::mergeable(checked, search.as_ref())?;
     Ok(phases::plan(&checked.scenario, data, search))
+}
+
+/// One more phase behind those of a plan: queries, a settling or a checkpoint, which leave the population as it is.
+///
+/// # Errors
+/// Why it cannot be, for people.
+pub fn further(plan: &RunPlan, data: Option<&DataFacts>, spec: &PhaseSpec) -> Result<PlannedPhase, String> {
+    phases::further(plan, data, spec)
 }
 
 /// The whole run.
@@ -105,6 +115,14 @@ pub struct RunPlan {
     pub dims: u32,
     /// The phases in order; the first is the [`BASELINE`].
     pub phases: Vec<PlannedPhase>,
+}
+
+impl RunPlan {
+    /// What rows carry beside their vectors.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes {
+        phases::attributes(&self.scenario, self.rows)
+    }
 }
 
 /// One phase.

@@ -10,5 +10,7 @@
 mod long {
     mod analysis;
     mod copies;
+    mod election;
+    mod limit;
     mod load;
 }

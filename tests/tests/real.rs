@@ -9,10 +9,14 @@ mod real {
     mod copies;
     mod discovery;
     mod durability;
+    mod election;
+    mod filters;
     mod fleet;
     mod kv;
     mod liar;
+    mod limit;
     mod memory;
+    mod mixed;
     mod quick;
     mod registry;
     mod rows;

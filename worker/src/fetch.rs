@@ -14,6 +14,7 @@ use vst_common::count;
 use vst_common::dataset::{DatasetView, ReadFault, Rows};
 use vst_common::expand::Copier;
 use vst_common::live_set::LiveSet;
+use vst_common::mix::{Deed, Mix};
 use vst_common::phase::{PhaseOrder, VectorWork, Work};
 use vst_common::ranges::RowRange;
 use vst_common::scenario::{CopyOrder, Load};
@@ -88,14 +89,50 @@ struct Shape {
     block_rows: usize,
 }
 
+/// What the units of a phase do.
+#[derive(Debug)]
+enum Units {
+    /// At even places cells leave, at odd ones cells come.
+    Exchange,
+    Mixed(Box<Mix>),
+}
+
+impl Units {
+    /// The position that a unit changes, and whether it is written; `None` where it changes none.
+    fn change(&self, live: LiveSet, unit: u64) -> Option<(u64, bool)> {
+        match self {
+            Self::Exchange if unit.is_multiple_of(2) => Some((unit / 2, false)),
+            Self::Exchange => Some((live.count() + unit / 2, true)),
+            Self::Mixed(mix) => match mix.deed(unit) {
+                Deed::Query => None,
+                Deed::Delete(position) => Some((position, false)),
+                Deed::Ingest(position) | Deed::Update(position) => Some((position, true)),
+            },
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Kind {
     /// Vectors of the base and of its copies, by the number of the cell.
     Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier>, shape: Shape },
     /// Cells by their position in the live set's order; no vectors.
     Cells(LiveSet),
-    /// Cells that leave, and between them those that come, with their vectors.
-    Exchange { view: DatasetView, live: LiveSet, copier: Copier },
+    /// Cells of the copies behind the first so many; no vectors.
+    Copies(LiveSet, u32),
+    /// Units that change a row or none, with the vectors of those that are written.
+    Units { view: DatasetView, live: LiveSet, copier: Copier, units: Units },
+}
+
+impl Kind {
+    async fn units(vectors: &VectorWork, units: Units) -> Result<Self, Error> {
+        Ok(Self::Units {
+            view: open_vectors(&vectors.dataset.base, vectors).await?,
+            live: vectors.live,
+            copier: vectors.expansion.copier(vectors.dims),
+            units,
+        })
+    }
 }
 
 impl Source {
@@ -107,6 +144,7 @@ impl Source {
         let kind = match work {
             Work::Query { .. } | Work::Commands(_) => return Ok(None),
             Work::Delete(vectors) => Kind::Cells(vectors.live),
+            Work::DropCopies { vectors, keep } => Kind::Copies(vectors.live, *keep),
             Work::Ingest(vectors) | Work::Update(vectors) => {
                 let view = open_vectors(&vectors.dataset.base, vectors).await?;
                 let copier = Arc::new(vectors.expansion.copier(vectors.dims));
@@ -118,11 +156,11 @@ impl Source {
                 let shape = Shape { vector_bytes, only_live, block_rows: BLOCK_ROWS };
                 Kind::Vectors { view, live: vectors.live, order, copier, shape }
             }
-            Work::Churn(vectors) => Kind::Exchange {
-                view: open_vectors(&vectors.dataset.base, vectors).await?,
-                live: vectors.live,
-                copier: vectors.expansion.copier(vectors.dims),
-            },
+            Work::Churn(vectors) => Kind::units(vectors, Units::Exchange).await?,
+            Work::Mixed { vectors, weights, units, .. } => {
+                let mix = Mix::new(*weights, *units, vectors.live);
+                Kind::units(vectors, Units::Mixed(Box::new(mix))).await?
+            }
         };
         Ok(Some(Self { kind, reads: Semaphore::new(READS), block_rows: BLOCK_ROWS }))
     }
@@ -147,8 +185,8 @@ impl Source {
     #[must_use]
     pub fn faults(&self) -> Vec<ReadFault> {
         match &self.kind {
-            Kind::Vectors { view, .. } | Kind::Exchange { view, .. } => view.faults().take(),
-            Kind::Cells(_) => Vec::new(),
+            Kind::Vectors { view, .. } | Kind::Units { view, .. } => view.faults().take(),
+            Kind::Cells(_) | Kind::Copies(..) => Vec::new(),
         }
     }
 
@@ -158,9 +196,16 @@ impl Source {
     /// When the range is not in the data or cannot be read.
     pub async fn blocks(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
         let (view, live, order, copier, shape) = match &self.kind {
-            Kind::Cells(live) => return cells(*live, range, self.block_rows),
-            Kind::Exchange { view, live, copier } => {
-                return exchange(view, *live, copier, range, self.block_rows).await;
+            Kind::Cells(live) => {
+                return cells(*live, range, self.block_rows, |position| live.cell_at(position));
+            }
+            Kind::Copies(live, keep) => {
+                let behind = live.behind(*keep);
+                let own = |number| behind.cell(number).map(|(copy, row)| (copy.saturating_add(*keep), row));
+                return cells(*live, range, self.block_rows, own);
+            }
+            Kind::Units { view, live, copier, units } => {
+                return changes(view, *live, copier, units, range, self.block_rows).await;
             }
             Kind::Vectors { view, live, order, copier, shape } => {
                 (view, *live, *order, copier, Shape { block_rows: self.block_rows, ..*shape })
@@ -195,41 +240,59 @@ pub(crate) fn parse(reference: &str) -> Result<Url, Error> {
     Url::parse(reference).map_err(|reason| Error::Reference { reference: reference.to_owned(), reason })
 }
 
-fn cells(live: LiveSet, range: RowRange, block_rows: usize) -> Result<Vec<RowBlock>, Error> {
+fn cells(
+    live: LiveSet,
+    range: RowRange,
+    block_rows: usize,
+    cell: impl Fn(u64) -> Option<(u32, u64)>,
+) -> Result<Vec<RowBlock>, Error> {
     let RowRange { start, end } = range;
-    let cells: Option<Vec<(u32, u64)>> = (start..end).map(|position| live.cell_at(position)).collect();
+    let cells: Option<Vec<(u32, u64)>> = (start..end).map(cell).collect();
     let cells = cells.ok_or(Error::Position { start, end, cells: live.cells() })?;
     Ok(cells
         .chunks(block_rows)
-        .map(|rows| RowBlock { id: 0, rows: rows.to_vec(), vectors: Vec::new() })
+        .map(|rows| RowBlock { id: 0, rows: rows.to_vec(), ..RowBlock::default() })
         .collect())
 }
 
-/// The units of a churn: at even places cells that leave, at odd ones cells that come.
-async fn exchange(
+/// Units by their numbers, in blocks; only what is written has a vector.
+async fn changes(
     view: &DatasetView,
     live: LiveSet,
     copier: &Copier,
+    units: &Units,
     range: RowRange,
     block_rows: usize,
 ) -> Result<Vec<RowBlock>, Error> {
     let RowRange { start, end } = range;
-    let position = |unit: u64| if unit.is_multiple_of(2) { unit / 2 } else { live.count() + unit / 2 };
-    let cells: Option<Vec<(u32, u64)>> = (start..end).map(|unit| live.cell_at(position(unit))).collect();
-    let cells = cells.ok_or(Error::Position { start, end, cells: live.cells() })?;
-    let mut wanted: Vec<u64> = cells.iter().skip(1).step_by(2).map(|(_, row)| *row).collect();
+    // (copy, row) and whether it is written.
+    let mut cells: Vec<((u32, u64), bool)> = Vec::new();
+    for unit in start..end {
+        cells.push(match units.change(live, unit) {
+            None => ((0, 0), false),
+            Some((position, written)) => {
+                let cell =
+                    live.cell_at(position).ok_or(Error::Position { start, end, cells: live.cells() })?;
+                (cell, written)
+            }
+        });
+    }
+    let mut wanted: Vec<u64> =
+        cells.iter().filter(|(_, written)| *written).map(|((_, row), _)| *row).collect();
     wanted.sort_unstable();
     wanted.dedup();
     let known = read_rows(view, &wanted).await?;
     let mut made = Vec::new();
     let mut blocks = Vec::new();
-    for rows in cells.chunks(block_rows) {
+    let step = block_rows.max(1);
+    for (first, cells) in (start..).step_by(step).zip(cells.chunks(step)) {
         let mut vectors = Vec::new();
-        for (copy, row) in rows.iter().skip(1).step_by(2) {
+        for ((copy, row), _) in cells.iter().filter(|(_, written)| *written) {
             copier.row(*copy, known.get(row).map_or(&[][..], Vec::as_slice), &mut made);
             vectors.extend(made.iter().flat_map(|x| x.to_le_bytes()));
         }
-        blocks.push(RowBlock { id: 0, rows: rows.to_vec(), vectors });
+        let rows = cells.iter().map(|(cell, _)| *cell).collect();
+        blocks.push(RowBlock { id: 0, first, rows, vectors });
     }
     Ok(blocks)
 }
@@ -329,7 +392,7 @@ impl Part {
             if let (true, Some((_, first))) = (whole, rows.first()) {
                 let first = place(*first);
                 read.write_f32_le(first..first.saturating_add(rows.len()), &mut vectors);
-                return RowBlock { id: 0, rows: rows.to_vec(), vectors };
+                return RowBlock { id: 0, rows: rows.to_vec(), vectors, ..RowBlock::default() };
             }
             for ((copy, row), vector) in rows.iter().zip(vectors.chunks_exact_mut(vector_bytes.max(1))) {
                 // Copies of a row follow each other: it is widened once.
@@ -342,7 +405,7 @@ impl Part {
                     *bytes = number.to_le_bytes();
                 }
             }
-            RowBlock { id: 0, rows: rows.to_vec(), vectors }
+            RowBlock { id: 0, rows: rows.to_vec(), vectors, ..RowBlock::default() }
         };
         cells.chunks(block_rows).map(block).collect()
     }
@@ -377,6 +440,7 @@ mod tests {
             metric: Metric::L2,
             prefix: "t:".into(),
             field: "v".into(),
+            attributes: vst_common::attributes::Attributes::default(),
             live,
             search: vst_common::phase::SearchPlan::ServerSide {
                 module: vst_common::phase::SearchModule::RediSearch,
@@ -514,6 +578,7 @@ mod tests {
 
             let room = live.count().min(live.cells() - live.count());
             let pairs = count::from_f64(by * count::to_f64(room));
+            let mixed = order.clone();
             let (mut now, mut changed): (_, Vec<(u32, u64)>) = (cells(live), Vec::new());
             for block in all(Work::Churn(order), 2 * pairs) {
                 prop_assert_eq!(block.vectors.len(), block.rows.len() / 2 * 8);
@@ -526,6 +591,32 @@ mod tests {
             }
             prop_assert_eq!(changed.len(), changed.iter().collect::<std::collections::BTreeSet<_>>().len(), "no cell twice");
             prop_assert_eq!(now, cells(live.moved_on(pairs, pairs)));
+
+            let weights = vst_common::mix::MixWeights { query: 3, ingest: 2, delete: 1, update: 1 };
+            let mut units = 2 * pairs + 3;
+            while !Mix::new(weights, units, live).fits() {
+                units -= 1;
+            }
+            let ask = vst_common::scenario::Ask::nearest(1, None);
+            let work = Work::Mixed { vectors: mixed, ask, weights, units };
+            let mix = work.mix().unwrap();
+            let (mut now, mut next) = (cells(live), 0);
+            for block in all(work, units) {
+                prop_assert_eq!(block.first, next);
+                let mut vectors = block.vectors.chunks(8);
+                for ((copy, row), unit) in block.rows.iter().copied().zip(block.first..) {
+                    let right = match mix.deed(unit) {
+                        Deed::Query => true,
+                        Deed::Delete(_) => now.remove(&(copy, row)),
+                        Deed::Ingest(_) => now.insert((copy, row)) && vectors.next() == Some(&own(copy, row)[..]),
+                        Deed::Update(_) => now.contains(&(copy, row)) && vectors.next() == Some(&own(copy, row)[..]),
+                    };
+                    prop_assert!(right, "unit {} of {:?}", unit, mix);
+                    next = unit + 1;
+                }
+                prop_assert_eq!(vectors.next(), None);
+            }
+            prop_assert_eq!((next, now), (units, cells(mix.after())));
         }
     }
 

@@ -299,7 +299,7 @@ impl Pipeline {
         while !self.leased || self.blocks.has_next() {
             let Some((n, due)) = self.pacer.next_due(until) else { return };
             let numbered = Item::Numbered { n };
-            let item = if self.leased { self.blocks.next().unwrap_or(numbered) } else { numbered };
+            let item = if self.leased { self.next_unit().unwrap_or(numbered) } else { numbered };
             let window = self.window(due);
             self.active += 1;
             self.totals.due += 1;
@@ -307,6 +307,19 @@ impl Pipeline {
             let (operation, place) = self.enqueue(waiting);
             self.recorder.cell(due, window, operation, place).due += 1;
         }
+    }
+
+    /// The next unit in hand. One that asks changes no row: its block is done with it, and from here on it is a numbered
+    /// request like any other query.
+    fn next_unit(&mut self) -> Option<Item> {
+        let item = self.blocks.next()?;
+        let Item::Row { block, position } = item else { return Some(item) };
+        let n = self.blocks.unit(block, position);
+        if !self.requests.asks(n) {
+            return Some(item);
+        }
+        self.events.extend(self.blocks.row_ended(block, None));
+        Some(Item::Numbered { n })
     }
 
     /// Whether this lane's part of a fixed number of requests has been taken up.
@@ -319,7 +332,7 @@ impl Pipeline {
     fn operation(&self, item: Item) -> Operation {
         match item {
             Item::Numbered { n } => self.requests.operation(n),
-            Item::Row { position, .. } => self.requests.row_operation(position),
+            Item::Row { block, position } => self.requests.row_operation(self.blocks.unit(block, position)),
         }
     }
 
@@ -344,7 +357,7 @@ impl Pipeline {
             return false;
         }
         let item = if self.leased {
-            self.blocks.next()
+            self.next_unit()
         } else {
             self.pacer.next_number().map(|n| Item::Numbered { n })
         };
@@ -359,7 +372,8 @@ impl Pipeline {
 
     fn route(&mut self, item: Item) -> u16 {
         match item {
-            Item::Numbered { .. } if self.nodes.len() == 1 => 0,
+            // One server: no key needs to be hashed.
+            _ if self.nodes.len() == 1 => 0,
             Item::Numbered { n } => match self.requests.slot(n, &mut self.scratch) {
                 Some(slot) => self.slots.get(usize::from(slot)).copied().unwrap_or(0),
                 None => u16::try_from(n % count::len(self.primaries).max(1)).unwrap_or(0),
@@ -493,8 +507,10 @@ impl Pipeline {
                 self.requests.encode(n, request.query, node, &mut self.scratch, &mut link.out);
             }
             Item::Row { block, position } => {
-                self.requests.key(self.blocks.cell(block, position), &mut self.key);
-                self.requests.encode_row(&self.key, self.blocks.vectors(block), position, &mut link.out);
+                let cell = self.blocks.cell(block, position);
+                self.requests.key(cell, &mut self.key);
+                let vectors = self.blocks.vectors(block);
+                self.requests.encode_row(cell, &self.key, vectors, position, &mut link.out);
             }
         }
         link.owed.push_back(Owed::Request(key));

@@ -69,6 +69,7 @@ pub(super) fn work() -> VectorWork {
         metric: Metric::L2,
         prefix: String::from("vst:"),
         field: String::from("v"),
+        attributes: vst_common::attributes::Attributes::default(),
         live: LiveSet::empty(7, ROWS, 1),
         search: SearchPlan::ServerSide {
             module: SearchModule::ValkeySearch,
@@ -134,6 +135,7 @@ impl Made {
                 scheduled: None,
                 unowned: 0,
                 live,
+                exit_code: 0,
             }),
             latency: [Vec::new(), Vec::new()],
             health: [Vec::new(), Vec::new()],
@@ -247,7 +249,7 @@ impl Made {
 
     fn queries(&mut self, name: &str, live: u64) {
         let load = Load::Open { arrival: Arrival::Constant { rate: 300.0 }, connections: 16 };
-        let order = Work::Query { vectors: work(), k: 10, ef_runtime: Some(64) };
+        let order = Work::Query { vectors: work(), ask: vst_common::scenario::Ask::nearest(10, Some(64)) };
         let phase = self.phase(name, "query", 12, Some((order, load)), live);
         for (w, interval) in (0..2).flat_map(|w| (0..11).map(move |i| (w, i))) {
             let window = if interval == 0 { Window::WarmUp } else { Window::Measure };
@@ -335,6 +337,7 @@ impl Made {
             host: String::from("host"),
             lanes: 1,
             at_wall_ns: START - SECOND,
+            instance: 0,
         }));
         let mut entries = vec![entry(1, opening, Vec::new())];
         for phase in &self.phases {

@@ -18,6 +18,15 @@ pub(crate) enum RunCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// The best setting under constraints: most queries per second, or another figure at its best
+    #[cfg(feature = "analysis")]
+    Tune(crate::search::TuneCommand),
+    /// The curve of throughput against latency and recall, its limit and its knee, for every setting of a grid
+    #[cfg(feature = "analysis")]
+    Sweep(crate::search::SweepCommand),
+    /// A against B, in turns: two targets, or two settings of one
+    #[cfg(feature = "analysis")]
+    Compare(crate::search::CompareCommand),
     /// The built-in scenarios
     ListScenarios {
         /// As JSON
@@ -74,6 +83,9 @@ pub(crate) struct RunOptions {
 pub(crate) enum ScenarioAction {
     /// Run a scenario.
     Run(RunOptions),
+    /// Search a target.
+    #[cfg(feature = "analysis")]
+    Search(Box<crate::search::SearchCommand>),
     /// Name the built-in ones.
     List { json: bool },
 }
@@ -83,6 +95,12 @@ impl RunCommand {
         match self {
             Self::Quick(common) => ScenarioAction::Run(common.of(String::from("quick"))),
             Self::Scenario { scenario, common } => ScenarioAction::Run(common.of(scenario)),
+            #[cfg(feature = "analysis")]
+            Self::Tune(tune) => ScenarioAction::Search(Box::new(tune.into())),
+            #[cfg(feature = "analysis")]
+            Self::Sweep(sweep) => ScenarioAction::Search(Box::new(sweep.into())),
+            #[cfg(feature = "analysis")]
+            Self::Compare(compare) => ScenarioAction::Search(Box::new(compare.into())),
             Self::ListScenarios { json } => ScenarioAction::List { json },
         }
     }

@@ -7,9 +7,11 @@
 //!
 //! Durations are written `250ms`, `10s`, `1m30s`, `2h`; rates `500/s`, `30k/s`, `60/min`; shares `50%`.
 
+mod ask;
 mod fault;
 mod kv;
 mod load;
+mod mixed;
 mod overrides;
 mod phases;
 mod reader;

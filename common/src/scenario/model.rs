@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::commands::{KeyspaceSpec, KvSpec};
+use crate::attributes::Filter;
+use crate::mix::MixWeights;
 
 /// What one run does. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,14 @@ pub struct Scenario {
     pub sampling: SamplingSpec,
     /// The phases, in order.
     pub phases: Vec<PhaseSpec>,
+}
+
+impl Scenario {
+    /// Leaves the phases before the first of queries: what makes the population.
+    pub fn keep_before_queries(&mut self) {
+        let first = self.phases.iter().position(|phase| matches!(phase.step, Step::Query(_)));
+        self.phases.truncate(first.unwrap_or(self.phases.len()));
+    }
 }
 
 /// Where the vectors are. Each is a URL (`file://`, `s3://`, ...) or a path, relative to the scenario's folder.
@@ -172,6 +182,8 @@ pub enum Step {
     Settle(SettleSpec),
     /// Ask for nearest neighbours and judge the answers.
     Query(QuerySpec),
+    /// Ask, insert, delete and overwrite in one phase.
+    Mixed(MixedSpec),
     /// Delete rows until a share of the population is left.
     Shrink(ShrinkSpec),
     /// Send plain commands.
@@ -189,9 +201,20 @@ impl Step {
             Self::Update(update) => Some(&update.load),
             Self::Churn(churn) => Some(&churn.load),
             Self::Query(query) => Some(&query.load),
+            Self::Mixed(mixed) => Some(&mixed.load),
             Self::Shrink(shrink) => Some(&shrink.load),
             Self::Kv(kv) => Some(&kv.load),
             Self::CreateIndex | Self::Settle(_) | Self::Checkpoint => None,
+        }
+    }
+
+    /// What its queries ask; `None` where it has none.
+    #[must_use]
+    pub fn ask(&self) -> Option<&Ask> {
+        match self {
+            Self::Query(query) => Some(&query.ask),
+            Self::Mixed(mixed) => Some(&mixed.ask),
+            _ => None,
         }
     }
 
@@ -205,6 +228,7 @@ impl Step {
             Self::Churn(_) => "churn",
             Self::Settle(_) => "settle",
             Self::Query(_) => "query",
+            Self::Mixed(_) => "mixed",
             Self::Shrink(_) => "shrink",
             Self::Kv(_) => "kv",
             Self::Checkpoint => "checkpoint",
@@ -223,13 +247,64 @@ pub struct SettleSpec {
     pub max_wait_ms: u64,
 }
 
-/// A KNN query phase.
+/// What a KNN query asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct QuerySpec {
+pub struct Ask {
     /// Neighbours asked for.
     pub k: u32,
     /// Candidates looked at (HNSW EF_RUNTIME).
     pub ef_runtime: Option<u32>,
+    /// Among which rows; all where absent.
+    #[serde(default)]
+    pub filter: Option<Filter>,
+    /// What comes back with each neighbour.
+    #[serde(default)]
+    pub returns: Returns,
+}
+
+impl Ask {
+    /// The `k` nearest of all rows, with their distances.
+    #[must_use]
+    pub fn nearest(k: u32, ef_runtime: Option<u32>) -> Self {
+        Self { k, ef_runtime, filter: None, returns: Returns::Distance }
+    }
+}
+
+/// What a server sends with each neighbour's key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Returns {
+    /// Nothing (NOCONTENT): for one node's answer, whose order says what is nearer.
+    Nothing,
+    /// Its distance.
+    #[default]
+    Distance,
+    /// Its distance and all fields of the row, the vector included.
+    Row,
+}
+
+/// A phase that asks and changes rows at the same time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MixedSpec {
+    /// Which part of the requests does what.
+    pub weights: MixWeights,
+    /// Requests over the whole fleet.
+    pub operations: u64,
+    /// What each query asks.
+    #[serde(flatten)]
+    pub ask: Ask,
+    /// How hard.
+    pub load: Load,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A KNN query phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuerySpec {
+    /// What each query asks.
+    #[serde(flatten)]
+    pub ask: Ask,
     /// How hard.
     pub load: Load,
     /// Unmeasured beginning, milliseconds; labelled `warm_up` in every table.
@@ -262,11 +337,23 @@ pub struct ChurnSpec {
     pub timeout_ms: u64,
 }
 
+/// What a delete phase leaves alive.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// This share of the planned cells, 0..=1.
+    Share(f64),
+    /// So many cells.
+    Rows(u64),
+    /// The first so many copies, whole; the others go whole.
+    Copies(u32),
+}
+
 /// A delete phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShrinkSpec {
-    /// Share of the planned cells that is left alive, 0..=1.
-    pub keep: f64,
+    /// What is left alive.
+    pub keep: Keep,
     /// How hard.
     pub load: Load,
     /// Give up on a reply after this long, milliseconds.

@@ -49,6 +49,7 @@ pub fn estimate(checked: &Checked, data: Option<&DataFacts>, nodes: u64) -> Esti
             Step::Query(query) => timed_ms += query.warm_up_ms.saturating_add(query.duration_ms),
             Step::Settle(settle) => settle_ms += settle.max_wait_ms,
             Step::Ingest { .. } | Step::Shrink(_) | Step::Update(_) | Step::Churn(_) => rows_moved += rows,
+            Step::Mixed(mixed) => rows_moved += mixed.operations,
             Step::Kv(kv) => timed_ms += kv.warm_up_ms.saturating_add(kv.duration_ms),
             Step::CreateIndex | Step::Checkpoint => {}
         }

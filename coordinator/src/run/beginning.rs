@@ -5,6 +5,7 @@ use vst_common::clock::MonoNs;
 use vst_common::exit::Exit;
 use vst_common::scenario::SettleSpec;
 
+use super::awaiting::Awaiting;
 use super::book::Book;
 use super::checkpointing::Checkpointing;
 use super::closing::Closing;
@@ -18,9 +19,12 @@ use crate::plan::PlannedStep;
 /// Begins the next phase, or closes the run after the last.
 pub(crate) fn begin_next<S>(from: S, now: MonoNs, book: &mut Book) -> State
 where
-    S: TransitionTo<Beginning> + TransitionTo<Arming>,
+    S: TransitionTo<Beginning> + TransitionTo<Arming> + TransitionTo<Awaiting>,
 {
     if book.next_phase(now).is_none() {
+        if book.settings.on_demand && book.stopping.is_none() {
+            return from.to(Awaiting::new(book));
+        }
         return Closing::enter(book.verdict(), now, book);
     }
     let step = match book.phase().map(|p| p.step.clone()) {
@@ -66,7 +70,7 @@ impl Beginning {
         book.observe();
         match &self.step {
             Quiet::CreateIndex => {
-                book.act(Action::CreateIndex);
+                book.act(Action::CreateIndex { again: book.is_begun_again() });
                 self.to(Creating)
             }
             Quiet::Checkpoint => self.to(Checkpointing::new(now, book)),

@@ -5,16 +5,19 @@ use vst_common::search::IndexShape;
 
 use super::chain;
 use crate::plan::{FIELD, RunPlan};
-use crate::run::{Event, Failure, Rest};
+use crate::run::{Event, Failure, LogFate, Rest};
 use crate::target::{Target, TargetError};
 
-/// Makes the index on every node that needs one.
-pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
+/// Makes the index on every node that needs one. `again` removes first what a coordinator before this one made of it.
+pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -> Event {
     let prefix = plan.scenario.population.prefix.as_str();
     // The scenario's check gives every plan that makes an index both.
     let (Some(index), Some(search)) = (&plan.scenario.index, &plan.search) else {
         return Event::IndexCreated;
     };
+    if again && let Err(e) = target.drop_index(prefix).await {
+        return Event::Failed(failure(&e));
+    }
     let shape = IndexShape {
         prefix,
         field: FIELD,
@@ -23,6 +26,7 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
         metric: index.metric,
         m: index.m,
         ef_construction: index.ef_construction,
+        attributes: plan.attributes(),
     };
     match target.create_index(search, &shape).await {
         Ok(()) => Event::IndexCreated,
@@ -73,7 +77,7 @@ async fn read_rest(target: &Target, search: Option<&SearchPlan>) -> Result<Rest,
 }
 
 fn failure(error: &TargetError) -> Failure {
-    Failure { exit: error.exit(), reason: chain(error), log_lost: false }
+    Failure { exit: error.exit(), reason: chain(error), log: LogFate::Writable }
 }
 
 #[cfg(test)]

@@ -83,6 +83,27 @@ pub(super) async fn take(prepared: &Prepared, run: &RunId, cleanup: bool) -> Res
     }
 }
 
+/// Holds the prefix for a run that another coordinator began, and gives what it is marked with.
+pub(super) async fn take_over(prepared: &Prepared, run: &RunId) -> Result<(Lease, OwnerMarker), TargetError> {
+    let (target, prefix) = (&prepared.target, prepared.prefix());
+    let lease = Lease::take(target, prefix, run, false).await?;
+    let marked = match target.marker(prefix).await {
+        Ok(Some(Found::OursLeftBehind(marker))) if marker.run == *run => Ok(marker),
+        // It died before it had marked anything.
+        Ok(None | Some(Found::Empty)) => Ok(marker(prepared, run)),
+        Ok(Some(Found::OursLeftBehind(other))) => Err(left_behind(other)),
+        Ok(Some(Found::Foreign { what })) => Err(TargetError::Foreign { prefix: prefix.to_owned(), what }),
+        Err(e) => Err(e),
+    };
+    match marked {
+        Ok(marker) => Ok((lease, marker)),
+        Err(e) => {
+            lease.release().await;
+            Err(e)
+        }
+    }
+}
+
 /// Removes what was found before the prefix was held, if it is still that.
 async fn clear(
     target: &Target,

@@ -4,7 +4,7 @@
 //! order of phases is judged by [`super::sequence`]. Law: a phase does exactly one thing, under a name of its own.
 
 use super::super::{
-    Arrival, ChurnSpec, Load, PhaseSpec, QuerySpec, SettleSpec, ShrinkSpec, Step, UpdateSpec,
+    Arrival, ChurnSpec, Keep, Load, PhaseSpec, QuerySpec, SettleSpec, ShrinkSpec, Step, UpdateSpec,
 };
 use super::fault::{Complaint, Place};
 use super::load::{self, Kinds};
@@ -19,16 +19,17 @@ pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("create_index", &[]),
     ("ingest", &["load", "timeout"]),
     ("settle", &["threshold", "window", "max_wait"]),
-    ("query", &["k", "ef_runtime", "load", "warm_up", "duration", "timeout"]),
-    ("shrink", &["keep", "by", "load", "timeout"]),
+    ("query", &["k", "ef_runtime", "filter", "returns", "load", "warm_up", "duration", "timeout"]),
+    ("shrink", &["keep", "by", "keep_rows", "keep_copies", "load", "timeout"]),
     ("update", &["share", "load", "timeout"]),
     ("churn", &["by", "load", "timeout"]),
+    ("mixed", super::mixed::KEYS),
     ("kv", super::kv::KEYS),
     ("checkpoint", &[]),
 ];
 
 /// Steps that need vectors and an index.
-const VECTOR_STEPS: &[&str] = &["create_index", "ingest", "query", "shrink", "update", "churn"];
+const VECTOR_STEPS: &[&str] = &["create_index", "ingest", "query", "shrink", "update", "churn", "mixed"];
 
 /// Whether the phases work on vectors; they do unless all that they do is to send plain commands.
 pub(super) fn need_vectors(top: &Section<'_>) -> bool {
@@ -106,7 +107,7 @@ fn phase(reader: &mut Reader<'_>, item: &Node, n: usize, told: &mut Vec<Told>) -
     let name = reader.required(&section, NAME, "load", phase_name);
     let chosen = reader.one_of(&section, &words, "checkpoint: {}")?;
     let (word, keys) = STEPS.iter().find(|(word, _)| *word == chosen.key)?;
-    let mut this = Told { address, word, place: chosen.key_place, keep: None, by: None };
+    let mut this = Told { address, word, place: chosen.key_place, keep: None, by: None, moves: false };
     let step = reader
         .section(&format!("`{word}` of {title}"), chosen.key_place, &chosen.node, keys)
         .and_then(|section| step(reader, word, &section, &mut this));
@@ -151,6 +152,7 @@ fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut T
         "settle" => settle(reader, section).map(Step::Settle),
         "query" => query(reader, section, told).map(Step::Query),
         "shrink" => shrink(reader, section, told).map(Step::Shrink),
+        "mixed" => super::mixed::mixed(reader, section, told).map(Step::Mixed),
         "kv" => super::kv::kv(reader, section, &told.address).map(Step::Kv),
         "checkpoint" => Some(Step::Checkpoint),
         _ => None,
@@ -188,16 +190,14 @@ fn settle(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<SettleSpec> 
 }
 
 fn query(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<QuerySpec> {
-    let k = reader.required(section, "k", "10", |k, n, e| count(k, n, 1_000_000, e));
-    let ef_runtime = reader.optional(section, "ef_runtime", "200", |k, n, e| count(k, n, 1_000_000, e));
+    let ask = super::ask::ask(reader, section);
     let load = load::load(reader, section, &told.address, Kinds::Any);
     let warm_up_ms =
         reader.defaulted(section, "warm_up", 0, "2s", |k, n, e| values::duration_ms(k, n, 0..=LONGEST_MS, e));
     let duration_ms = reader.required(section, "duration", "10s", span);
     let timeout_ms = timeout(reader, section);
     Some(QuerySpec {
-        k: k?,
-        ef_runtime: ef_runtime?,
+        ask: ask?,
         load: load?,
         warm_up_ms: warm_up_ms?,
         duration_ms: duration_ms?,
@@ -206,15 +206,14 @@ fn query(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<
 }
 
 fn shrink(reader: &mut Reader<'_>, section: &Section<'_>, told: &mut Told) -> Option<ShrinkSpec> {
-    let keep = keep(reader, section);
-    told.keep = keep;
+    let keep = keep(reader, section, told);
     let load = rows_load(reader, section, told);
     let timeout_ms = timeout(reader, section);
-    Some(ShrinkSpec { keep: keep?.0, load: load?, timeout_ms: timeout_ms? })
+    Some(ShrinkSpec { keep: keep?, load: load?, timeout_ms: timeout_ms? })
 }
 
 /// The load of a phase that its rows end: closed, or open with an arrival that does not have to know its own length.
-fn rows_load(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<Load> {
+pub(super) fn rows_load(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<Load> {
     let load = load::load(reader, section, &told.address, Kinds::Rows)?;
     if !matches!(load, Load::Open { arrival: Arrival::Ramp { .. }, .. }) {
         return Some(load);
@@ -243,12 +242,29 @@ fn above_nought(key: &str, node: &Node, example: &str) -> Result<f64, Complaint>
     ))
 }
 
-/// The share that is left, given as such or as what goes, and where that is said.
-fn keep(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<(f64, Place)> {
-    let entry = reader.one_of(section, &["keep", "by"], "keep: 50%")?;
-    let percent = reader.required(section, &entry.key, "50%", values::percent)?;
-    let left = if entry.key == "keep" { percent } else { 100.0 - percent };
-    Some((values::share(left), entry.node.place_under(entry.key_place)))
+/// What is left: a share, given as such or as what goes, or a number of rows or of copies.
+fn keep(reader: &mut Reader<'_>, section: &Section<'_>, told: &mut Told) -> Option<Keep> {
+    let entry = reader.one_of(section, &["keep", "by", "keep_rows", "keep_copies"], "keep: 50%")?;
+    match entry.key.as_str() {
+        "keep_rows" => {
+            told.moves = true;
+            let rows = reader.required(section, "keep_rows", "5000", |k, n, e| {
+                values::whole(k, n, 0..=super::sections::MOST_ROWS, e)
+            });
+            rows.map(Keep::Rows)
+        }
+        "keep_copies" => {
+            told.moves = true;
+            let copies = reader.required(section, "keep_copies", "1", |k, n, e| count(k, n, 1_000_000, e));
+            copies.map(Keep::Copies)
+        }
+        _ => {
+            let percent = reader.required(section, &entry.key, "50%", values::percent)?;
+            let left = values::share(if entry.key == "keep" { percent } else { 100.0 - percent });
+            told.keep = Some((left, entry.node.place_under(entry.key_place)));
+            Some(Keep::Share(left))
+        }
+    }
 }
 
 pub(super) fn timeout(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<u64> {

@@ -48,7 +48,7 @@ const ORDERS: &[(&str, CopyOrder)] =
 const MOST_COPIES: f64 = 1_000_000.0;
 
 /// Row numbers are written with 12 digits in keys.
-const MOST_ROWS: u64 = 999_999_999_999;
+pub(super) const MOST_ROWS: u64 = 999_999_999_999;
 
 /// The scenario, or `None` when faults were noted.
 pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario> {

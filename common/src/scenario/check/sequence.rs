@@ -19,6 +19,8 @@ pub(super) struct Told {
     pub(super) keep: Option<(f64, Place)>,
     /// The share that a churn exchanges, and where that stands.
     pub(super) by: Option<(f64, Place)>,
+    /// It leaves a population of which no share says how large it is: only a plan over the data can tell.
+    pub(super) moves: bool,
 }
 
 /// Notes a fault for every phase that comes too early or does nothing.
@@ -26,25 +28,26 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
     let mut index: Option<&str> = None;
     // The share of the planned rows that lives, and the phase that made it so.
     let mut alive: Option<(f64, &str)> = None;
+    let mut known = true;
     for phase in phases {
-        let Told { address, word, place, keep, by } = phase;
+        let Told { address, word, place, keep, by, moves } = phase;
         let complaint = match (*word, index, alive) {
             ("create_index", Some(first), _) => Some(Complaint::new(
                 format!("phase `{address}` creates the index a second time"),
                 format!("phase `{first}` has created it"),
                 "keep one of the two",
             )),
-            ("query", None, _) => Some(too_early(address, "asks", "an index", "create_index: {}")),
-            ("query" | "shrink" | "update" | "churn", _, None) => {
+            ("query" | "mixed", None, _) => Some(too_early(address, "asks", "an index", "create_index: {}")),
+            ("query" | "mixed" | "shrink" | "update" | "churn", _, None) => {
                 let verb = match *word {
-                    "query" => "asks",
+                    "query" | "mixed" => "asks",
                     "update" => "overwrites",
                     "churn" => "exchanges rows",
                     _ => "deletes",
                 };
                 Some(too_early(address, verb, "rows", "ingest: {load: {closed: {clients: 8, pipeline: 8}}}"))
             }
-            ("query", _, Some((left, by))) if left <= 0.0 => Some(Complaint::new(
+            ("query", _, Some((left, by))) if left <= 0.0 && known => Some(Complaint::new(
                 format!("phase `{address}` asks when no row is left"),
                 format!("phase `{by}` deletes all rows"),
                 "let the shrink keep some rows, or move this phase before it",
@@ -56,9 +59,10 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
         }
         match *word {
             "create_index" => index = Some(address),
-            "ingest" => alive = Some((1.0, address)),
+            "ingest" => (alive, known) = (Some((1.0, address.as_str())), true),
             "churn" => {
                 if let (Some((by, by_place)), Some((left, made_by))) = (*by, alive)
+                    && known
                     && by > left.min(1.0 - left) + 1e-12
                 {
                     reader.complain(by_place, no_room(address, left, made_by));
@@ -66,14 +70,15 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
             }
             "shrink" => {
                 if let (Some((keep, keep_place)), Some((left, by))) = (*keep, alive) {
-                    if keep >= left {
+                    if keep >= left && known {
                         reader.complain(keep_place, no_shrink(address, left, by));
                     }
-                    alive = Some((keep, address));
+                    (alive, known) = (Some((keep, address.as_str())), true);
                 }
             }
             _ => {}
         }
+        known &= !moves;
     }
 }
 

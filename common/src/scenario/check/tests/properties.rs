@@ -10,13 +10,15 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::super::{
-    Algorithm, Arrival, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec,
-    KeyspaceSpec, Load, Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec,
-    ShrinkSpec, Step, UpdateSpec,
+    Algorithm, Arrival, Ask, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Keep,
+    KeyspaceSpec, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, QuerySpec, Returns, SamplingSpec,
+    Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
 };
 use super::super::fault::{Complaint, Place, Sources};
 use super::super::{builtin, parse};
 use super::{SOUND, shown};
+use crate::attributes::Filter;
+use crate::mix::MixWeights;
 
 fn words() -> impl Strategy<Value = String> {
     "\\PC{0,20}".prop_filter("text must not be blank", |text| !text.trim().is_empty())
@@ -71,11 +73,51 @@ fn rows_load() -> impl Strategy<Value = Load> {
 fn query() -> impl Strategy<Value = Step> {
     let ef = option::of(1..=1_000_000u32);
     let warm_up = prop_oneof![Just(0), ms()];
-    (1..=1_000_000u32, ef, load(), warm_up, ms(), 1..=3_600_000u64).prop_map(
-        |(k, ef_runtime, load, warm_up_ms, duration_ms, timeout_ms)| {
-            Step::Query(QuerySpec { k, ef_runtime, load, warm_up_ms, duration_ms, timeout_ms })
+    (ask(ef), load(), warm_up, ms(), 1..=3_600_000u64).prop_map(
+        |(ask, load, warm_up_ms, duration_ms, timeout_ms)| {
+            Step::Query(QuerySpec { ask, load, warm_up_ms, duration_ms, timeout_ms })
         },
     )
+}
+
+fn ask(ef: impl Strategy<Value = Option<u32>>) -> impl Strategy<Value = Ask> {
+    // Eighths are exact, so multiplying by 100 and dividing again changes no bit of them.
+    let share = select(vec![1.0, 0.5, 0.125, 0.0625]);
+    let filter = (share, any::<bool>()).prop_map(|(share, tag)| match tag {
+        true => Filter::Tag(share),
+        false => Filter::Numeric(share),
+    });
+    let returns = select(vec![Returns::Nothing, Returns::Distance, Returns::Row]);
+    (1..=1_000_000u32, ef, option::of(filter), returns).prop_map(|(k, ef_runtime, filter, returns)| Ask {
+        k,
+        ef_runtime,
+        filter,
+        returns,
+    })
+}
+
+fn yaml_ask(ask: &Ask) -> String {
+    let filter = match ask.filter {
+        None => String::new(),
+        Some(Filter::Tag(share)) => format!(", filter: {{tag: {}%}}", share * 100.0),
+        Some(Filter::Numeric(share)) => format!(", filter: {{numeric: {}%}}", share * 100.0),
+    };
+    let returns = match ask.returns {
+        Returns::Nothing => ", returns: nothing",
+        Returns::Distance => "",
+        Returns::Row => ", returns: row",
+    };
+    let ef = ask.ef_runtime.map_or_else(String::new, |ef| format!(", ef_runtime: {ef}"));
+    format!("k: {}{ef}{filter}{returns}", ask.k)
+}
+
+fn mixed() -> impl Strategy<Value = Step> {
+    let weights = (1..=1000u32, 1..=1000u32, 0..=1000u32, 0..=1000u32)
+        .prop_map(|(query, ingest, delete, update)| MixWeights { query, ingest, delete, update });
+    (weights, 1..=1_000_000_000u64, ask(option::of(1..=1_000_000u32)), rows_load(), 1..=3_600_000u64)
+        .prop_map(|(weights, operations, ask, load, timeout_ms)| {
+            Step::Mixed(MixedSpec { weights, operations, ask, load, timeout_ms })
+        })
 }
 
 fn settle() -> impl Strategy<Value = Step> {
@@ -93,10 +135,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let later = prop_oneof![
         query(),
         settle(),
+        mixed(),
         Just(Step::Checkpoint),
         kv::kv(),
         (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Shrink(ShrinkSpec {
-            keep: 0.0,
+            keep: Keep::Share(0.0),
             load,
             timeout_ms
         })),
@@ -113,8 +156,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         let mut steps = vec![Step::CreateIndex, ingest];
         for mut step in later {
             if let Step::Shrink(shrink) = &mut step {
-                shrink.keep = percent / 100.0;
-                left = shrink.keep;
+                left = percent / 100.0;
+                shrink.keep = Keep::Share(left);
                 percent /= 2.0;
             }
             if let Step::Churn(churn) = &mut step {
@@ -237,9 +280,8 @@ fn yaml_step(step: &Step) -> String {
             settle.max_wait_ms
         ),
         Step::Query(query) => format!(
-            "\n      k: {}\n{}      load: {}\n      warm_up: {}ms\n      duration: {}ms\n      timeout: {}ms",
-            query.k,
-            query.ef_runtime.map_or_else(String::new, |ef| format!("      ef_runtime: {ef}\n")),
+            "{{{}, load: {}, warm_up: {}ms, duration: {}ms, timeout: {}ms}}",
+            yaml_ask(&query.ask),
             yaml_load(&query.load),
             query.warm_up_ms,
             query.duration_ms,
@@ -247,11 +289,26 @@ fn yaml_step(step: &Step) -> String {
         ),
         // Halves of 87.5 are exact, so multiplying by 100 and dividing again changes no bit of them.
         Step::Shrink(shrink) => format!(
-            "{{keep: {}%, load: {}, timeout: {}ms}}",
-            shrink.keep * 100.0,
+            "{{{}, load: {}, timeout: {}ms}}",
+            match shrink.keep {
+                Keep::Share(share) => format!("keep: {}%", share * 100.0),
+                Keep::Rows(rows) => format!("keep_rows: {rows}"),
+                Keep::Copies(copies) => format!("keep_copies: {copies}"),
+            },
             yaml_load(&shrink.load),
             shrink.timeout_ms
         ),
+        Step::Mixed(mixed) => {
+            let [query, ingest, delete, update] = mixed.weights.all();
+            format!(
+                "{{weights: {{query: {query}, ingest: {ingest}, delete: {delete}, update: {update}}}, operations: {}, {}, \
+                 load: {}, timeout: {}ms}}",
+                mixed.operations,
+                yaml_ask(&mixed.ask),
+                yaml_load(&mixed.load),
+                mixed.timeout_ms
+            )
+        }
         Step::Kv(kv) => kv::yaml_kv(kv),
     }
 }
