@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-python test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit
+.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ lint: cargo ## Formatting and clippy, warnings are errors
 	@cargo fmt --all --check
 	$(call say,'clippy')
 	@cargo clippy --locked --workspace --all-targets --features fleet-tests/long --quiet -- -D warnings
+
+test-scenarios: servers cargo ## Every scenario of the library, scaled down, against a real cluster (about half an hour)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture library::
 
 test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside that of one (minutes)
 	@cargo build --locked --quiet -p vst

@@ -7,6 +7,7 @@
 mod accounting;
 mod allocator;
 mod course;
+mod criteria;
 mod engine;
 mod export;
 mod findings;
@@ -28,6 +29,7 @@ mod window;
 
 pub use accounting::{AccountingRow, Check};
 pub use allocator::{AllocatorFigures, ClassFigures};
+pub use criteria::CriterionRow;
 pub use engine::Error;
 pub use export::{Export, ExportRow, export, hdr_log};
 pub use findings::{

@@ -13,6 +13,7 @@ use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
 use crate::course::Course;
+use crate::criteria::{self, CriterionRow};
 use crate::engine::{Engine, Error, Log};
 use crate::findings;
 use crate::latency;
@@ -42,6 +43,9 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
     /// Memory at the baseline and at each checkpoint.
     pub checkpoints: Vec<Checkpoint>,
+    /// What the scenario asks for, beside what was found.
+    #[serde(default)]
+    pub criteria: Vec<CriterionRow>,
     /// Whether memory grows between checkpoints of the same rows.
     pub leaks: Vec<LeakCheck>,
     /// Attempts against the server's own counters.
@@ -126,7 +130,9 @@ async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Er
         .collect();
     let checkpoints = memory::checkpoints(engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(engine).await?;
-    let verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
+    let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
+    let criteria = scenario(log).map(|s| criteria::judge(&s, &phases, &checkpoints)).unwrap_or_default();
+    verdict.missed = criteria::missed(&criteria);
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,
@@ -135,6 +141,7 @@ async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Er
         setting: setting(log),
         phases,
         checkpoints,
+        criteria,
         leaks: Vec::new(),
         accounting,
     })

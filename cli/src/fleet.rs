@@ -70,6 +70,9 @@ pub(crate) struct CoordinatorStart {
     /// Remove what an earlier run left under the prefix before, and what this run made after
     #[arg(long)]
     cleanup: bool,
+    /// Ends the run when the target uses so many bytes, over all its nodes
+    #[arg(long, value_name = "BYTES")]
+    most_memory: Option<u64>,
     /// Go through the scenario up to its first query, then take further phases from whoever asks for them
     #[arg(long, hide = true, conflicts_with = "run")]
     on_demand: bool,
@@ -170,6 +173,7 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             workers: None,
             token,
             cleanup: options.cleanup,
+            most_memory: options.most_memory,
             on_demand: options.on_demand,
         },
         stops,

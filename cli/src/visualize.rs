@@ -82,7 +82,7 @@ pub(crate) async fn run(command: VisualizeCommand) -> Result<Exit, Failure> {
                 None => out::result(text.trim_end_matches('\n'))?,
             }
         }
-        VisualizeCommand::ListScenarios { json } => return crate::run::list(json),
+        VisualizeCommand::ListScenarios { json } => return crate::run::list::list(json),
     }
     Ok(Exit::Valid)
 }

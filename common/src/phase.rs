@@ -52,6 +52,8 @@ pub enum Work {
     Fill(VectorWork),
     /// `HSET` of the live rows of leased ranges of cells, over what is there.
     Update(VectorWork),
+    /// `HSET` of those rows of leased ranges of cells that are alive now and were not when this many were.
+    Grow(VectorWork, u64),
     /// `DEL` of leased ranges of positions in the live set's order.
     Delete(VectorWork),
     /// `DEL` of the leased ranges of cells of the copies behind the first `keep`, which are all alive.
@@ -95,6 +97,7 @@ impl Work {
         match self {
             Self::Ingest(_)
             | Self::Fill(_)
+            | Self::Grow(..)
             | Self::Update(_)
             | Self::Delete(_)
             | Self::DropCopies { .. }
@@ -110,6 +113,7 @@ impl Work {
         match self {
             Self::Ingest(vectors)
             | Self::Fill(vectors)
+            | Self::Grow(vectors, _)
             | Self::Update(vectors)
             | Self::Delete(vectors)
             | Self::Churn(vectors)

@@ -26,7 +26,7 @@ use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchPlan, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{PhaseSpec, Scenario, SettleSpec, Step};
+use vst_common::scenario::{IndexSpec, PhaseSpec, Scenario, SettleSpec, Step};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate};
@@ -199,6 +199,8 @@ impl PlannedPhase {
         match &self.step {
             PlannedStep::Checkpoint => "checkpoint",
             PlannedStep::CreateIndex => "create_index",
+            PlannedStep::DropIndex => "drop_index",
+            PlannedStep::RebuildIndex(_) => "rebuild_index",
             PlannedStep::Settle(_) => "settle",
             PlannedStep::Load(load) => load.word,
         }
@@ -223,6 +225,10 @@ pub enum PlannedStep {
     Checkpoint,
     /// The index is created.
     CreateIndex,
+    /// Drop it; the rows stay.
+    DropIndex,
+    /// Drop it and make it anew, of this shape, over the rows that are there.
+    RebuildIndex(IndexSpec),
     /// Wait until the target has come to rest.
     Settle(SettleSpec),
     /// The fleet sends load.

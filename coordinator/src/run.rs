@@ -27,6 +27,7 @@ use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
+use vst_common::scenario::IndexSpec;
 
 use crate::plan::{PlannedPhase, RunPlan};
 pub use crate::roster::Statement;
@@ -64,6 +65,8 @@ pub enum Event {
     Logged(Ticket),
     /// The index exists on every node.
     IndexCreated,
+    /// The index exists on no node.
+    IndexDropped,
     /// The server's counters were read and handed to the log.
     CommandsCounted(Edge),
     /// A lost worker's connections are closed on every node, or why that is not known.
@@ -183,6 +186,10 @@ pub enum Action {
         /// Whether a coordinator before this one may have begun to.
         again: bool,
     },
+    /// Drop the index. Answered by [`Event::IndexDropped`].
+    DropIndex,
+    /// Drop the index and create one of this shape. Answered by [`Event::IndexCreated`].
+    RebuildIndex(IndexSpec),
     /// Read the server's command counters on every node. Answered by [`Event::CommandsCounted`].
     CountCommands {
         /// For which phase.
@@ -362,6 +369,7 @@ impl RunCore {
             }
             Event::Logged(ticket) => self.advance(Happened::Logged(ticket), now),
             Event::IndexCreated => self.advance(Happened::IndexCreated, now),
+            Event::IndexDropped => self.advance(Happened::IndexDropped, now),
             Event::CommandsCounted(edge) => self.advance(Happened::CommandsCounted(edge), now),
             Event::CutOff(generation, outcome) => {
                 if self.book.was_cut_off(generation, outcome, now) {
@@ -533,6 +541,7 @@ pub(crate) enum Happened {
     Delivered,
     Logged(Ticket),
     IndexCreated,
+    IndexDropped,
     CommandsCounted(Edge),
     /// A lost worker can send nothing more.
     CutOff(Generation),

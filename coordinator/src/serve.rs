@@ -92,6 +92,8 @@ pub struct CoordinatorOptions {
     pub token: Option<String>,
     /// Remove what an earlier run left under the prefix before, and what this run made after.
     pub cleanup: bool,
+    /// Memory of the target, bytes over all nodes, at which the run ends; no bound where absent.
+    pub most_memory: Option<u64>,
     /// After the scenario's phases wait for more, which come one by one, until it is said that none will.
     pub on_demand: bool,
 }
@@ -463,6 +465,7 @@ async fn lead_on(
         location,
         leader,
         prepared,
+        most_memory: options.most_memory,
         log,
         intake,
         archive,

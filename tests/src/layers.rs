@@ -47,6 +47,7 @@ pub const FLOW: [(&str, &[&str]); 3] = [
             "accounting",
             "phase",
             "validity",
+            "criteria",
             "summary",
             "report",
         ],

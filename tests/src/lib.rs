@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod hour;
 pub mod layers;
 pub mod liar;
+pub mod library;
 pub mod pair;
 pub mod run;
 pub mod sink;

@@ -11,6 +11,7 @@ mod long {
     mod analysis;
     mod copies;
     mod election;
+    mod library;
     mod limit;
     mod load;
 }

@@ -14,6 +14,7 @@ mod real {
     mod fleet;
     mod kv;
     mod liar;
+    mod library;
     mod limit;
     mod memory;
     mod mixed;

@@ -72,6 +72,12 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
                 "deletes nothing",
                 "keep a smaller share of the planned rows than is alive",
             )),
+            Step::Grow(_) if after.count() <= before.count() => faults.push(checked.source.fault(
+                &at("to"),
+                format!("{} rows are alive before this phase and {} after it", before.count(), after.count()),
+                "inserts nothing",
+                "grow to a larger share of the planned rows than is alive",
+            )),
             Step::Churn(churn) => {
                 let asked = before.keep(churn.by).count();
                 let can = exchanged(before, churn.by);

@@ -288,10 +288,15 @@ impl Book {
         !self.settings.on_demand && behind >= self.plan.phases.len()
     }
 
-    /// Whether a phase that makes the index lies behind.
+    /// Whether the index is there after the phases that lie behind.
     pub(crate) fn is_indexed(&self) -> bool {
         let behind = self.at.map_or(0, |at| at.saturating_add(1));
-        self.plan.phases.iter().take(behind).any(|phase| matches!(phase.step, PlannedStep::CreateIndex))
+        let last = self.plan.phases.iter().take(behind).rev().find_map(|phase| match phase.step {
+            PlannedStep::CreateIndex | PlannedStep::RebuildIndex(_) => Some(true),
+            PlannedStep::DropIndex => Some(false),
+            _ => None,
+        });
+        last.unwrap_or(false)
     }
 
     /// Takes up the phase that another coordinator began at an instant, without saying so again.

@@ -1,6 +1,7 @@
 //! What the run asks of the target: to make the index, to say how far it is from rest.
 
 use vst_common::phase::SearchPlan;
+use vst_common::scenario::IndexSpec;
 use vst_common::search::IndexShape;
 
 use super::chain;
@@ -10,7 +11,11 @@ use crate::target::{Target, TargetError};
 
 /// The index that a plan wants, and where; none without vectors.
 pub(super) fn index_of(plan: &RunPlan) -> Option<(&SearchPlan, IndexShape<'_>)> {
-    let index = plan.scenario.index.as_ref()?;
+    shaped(plan, plan.scenario.index.as_ref()?)
+}
+
+/// The same with another shape of the graph.
+fn shaped<'a>(plan: &'a RunPlan, index: &IndexSpec) -> Option<(&'a SearchPlan, IndexShape<'a>)> {
     let shape = IndexShape {
         prefix: plan.scenario.population.prefix.as_str(),
         field: FIELD,
@@ -33,7 +38,28 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -
     if again && let Err(e) = target.drop_index(shape.prefix).await {
         return Event::Failed(failure(&e));
     }
-    match target.create_index(search, &shape).await {
+    create(target, search, &shape).await
+}
+
+/// Drops the index on every node; the rows stay.
+pub(super) async fn drop_index(target: &Target, plan: &RunPlan) -> Event {
+    match target.drop_index(&plan.scenario.population.prefix).await {
+        Ok(_) => Event::IndexDropped,
+        Err(e) => Event::Failed(failure(&e)),
+    }
+}
+
+/// Drops the index and makes one of another shape over the rows that are there.
+pub(super) async fn rebuild_index(target: &Target, plan: &RunPlan, index: &IndexSpec) -> Event {
+    match (drop_index(target, plan).await, shaped(plan, index)) {
+        (Event::IndexDropped, Some((search, shape))) => create(target, search, &shape).await,
+        (Event::IndexDropped, None) => Event::IndexCreated,
+        (other, _) => other,
+    }
+}
+
+async fn create(target: &Target, search: &SearchPlan, shape: &IndexShape<'_>) -> Event {
+    match target.create_index(search, shape).await {
         Ok(()) => Event::IndexCreated,
         Err(e) => Event::Failed(failure(&e)),
     }

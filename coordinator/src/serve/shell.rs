@@ -38,6 +38,8 @@ const TICK: Duration = Duration::from_millis(50);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Time between two looks at the target's memory for those who look on.
 const MEMORY_EVERY: Duration = Duration::from_secs(2);
+/// The same where it must not pass a bound.
+const GUARD_EVERY: Duration = Duration::from_millis(250);
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -47,6 +49,7 @@ pub(super) struct Parts {
     /// How this process names itself in the log.
     pub(super) leader: String,
     pub(super) prepared: Prepared,
+    pub(super) most_memory: Option<u64>,
     pub(super) log: RunLog,
     pub(super) intake: Intake,
     pub(super) archive: Follower,
@@ -87,6 +90,8 @@ pub(super) struct Shell {
     location: String,
     leader: String,
     prepared: Prepared,
+    /// Memory of the target at which the run ends, bytes; taken when it has been reached.
+    most_memory: Option<u64>,
     log: RunLog,
     intake: Intake,
     archive: Arc<Follower>,
@@ -124,6 +129,7 @@ impl Shell {
             location: parts.location,
             leader: parts.leader,
             prepared: parts.prepared,
+            most_memory: parts.most_memory,
             log: parts.log,
             intake: parts.intake,
             archive: Arc::new(parts.archive),
@@ -228,6 +234,16 @@ impl Shell {
                 let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
                 self.report(async move { Done::Event(effects::create_index(&target, &plan, again).await) });
             }
+            Action::DropIndex => {
+                let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
+                self.indexed = false;
+                self.report(async move { Done::Event(effects::drop_index(&target, &plan).await) });
+            }
+            Action::RebuildIndex(shape) => {
+                let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
+                self.indexed = false;
+                self.report(async move { Done::Event(effects::rebuild_index(&target, &plan, &shape).await) });
+            }
             Action::CountCommands { phase, edge } => {
                 let url = self.prepared.target.url().clone();
                 self.report(async move { Done::Counted(phase, edge, counting::read(&url).await) });
@@ -291,8 +307,20 @@ impl Shell {
             Done::Memory(bytes) => {
                 if let Some(bytes) = bytes {
                     self.hub.board().used_memory(bytes);
+                    if let Some(most) = self.most_memory.take_if(|most| bytes >= *most) {
+                        let reason = format!(
+                            "the guard ends the run: the target uses {bytes} bytes, and {most} is the most that it may"
+                        );
+                        self.take(Event::Failed(Failure {
+                            exit: Exit::Target,
+                            reason,
+                            log: LogFate::Writable,
+                        }))
+                        .await;
+                    }
                 }
-                self.look_at_memory(MEMORY_EVERY);
+                let guarded = self.most_memory.is_some();
+                self.look_at_memory(if guarded { GUARD_EVERY } else { MEMORY_EVERY });
             }
             Done::Counted(phase, Edge::Start, counters) => {
                 if let Ok(value) = serde_json::to_value(&counters) {

@@ -1,11 +1,13 @@
 //! What a person sees for every kind of fault, and the laws of the checker.
 
+mod config;
+mod parameters;
 mod properties;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::super::{Arrival, Keep, Load, Returns, Step};
-use super::{BUILTIN, Faults, builtin, parse};
+use super::{Faults, parse};
 use crate::attributes::Filter;
 
 /// A scenario without fault, short enough to be read at a glance.
@@ -369,16 +371,6 @@ fn a_byte_order_mark_and_carriage_returns_shift_nothing() {
         let fault = faults.iter().next().unwrap();
         assert_eq!(&fault.text()[fault.span()], "ten");
     }
-}
-
-#[test]
-fn every_scenario_that_comes_with_vst_is_sound() {
-    for (name, text) in BUILTIN {
-        let checked = parse(text, name, &[]).unwrap_or_else(|faults| panic!("{}", shown(&faults)));
-        assert_eq!(checked.scenario.name, *name);
-        assert_eq!(builtin(name), Some(*text));
-    }
-    assert_eq!(builtin("slow"), None);
 }
 
 #[test]

@@ -90,6 +90,9 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
     let scenario = Scenario {
         name: "s".into(),
         purpose: "p".into(),
+        family: String::new(),
+        parameters: Default::default(),
+        criteria: Vec::new(),
         seed: 1,
         dataset: Some(DatasetSpec {
             base: String::new(),

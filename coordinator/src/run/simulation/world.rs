@@ -229,7 +229,8 @@ impl World {
                 self.logged_at = self.logged_at.max(self.now + wait);
                 self.log.push_back((self.logged_at, ticket));
             }
-            Action::CreateIndex { .. } => self.later(Event::IndexCreated),
+            Action::CreateIndex { .. } | Action::RebuildIndex(_) => self.later(Event::IndexCreated),
+            Action::DropIndex => self.later(Event::IndexDropped),
             Action::CountCommands { edge, .. } => self.later(Event::CommandsCounted(edge)),
             Action::CutOff(generation, _) => {
                 let worker = &self.workers[&generation];
