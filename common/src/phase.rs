@@ -48,6 +48,8 @@ pub struct PhaseOrder {
 pub enum Work {
     /// `HSET` of leased row ranges.
     Ingest(VectorWork),
+    /// The same of those rows of leased ranges that the target does not hold.
+    Fill(VectorWork),
     /// `HSET` of the live rows of leased ranges of cells, over what is there.
     Update(VectorWork),
     /// `HSET` of those rows of leased ranges of cells that are alive now and were not when this many were.
@@ -94,6 +96,7 @@ impl Work {
     pub fn is_leased(&self) -> bool {
         match self {
             Self::Ingest(_)
+            | Self::Fill(_)
             | Self::Grow(..)
             | Self::Update(_)
             | Self::Delete(_)
@@ -109,6 +112,7 @@ impl Work {
     pub fn vectors(&self) -> Option<&VectorWork> {
         match self {
             Self::Ingest(vectors)
+            | Self::Fill(vectors)
             | Self::Grow(vectors, _)
             | Self::Update(vectors)
             | Self::Delete(vectors)

@@ -218,7 +218,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>)
         Some(address) => Some(HttpServer::start(address, Arc::new(CoordinatorSite(looks.clone()))).await?),
         None => None,
     };
-    let prepared = tokio::select! {
+    let mut prepared = tokio::select! {
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
@@ -229,7 +229,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>)
     // Bound before anything is written, so that an address that is taken costs nothing.
     let listener = bind(&options).await?;
     let lease = tokio::select! {
-        lease = prepare::take(&prepared, &candidate.run, options.cleanup) => lease?,
+        lease = prepare::take(&mut prepared, &candidate.run, options.cleanup) => lease?,
         // What was being removed is still marked, and a sign of life runs out by itself.
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
@@ -282,7 +282,7 @@ async fn bind(options: &CoordinatorOptions) -> Result<TcpListener, Error> {
 /// Waits until nobody leads the run, and goes on with it where it was begun.
 async fn lead_when_free(
     options: CoordinatorOptions,
-    prepared: Prepared,
+    mut prepared: Prepared,
     candidate: Candidate,
     (shown, looks): Shown,
     mut stops: mpsc::Receiver<String>,
@@ -290,6 +290,13 @@ async fn lead_when_free(
     // Known now and not when the leader is gone; the port itself stays closed until this one leads.
     drop(bind(&options).await?);
     let Candidate { run, location, leader } = &candidate;
+    if prepared.plan.reuses().is_some() {
+        let reason = String::from(
+            "its plan depends on what an earlier run left, and no other coordinator could make the same one; start it \
+             without --run, or without `prefill`",
+        );
+        return Err(run_log::Error::Unfit { run: run.clone(), reason }.into());
+    }
     let own = facts::scenario_hash(&prepared.plan.scenario);
     let look = |replay: &run_log::Replay| {
         let past = Past::of(replay.controls.iter().map(|(_, control)| control));
@@ -323,7 +330,7 @@ async fn lead_when_free(
             let (lease, marker) = prepare::take_over(&prepared, run).await?;
             return Ok((listener, lease, marker));
         }
-        let lease = prepare::take(&prepared, run, options.cleanup).await?;
+        let lease = prepare::take(&mut prepared, run, options.cleanup).await?;
         Ok((listener, lease, prepare::marker(&prepared, run)))
     };
     match taken.await {
@@ -400,7 +407,13 @@ async fn lead_on(
         let opened = Control::RunOpened { at_wall_ns: clock::wall_ns(), facts: facts.clone() };
         log.append_control(opened).await.map_err(run_log::Error::from)?;
     }
-    if let Err(e) = lease.claim(&marker).await {
+    // What was there before is nobody's to remove unasked.
+    let adopted = prepared.prefill.is_some();
+    let claimed = match &prepared.prefill {
+        Some(prefill) => lease.adopt(&prefill.left, &marker).await,
+        None => lease.claim(&marker).await,
+    };
+    if let Err(e) = claimed {
         let e = e.into();
         close_failed(&log, &e).await;
         return Err(e);
@@ -416,7 +429,7 @@ async fn lead_on(
     let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
     let (core, first) = core(&prepared, workers_wanted, token, options.on_demand, &past);
     if let Err(source) = announce(options.announce.as_ref(), address) {
-        prepare::remove(&prepared.target, &marker, lease, false).await?;
+        prepare::unmark(&prepared, &marker, lease).await?;
         return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
     }
     let announced = match &options.etcd {
@@ -438,7 +451,7 @@ async fn lead_on(
                     None
                 }
                 Err(e) => {
-                    prepare::remove(&prepared.target, &marker, lease, false).await?;
+                    prepare::unmark(&prepared, &marker, lease).await?;
                     return Err(e.into());
                 }
             }
@@ -465,7 +478,7 @@ async fn lead_on(
         facts,
     };
     let mut ended = Shell::run(parts, inbox, stops, demands).await;
-    if ended.leads && (options.cleanup || !ended.touched) {
+    if ended.leads && !adopted && (options.cleanup || !ended.touched) {
         let cleaned = prepare::remove(&ended.target, &marker, lease, ended.touched).await;
         if let Err(e) = cleaned
             && ended.verdict.exit == Exit::Valid

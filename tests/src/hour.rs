@@ -140,6 +140,7 @@ fn log(folder: &Path) {
         host: String::from("host"),
         lanes: 1,
         at_wall_ns: START - 20 * SECOND,
+        instance: 0,
     }));
     let phase = |index: u32, name: &str, step: &str, start: i64, seconds: i64| {
         let index = PhaseIndex(index);
@@ -159,6 +160,7 @@ fn log(folder: &Path) {
             scheduled: None,
             unowned: 0,
             live: 1_000_000,
+            exit_code: 0,
         };
         [Control::PhaseStarted(started), Control::PhaseEnded(ended)]
     };

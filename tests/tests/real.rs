@@ -18,6 +18,7 @@ mod real {
     mod limit;
     mod memory;
     mod mixed;
+    mod prefill;
     mod quick;
     mod registry;
     mod rows;

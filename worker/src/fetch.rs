@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use url::Url;
 use vst_common::count;
@@ -19,6 +19,7 @@ use vst_common::phase::{PhaseOrder, VectorWork, Work};
 use vst_common::ranges::RowRange;
 use vst_common::scenario::{CopyOrder, Load};
 
+use crate::presence::{self, Presence};
 use crate::work::RowBlock;
 
 /// Rows of a block: few enough that the last blocks of a phase end at nearly the same time on all lanes.
@@ -66,6 +67,9 @@ pub enum Error {
         /// Cells that there are.
         cells: u64,
     },
+    /// What the target holds is not known.
+    #[error(transparent)]
+    Presence(#[from] presence::Error),
     /// The process is ending.
     #[error("the worker is ending")]
     Ending,
@@ -75,6 +79,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Source {
     kind: Kind,
+    /// Where only rows are wanted that the target does not hold.
+    presence: Option<Presence>,
     reads: Semaphore,
     block_rows: usize,
 }
@@ -147,7 +153,7 @@ impl Source {
             Work::Query { .. } | Work::Commands(_) => return Ok(None),
             Work::Delete(vectors) => Kind::Cells(vectors.live),
             Work::DropCopies { vectors, keep } => Kind::Copies(vectors.live, *keep),
-            Work::Ingest(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
+            Work::Ingest(vectors) | Work::Fill(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
                 let view = open_vectors(&vectors.dataset.base, vectors).await?;
                 let copier = Arc::new(vectors.expansion.copier(vectors.dims));
                 let only_live = matches!(work, Work::Update(_) | Work::Grow(..));
@@ -166,7 +172,7 @@ impl Source {
                 Kind::units(vectors, Units::Mixed(Box::new(mix))).await?
             }
         };
-        Ok(Some(Self { kind, reads: Semaphore::new(READS), block_rows: BLOCK_ROWS }))
+        Ok(Some(Self { kind, presence: None, reads: Semaphore::new(READS), block_rows: BLOCK_ROWS }))
     }
 
     /// The same, in blocks that suit the load.
@@ -183,6 +189,12 @@ impl Source {
             }
         };
         Ok(Self::open(&order.work).await?.map(|source| Self { block_rows, ..source }))
+    }
+
+    /// The same, without the rows that the target holds.
+    #[must_use]
+    pub fn without(self, presence: Presence) -> Self {
+        Self { presence: Some(presence), ..self }
     }
 
     /// Failed requests to the store that were repeated, since the last call.
@@ -225,7 +237,13 @@ impl Source {
             let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier, shape));
             blocks.extend(made.await.map_err(|_| Error::Ending)?);
         }
-        Ok(blocks)
+        let Some(presence) = &self.presence else { return Ok(blocks) };
+        let mut missing = Vec::new();
+        for block in blocks {
+            missing.push(presence.missing(block).boxed().await?);
+        }
+        missing.retain(|block| !block.rows.is_empty());
+        Ok(missing)
     }
 }
 

@@ -156,6 +156,9 @@ fn setting(summary: &Summary) -> String {
     if !data.is_empty() {
         lines.push(("data", data.join(", ")));
     }
+    if let Some(prefill) = &s.prefill {
+        lines.push(("prefill", prefill.clone()));
+    }
     if let (Some(from), Some(to)) = (s.opened_wall_ns, s.ended_wall_ns) {
         let took = duration(count::to_u64(to.saturating_sub(from)));
         lines.push(("time", format!("{}, {took}", rfc3339(from))));

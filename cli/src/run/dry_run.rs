@@ -63,6 +63,10 @@ fn target_lines(preview: &Preview, prefix: &str, cleanup: bool) -> Vec<String> {
     }
     lines.push(match &preview.left {
         None => format!("before    nothing is under `{prefix}`"),
+        Some(left) if !cleanup => format!(
+            "before    what run {} left under `{prefix}` (made {}) is compared with the plan and reused",
+            left.run, left.made_at
+        ),
         Some(left) => format!(
             "before    --cleanup removes what run {} left under `{prefix}` (made {}): its index and up to {} keys",
             left.run,

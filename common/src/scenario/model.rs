@@ -192,6 +192,9 @@ pub enum Step {
         load: Load,
         /// Give up on a reply after this long, milliseconds.
         timeout_ms: u64,
+        /// Rows that an earlier run left are kept, and only the others written.
+        #[serde(default)]
+        reuse: bool,
     },
     /// Insert rows until a share of the population is alive.
     Grow(GrowSpec),

@@ -141,6 +141,7 @@ pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option
         copies: empty.copies,
         expansion: data.map_or(Expansion::None, |data| data.expansion.clone()),
         dims: data.map_or(0, |data| data.base.dims),
+        index_is_there: false,
         phases: phases.0,
     }
 }
@@ -263,7 +264,7 @@ impl Maker<'_> {
             }
             Step::Settle(spec) => return Some(PlannedStep::Settle(spec.clone())),
             Step::Checkpoint => return Some(PlannedStep::Checkpoint),
-            Step::Ingest { load, timeout_ms } => {
+            Step::Ingest { load, timeout_ms, .. } => {
                 let cut = self.cut(RowRange { start: 0, end: before.cells() });
                 let work = Work::Ingest(self.vectors(before)?);
                 (self.order(index, name, work, load, [0, 0, *timeout_ms]), Some(cut), vec!["hset".to_owned()])

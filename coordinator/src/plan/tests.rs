@@ -278,6 +278,10 @@ fn rows_carry_what_some_phase_filters_by_and_a_filter_that_the_list_cannot_answe
     assert!(plan_of(merged(&["a"])).is_ok());
     let said = messages(&plan_of(merged(&["a", "b"])).unwrap_err());
     assert!(said.len() == 1 && said[0].contains("`all` asks for keys alone"), "{said:?}");
+    let rows = then(phases, &[("phases.all.query.returns", "row")]);
+    let said = messages(&plan(&rows, Some(&good), Some(merged(&["a"]))).unwrap_err());
+    assert!(said.len() == 1 && said[0].contains("whole rows"), "{said:?}");
+    assert!(plan(&rows, Some(&good), Some(search())).is_ok());
 }
 
 #[tokio::test]

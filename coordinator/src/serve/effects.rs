@@ -9,14 +9,36 @@ use crate::plan::{FIELD, RunPlan};
 use crate::run::{Event, Failure, LogFate, Rest};
 use crate::target::{Target, TargetError};
 
+/// The index that a plan wants, and where; none without vectors.
+pub(super) fn index_of(plan: &RunPlan) -> Option<(&SearchPlan, IndexShape<'_>)> {
+    shaped(plan, plan.scenario.index.as_ref()?)
+}
+
+/// The same with another shape of the graph.
+fn shaped<'a>(plan: &'a RunPlan, index: &IndexSpec) -> Option<(&'a SearchPlan, IndexShape<'a>)> {
+    let shape = IndexShape {
+        prefix: plan.scenario.population.prefix.as_str(),
+        field: FIELD,
+        algorithm: index.algorithm,
+        dims: plan.expansion.index_dims(plan.dims),
+        metric: index.metric,
+        m: index.m,
+        ef_construction: index.ef_construction,
+        attributes: plan.attributes(),
+    };
+    Some((plan.search.as_ref()?, shape))
+}
+
 /// Makes the index on every node that needs one. `again` removes first what a coordinator before this one made of it.
 pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -> Event {
-    // The scenario's check gives every plan that makes an index both.
-    let Some(index) = &plan.scenario.index else { return Event::IndexCreated };
-    if again && let Err(e) = target.drop_index(&plan.scenario.population.prefix).await {
+    // The scenario's check gives every plan that makes an index one.
+    let Some((search, shape)) = index_of(plan).filter(|_| !plan.index_is_there) else {
+        return Event::IndexCreated;
+    };
+    if again && let Err(e) = target.drop_index(shape.prefix).await {
         return Event::Failed(failure(&e));
     }
-    create(target, plan, index).await
+    create(target, search, &shape).await
 }
 
 /// Drops the index on every node; the rows stay.
@@ -28,27 +50,16 @@ pub(super) async fn drop_index(target: &Target, plan: &RunPlan) -> Event {
 }
 
 /// Drops the index and makes one of another shape over the rows that are there.
-pub(super) async fn rebuild_index(target: &Target, plan: &RunPlan, shape: &IndexSpec) -> Event {
-    match drop_index(target, plan).await {
-        Event::IndexDropped => create(target, plan, shape).await,
-        other => other,
+pub(super) async fn rebuild_index(target: &Target, plan: &RunPlan, index: &IndexSpec) -> Event {
+    match (drop_index(target, plan).await, shaped(plan, index)) {
+        (Event::IndexDropped, Some((search, shape))) => create(target, search, &shape).await,
+        (Event::IndexDropped, None) => Event::IndexCreated,
+        (other, _) => other,
     }
 }
 
-async fn create(target: &Target, plan: &RunPlan, index: &IndexSpec) -> Event {
-    let Some(search) = &plan.search else { return Event::IndexCreated };
-    let prefix = plan.scenario.population.prefix.as_str();
-    let shape = IndexShape {
-        prefix,
-        field: FIELD,
-        algorithm: index.algorithm,
-        dims: plan.expansion.index_dims(plan.dims),
-        metric: index.metric,
-        m: index.m,
-        ef_construction: index.ef_construction,
-        attributes: plan.attributes(),
-    };
-    match target.create_index(search, &shape).await {
+async fn create(target: &Target, search: &SearchPlan, shape: &IndexShape<'_>) -> Event {
+    match target.create_index(search, shape).await {
         Ok(()) => Event::IndexCreated,
         Err(e) => Event::Failed(failure(&e)),
     }

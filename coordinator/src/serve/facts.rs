@@ -57,6 +57,7 @@ pub(super) fn run_json(run: &RunId, prepared: &Prepared, workers_wanted: u32) ->
         "phases": phases.iter().map(|p| json!({ "name": p.name, "step": p.word() })).collect::<Vec<_>>(),
         "target": prepared.target_facts,
         "search": prepared.plan.search,
+        "prefill": prepared.prefill.as_ref().map(|found| json!({ "found": found, "said": found.words() })),
         "coordinator": machine(),
         "fleet": { "workers_wanted": workers_wanted, "lanes": scenario.fleet.lanes, "workers": [] },
     })

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use vst_common::dataset::ReadFaults;
-use vst_common::phase::PhaseOrder;
+use vst_common::phase::{PhaseOrder, Work};
 
 use super::{PASSWORD_VARIABLES, with_sources};
 use crate::fetch::Source;
+use crate::presence::Presence;
 use crate::session::NotReady;
 use crate::topology::Credentials;
 use crate::work::ArmedPhase;
@@ -64,8 +65,16 @@ pub(super) async fn prepare(
     };
     let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
     let source = Source::of_order(&order).await.map_err(|e| not_ready(&e))?;
+    let topology = Arc::new(topology);
+    let source = match (source, &order.work) {
+        (Some(source), Work::Fill(vectors)) => {
+            let held = Presence::open(&topology, &credentials, vectors).boxed().await;
+            Some(source.without(held.map_err(|e| no_target(with_sources(&e)))?))
+        }
+        (source, _) => source,
+    };
     let queries = recall_probe::build(&order.work, faults).await.map_err(|e| not_ready(&e))?.map(Arc::new);
-    Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
+    Ok((Arc::new(ArmedPhase { order, topology, queries }), source.map(Arc::new)))
 }
 
 /// User from the target's URL, password from the environment: no password is ever in a URL, an order or a log.

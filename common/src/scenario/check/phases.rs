@@ -19,10 +19,10 @@ use super::values::{self, LONGEST_MS, LONGEST_TIMEOUT_MS};
 /// Every step with its keys.
 pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("create_index", &[]),
+    ("ingest", &["load", "prefill", "timeout"]),
     ("drop_index", &[]),
     ("rebuild_index", &["m", "ef_construction"]),
     ("grow", &["to", "load", "timeout"]),
-    ("ingest", &["load", "timeout"]),
     ("settle", &["threshold", "window", "max_wait"]),
     ("query", &["k", "ef_runtime", "filter", "returns", "load", "warm_up", "duration", "timeout"]),
     ("shrink", &["keep", "by", "keep_rows", "keep_copies", "load", "timeout"]),
@@ -167,8 +167,11 @@ fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut T
         }
         "ingest" => {
             let load = rows_load(reader, section, told);
+            let reuse = reader.defaulted(section, "prefill", false, "reuse", |k, n, _| {
+                values::word(k, n, &[("none", false), ("reuse", true)])
+            });
             let timeout_ms = timeout(reader, section);
-            Some(Step::Ingest { load: load?, timeout_ms: timeout_ms? })
+            Some(Step::Ingest { load: load?, timeout_ms: timeout_ms?, reuse: reuse? })
         }
         "update" => {
             let share = reader.defaulted(section, "share", 100.0, "25%", above_nought);

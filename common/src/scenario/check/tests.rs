@@ -435,7 +435,9 @@ fn every_example_of_the_document_on_workloads_is_accepted() {
     let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let mut phases = 0;
     for block in blocks {
-        let whole = if block.starts_with("name:") { block.to_owned() } else { format!("{SOUND}{block}") };
+        // A phase of its own name in front would be the second one of that name.
+        let sound = SOUND.replace("name: load", "name: loaded");
+        let whole = if block.starts_with("name:") { block.to_owned() } else { format!("{sound}{block}") };
         let checked = parse(&whole, "workloads.md", &[]);
         phases += checked.unwrap_or_else(|faults| panic!("{}", shown(&faults))).scenario.phases.len();
     }

@@ -126,6 +126,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         copies: 1,
         expansion: vst_common::expand::Expansion::None,
         dims: 2,
+        index_is_there: false,
         phases,
     }
 }

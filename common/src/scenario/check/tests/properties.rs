@@ -131,8 +131,8 @@ fn settle() -> impl Strategy<Value = Step> {
 /// Steps in an order that can be carried out: whatever shrinks are drawn become ever smaller shares, and churns exchange
 /// as much as they can.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let ingest =
-        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Ingest { load, timeout_ms });
+    let ingest = (rows_load(), 1..=3_600_000u64, any::<bool>())
+        .prop_map(|(load, timeout_ms, reuse)| Step::Ingest { load, timeout_ms, reuse });
     let later = prop_oneof![
         query(),
         settle(),
@@ -268,8 +268,9 @@ fn yaml_step(step: &Step) -> String {
         Step::CreateIndex | Step::DropIndex => "{}".to_owned(),
         Step::RebuildIndex(_) | Step::Grow(_) => unreachable!("not drawn"),
         Step::Checkpoint => String::new(),
-        Step::Ingest { load, timeout_ms } => {
-            format!("{{load: {}, timeout: {timeout_ms}ms}}", yaml_load(load))
+        Step::Ingest { load, timeout_ms, reuse } => {
+            let prefill = if *reuse { ", prefill: reuse" } else { "" };
+            format!("{{load: {}, timeout: {timeout_ms}ms{prefill}}}", yaml_load(load))
         }
         Step::Update(update) => format!(
             "{{share: {}%, load: {}, timeout: {}ms}}",
