@@ -52,6 +52,14 @@ impl ClassFigures {
     pub fn free_bytes(&self) -> u64 {
         self.held_bytes.saturating_sub(self.allocated_bytes)
     }
+
+    fn free_of_size(&self) -> String {
+        format!(
+            "{} of {} B",
+            number::bytes(count::to_f64(self.free_bytes())),
+            number::grouped(self.size_bytes)
+        )
+    }
 }
 
 impl AllocatorFigures {
@@ -70,20 +78,25 @@ impl AllocatorFigures {
         self.classes.iter().find(|c| c.kind == wanted.kind && c.size_bytes == wanted.size_bytes)
     }
 
-    /// The classes that keep most of what nobody uses, for people; empty where nothing is free.
-    pub(crate) fn most_free(&self) -> String {
+    /// The classes that keep most of what nobody uses, most first.
+    fn by_free(&self) -> impl Iterator<Item = &ClassFigures> {
         let mut classes: Vec<&ClassFigures> = self.classes.iter().filter(|c| c.free_bytes() > 0).collect();
         classes.sort_by_key(|class| std::cmp::Reverse(class.free_bytes()));
-        let named = classes.iter().take(NAMED).map(|class| {
+        classes.into_iter().take(NAMED)
+    }
+
+    /// These in a sentence; empty where nothing is free.
+    pub(crate) fn most_free(&self) -> String {
+        let named = self.by_free().map(|class| {
             let used = count::to_f64(class.allocated_bytes) / count::to_f64(class.held_bytes.max(1));
-            format!(
-                "{} of {} B ({} in use)",
-                number::bytes(count::to_f64(class.free_bytes())),
-                number::grouped(class.size_bytes),
-                number::percent(used)
-            )
+            format!("{} ({} in use)", class.free_of_size(), number::percent(used))
         });
         named.collect::<Vec<_>>().join(", ")
+    }
+
+    /// These in a cell of a table.
+    pub(crate) fn most_free_briefly(&self) -> String {
+        self.by_free().map(ClassFigures::free_of_size).collect::<Vec<_>>().join(", ")
     }
 
     /// The classes that hold more after a shrink to `live_share` of the rows than that share of what they held for the

@@ -209,7 +209,7 @@ fn recall_drop(phases: &[PhaseSummary], checkpoints: &[Checkpoint], found: &mut 
                 && matches!(p.step.as_str(), "shrink" | "ingest" | "update" | "churn" | "mixed")
         });
         let (Some(was), Some(is)) = (&before.recall, &after.recall) else { continue };
-        let same = was.k == is.k && before.ef_runtime == after.ef_runtime;
+        let same = was.k == is.k && before.ef_runtime == after.ef_runtime && before.filter == after.filter;
         let (Some(a), Some(b)) = (was.recall, is.recall) else { continue };
         let (Some((low, _)), Some((_, high))) = (was.interval, is.interval) else { continue };
         if changed && same && a - b > RECALL_DROP && high < low {

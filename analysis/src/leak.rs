@@ -145,19 +145,21 @@ impl Growth {
             return None;
         }
         let points: Vec<(f64, f64)> = settled.iter().map(|s| (s.hours, s.used.mean)).collect();
-        let (bytes_per_hour, error, freedom, floor) = match Line::through(&points, false) {
-            Some(line) => (line.slope, line.slope_error, line.freedom, LEAK_BYTES_PER_HOUR),
+        let (bytes_per_hour, error, freedom, cycle) = match Line::through(&points, false) {
+            Some(line) => (line.slope, line.slope_error, line.freedom, 0.0),
             None => {
                 let difference = Difference::of(&first.used, &last.used);
                 let cycle = CYCLE_NOISE * first.used.mean / hours;
-                let floor = LEAK_BYTES_PER_HOUR.max(cycle);
-                (difference.value / hours, difference.error / hours, difference.freedom, floor)
+                (difference.value / hours, difference.error / hours, difference.freedom, cycle)
             }
         };
         let margin = student(0.5 + CONFIDENCE / 2.0, freedom) * error;
         // The lower end of the interval must exceed what is tolerated.
+        let floor = LEAK_BYTES_PER_HOUR.max(cycle);
         let called_from = (LEAK_BYTES_PER_HOUR + margin).max(floor);
-        Some(Self { bytes_per_hour, margin, floor, smallest: called_from + student(POWER, freedom) * error })
+        // What differs between two cycles may hide a leak as well; its bound is taken as two standard errors.
+        let unseen = student(POWER, freedom) * error.hypot(cycle / 2.0);
+        Some(Self { bytes_per_hour, margin, floor, smallest: called_from + unseen })
     }
 
     fn is_leak(&self) -> bool {

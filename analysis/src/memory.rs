@@ -202,9 +202,12 @@ const QUERY: &str = "
     ),
     asked as (select run, phase_index, count(distinct tick) as ticks from inside group by run, phase_index),
     made as (
-        select c.run, c.phase_index, count(*) as indexes
+        select c.run, c.phase_index,
+               case when max(case when i.step in ('create_index', 'rebuild_index', 'query') then i.phase_index else -1 end)
+                         > max(case when i.step = 'drop_index' then i.phase_index else -1 end)
+                    then 1 else 0 end as indexes
         from phases c join phases i on c.run = i.run and i.phase_index < c.phase_index
-        where i.step in ('create_index', 'query') group by c.run, c.phase_index
+        group by c.run, c.phase_index
     )
     select p.phase_index, p.phase, p.step, p.live_after as live, k.ticks, c.complete_ticks, c.tick, c.primaries,
            c.replicas, c.used, c.rss, c.keys, c.index_docs, c.index_nodes, i.indexes, c.index_failures,

@@ -13,6 +13,7 @@ use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
 use crate::course::Course;
+use crate::criteria::{self, CriterionRow};
 use crate::engine::{Engine, Error, Log};
 use crate::findings;
 use crate::latency;
@@ -42,6 +43,9 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
     /// Memory at the baseline and at each checkpoint.
     pub checkpoints: Vec<Checkpoint>,
+    /// What the scenario asks for, beside what was found.
+    #[serde(default)]
+    pub criteria: Vec<CriterionRow>,
     /// Whether memory grows between checkpoints of the same rows.
     pub leaks: Vec<LeakCheck>,
     /// Attempts against the server's own counters.
@@ -75,6 +79,9 @@ pub struct Setting {
     pub m: Option<u32>,
     /// Candidates while inserting.
     pub ef_construction: Option<u32>,
+    /// What of an earlier run was taken over, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<String>,
     /// When the run was opened.
     pub opened_wall_ns: Option<WallNs>,
     /// When it was closed, or last written to.
@@ -123,7 +130,9 @@ async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Er
         .collect();
     let checkpoints = memory::checkpoints(engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(engine).await?;
-    let verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
+    let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
+    let criteria = scenario(log).map(|s| criteria::judge(&s, &phases, &checkpoints)).unwrap_or_default();
+    verdict.missed = criteria::missed(&criteria);
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,
@@ -132,6 +141,7 @@ async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Er
         setting: setting(log),
         phases,
         checkpoints,
+        criteria,
         leaks: Vec::new(),
         accounting,
     })
@@ -171,6 +181,7 @@ fn setting(log: &Log) -> Setting {
         metric: metric.and_then(|m| serde_json::to_value(m).ok()?.as_str().map(str::to_owned)),
         m: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.m)),
         ef_construction: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.ef_construction)),
+        prefill: text("/prefill/said"),
         opened_wall_ns: log.opened,
         ended_wall_ns: log.closed.as_ref().map(|c| c.at).or(log.last_written),
     }

@@ -1,5 +1,7 @@
 //! The laws of the whole crate, over a run directory made up by arithmetic.
 
+mod criteria;
+mod export;
 mod findings;
 mod fixture;
 mod judgement;
@@ -485,6 +487,7 @@ pub(crate) fn any_summary() -> Summary {
             coordinator_exit_code: Some(0),
             not_valid: Vec::new(),
             saturated: Vec::new(),
+            missed: Vec::new(),
             findings: Vec::new(),
         },
         exit_code: 0,
@@ -493,6 +496,7 @@ pub(crate) fn any_summary() -> Summary {
         setting: Setting { dims: Some(128), m: Some(16), ..Setting::default() },
         phases: Vec::new(),
         leaks: Vec::new(),
+        criteria: Vec::new(),
         checkpoints: Vec::new(),
         accounting: Vec::new(),
     }

@@ -6,6 +6,7 @@
 
 pub(crate) mod children;
 mod dry_run;
+pub(crate) mod list;
 mod options;
 
 use std::time::Duration;
@@ -33,29 +34,9 @@ pub(crate) async fn run(command: RunCommand) -> Result<Exit, Failure> {
     match command.action() {
         #[cfg(feature = "analysis")]
         ScenarioAction::Search(search) => crate::search::run(search).await,
-        ScenarioAction::List { json } => list(json),
-        ScenarioAction::Run(options) => run_scenario(&options).await,
+        ScenarioAction::List { json } => list::list(json),
+        ScenarioAction::Run(options) => run_scenario(&options?).await,
     }
-}
-
-fn list(json: bool) -> Result<Exit, Failure> {
-    let mut rows = Vec::new();
-    for (name, text) in vst_common::scenario::check::BUILTIN {
-        let checked = vst_common::scenario::check::parse(text, name, &[])
-            .map_err(|faults| crate::scenario_file::refuse(&faults))?;
-        rows.push((*name, checked.scenario.purpose));
-    }
-    if json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, purpose)| serde_json::json!({"name": name, "purpose": purpose}))
-            .collect();
-        output::result(&serde_json::Value::Array(rows).to_string())?;
-    } else {
-        let lines: Vec<String> = rows.iter().map(|(name, purpose)| format!("{name:<12} {purpose}")).collect();
-        output::result(&lines.join("\n"))?;
-    }
-    Ok(Exit::Valid)
 }
 
 /// What the data are, from their headers and truth; faults point into the scenario.
@@ -91,9 +72,10 @@ const LOCAL_PRIMARIES: u64 = 3;
 async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     // First of all, so that whatever is started later is also stopped.
     let signals = Signals::listen()?;
-    let token = token::from_env()?;
+    let token = token::from_env_or(options.token_file.as_deref())?;
     let loaded = load(&options.scenario, &options.set)?;
     let facts = signals.unless_asked(check_data(&loaded)).await?;
+    crate::config::obey(&options.guard, options.target.as_deref(), &loaded, facts.as_ref())?;
     let named = options.target.as_deref().map(TargetUrl::from_env).transpose();
     named.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     serve::check_results(&options.results).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
@@ -184,7 +166,7 @@ async fn drive(
     signals: &Signals,
     display: &mut Display,
 ) -> Result<(Option<String>, Exit), Failure> {
-    let mut children = Children::new()?;
+    let mut children = Children::new(token)?;
     let coordinator = children.coordinator_pid();
     let mut last = None;
     let ended = tokio::select! {
@@ -218,6 +200,7 @@ async fn fleet(
         set: &options.set,
         results: &options.results,
         cleanup: options.cleanup,
+        most_memory: options.guard.most_memory_bytes,
         on_demand: false,
     };
     let Some(address) = children.start_coordinator(&launch).await? else {

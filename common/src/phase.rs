@@ -48,8 +48,12 @@ pub struct PhaseOrder {
 pub enum Work {
     /// `HSET` of leased row ranges.
     Ingest(VectorWork),
+    /// The same of those rows of leased ranges that the target does not hold.
+    Fill(VectorWork),
     /// `HSET` of the live rows of leased ranges of cells, over what is there.
     Update(VectorWork),
+    /// `HSET` of those rows of leased ranges of cells that are alive now and were not when this many were.
+    Grow(VectorWork, u64),
     /// `DEL` of leased ranges of positions in the live set's order.
     Delete(VectorWork),
     /// `DEL` of the leased ranges of cells of the copies behind the first `keep`, which are all alive.
@@ -92,6 +96,8 @@ impl Work {
     pub fn is_leased(&self) -> bool {
         match self {
             Self::Ingest(_)
+            | Self::Fill(_)
+            | Self::Grow(..)
             | Self::Update(_)
             | Self::Delete(_)
             | Self::DropCopies { .. }
@@ -106,6 +112,8 @@ impl Work {
     pub fn vectors(&self) -> Option<&VectorWork> {
         match self {
             Self::Ingest(vectors)
+            | Self::Fill(vectors)
+            | Self::Grow(vectors, _)
             | Self::Update(vectors)
             | Self::Delete(vectors)
             | Self::Churn(vectors)

@@ -13,6 +13,7 @@ pub const FLOW: [(&str, &[&str]); 3] = [
         &[
             "topology",
             "work",
+            "presence",
             "fetch",
             "recall_probe",
             "recorder",
@@ -46,6 +47,7 @@ pub const FLOW: [(&str, &[&str]); 3] = [
             "accounting",
             "phase",
             "validity",
+            "criteria",
             "summary",
             "report",
         ],

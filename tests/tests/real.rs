@@ -9,12 +9,16 @@ mod real {
     mod copies;
     mod discovery;
     mod durability;
+    mod election;
     mod filters;
     mod fleet;
     mod kv;
     mod liar;
+    mod library;
     mod limit;
+    mod memory;
     mod mixed;
+    mod prefill;
     mod quick;
     mod registry;
     mod rows;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use url::Url;
 use vst_common::count;
@@ -19,6 +19,7 @@ use vst_common::phase::{PhaseOrder, VectorWork, Work};
 use vst_common::ranges::RowRange;
 use vst_common::scenario::{CopyOrder, Load};
 
+use crate::presence::{self, Presence};
 use crate::work::RowBlock;
 
 /// Rows of a block: few enough that the last blocks of a phase end at nearly the same time on all lanes.
@@ -66,6 +67,9 @@ pub enum Error {
         /// Cells that there are.
         cells: u64,
     },
+    /// What the target holds is not known.
+    #[error(transparent)]
+    Presence(#[from] presence::Error),
     /// The process is ending.
     #[error("the worker is ending")]
     Ending,
@@ -75,6 +79,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Source {
     kind: Kind,
+    /// Where only rows are wanted that the target does not hold.
+    presence: Option<Presence>,
     reads: Semaphore,
     block_rows: usize,
 }
@@ -86,6 +92,8 @@ struct Shape {
     vector_bytes: usize,
     /// Rows that are not alive are left out.
     only_live: bool,
+    /// Of those only the ones at this position of the order or behind it: what is before was there already.
+    from: u64,
     block_rows: usize,
 }
 
@@ -145,15 +153,17 @@ impl Source {
             Work::Query { .. } | Work::Commands(_) => return Ok(None),
             Work::Delete(vectors) => Kind::Cells(vectors.live),
             Work::DropCopies { vectors, keep } => Kind::Copies(vectors.live, *keep),
-            Work::Ingest(vectors) | Work::Update(vectors) => {
+            Work::Ingest(vectors) | Work::Fill(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
                 let view = open_vectors(&vectors.dataset.base, vectors).await?;
                 let copier = Arc::new(vectors.expansion.copier(vectors.dims));
-                let only_live = matches!(work, Work::Update(_));
+                let only_live = matches!(work, Work::Update(_) | Work::Grow(..));
+                let from = if let Work::Grow(_, from) = work { *from } else { 0 };
                 // What is overwritten is there already: the order in which it came says nothing any more.
-                let order = if only_live { CopyOrder::Interleaved } else { vectors.order };
+                let order =
+                    if matches!(work, Work::Update(_)) { CopyOrder::Interleaved } else { vectors.order };
                 let dims = vectors.expansion.index_dims(vectors.dims);
                 let vector_bytes = count::index(u64::from(dims).saturating_mul(4));
-                let shape = Shape { vector_bytes, only_live, block_rows: BLOCK_ROWS };
+                let shape = Shape { vector_bytes, only_live, from, block_rows: BLOCK_ROWS };
                 Kind::Vectors { view, live: vectors.live, order, copier, shape }
             }
             Work::Churn(vectors) => Kind::units(vectors, Units::Exchange).await?,
@@ -162,7 +172,7 @@ impl Source {
                 Kind::units(vectors, Units::Mixed(Box::new(mix))).await?
             }
         };
-        Ok(Some(Self { kind, reads: Semaphore::new(READS), block_rows: BLOCK_ROWS }))
+        Ok(Some(Self { kind, presence: None, reads: Semaphore::new(READS), block_rows: BLOCK_ROWS }))
     }
 
     /// The same, in blocks that suit the load.
@@ -179,6 +189,12 @@ impl Source {
             }
         };
         Ok(Self::open(&order.work).await?.map(|source| Self { block_rows, ..source }))
+    }
+
+    /// The same, without the rows that the target holds.
+    #[must_use]
+    pub fn without(self, presence: Presence) -> Self {
+        Self { presence: Some(presence), ..self }
     }
 
     /// Failed requests to the store that were repeated, since the last call.
@@ -221,7 +237,13 @@ impl Source {
             let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier, shape));
             blocks.extend(made.await.map_err(|_| Error::Ending)?);
         }
-        Ok(blocks)
+        let Some(presence) = &self.presence else { return Ok(blocks) };
+        let mut missing = Vec::new();
+        for block in blocks {
+            missing.push(presence.missing(block).boxed().await?);
+        }
+        missing.retain(|block| !block.rows.is_empty());
+        Ok(missing)
     }
 }
 
@@ -373,7 +395,7 @@ fn parts(live: LiveSet, order: CopyOrder, range: RowRange) -> Result<Vec<Part>, 
 
 impl Part {
     fn blocks(self, live: LiveSet, read: &Rows, copier: &Copier, shape: Shape) -> Vec<RowBlock> {
-        let Shape { vector_bytes, only_live, block_rows } = shape;
+        let Shape { vector_bytes, only_live, from, block_rows } = shape;
         let RowRange { start, end } = self.rows;
         let mut cells: Vec<(u32, u64)> = match self.cells {
             CellRange::Numbers(numbers) => {
@@ -381,7 +403,10 @@ impl Part {
             }
             CellRange::Copy(copy) => (start..end).map(|row| (copy, row)).collect(),
         };
-        cells.retain(|(copy, row)| !only_live || live.is_live(*copy, *row));
+        let wanted = |(copy, row): &(u32, u64)| {
+            live.position(*copy, *row).is_some_and(|position| (from..live.cut).contains(&position))
+        };
+        cells.retain(|cell| !only_live || wanted(cell));
         let (mut at, mut row_of_base, mut made) = (None, Vec::new(), Vec::new());
         let place = |row: u64| count::index(row.saturating_sub(start));
         let block = |rows: &[(u32, u64)]| {
@@ -575,6 +600,14 @@ mod tests {
             prop_assert!(written.iter().all(|((copy, row), vector)| *vector == own(*copy, *row)));
             prop_assert_eq!(count::len(written.len()), live.count());
             prop_assert_eq!(written.into_iter().map(|(cell, _)| cell).collect::<std::collections::BTreeSet<_>>(), cells(live));
+
+            // What grew is what was not there before.
+            let from = count::from_f64(by * count::to_f64(live.count()));
+            let grown: std::collections::BTreeSet<_> = all(Work::Grow(order.clone(), from), live.cells())
+                .into_iter()
+                .flat_map(|block| block.rows)
+                .collect();
+            prop_assert_eq!(&cells(live) - &cells(live.with_cut(from)), grown);
 
             let room = live.count().min(live.cells() - live.count());
             let pairs = count::from_f64(by * count::to_f64(room));

@@ -107,6 +107,8 @@ impl Requests {
         let prefix = match &order.work {
             Work::Commands(work) => &work.prefix,
             Work::Ingest(vectors)
+            | Work::Fill(vectors)
+            | Work::Grow(vectors, _)
             | Work::Update(vectors)
             | Work::Delete(vectors)
             | Work::Churn(vectors)
@@ -116,7 +118,7 @@ impl Requests {
         };
         let name = OperationName::new;
         let (operations, work) = match &order.work {
-            Work::Ingest(vectors) | Work::Update(vectors) => {
+            Work::Ingest(vectors) | Work::Fill(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
                 (vec![name("hset", "hset")], Kind::Write(Write::of(vectors)))
             }
             Work::Delete(_) | Work::DropCopies { .. } => {

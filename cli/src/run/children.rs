@@ -14,6 +14,7 @@ use vst_common::exit::Exit;
 
 use crate::error::Failure;
 use crate::scenario_file::Override;
+use crate::token;
 
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(20);
 /// Workers leave by themselves when the coordinator has closed the run; after this long they are ended.
@@ -27,6 +28,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) set: &'a [Override],
     pub(crate) results: &'a Path,
     pub(crate) cleanup: bool,
+    /// Memory of the target at which the run ends, bytes.
+    pub(crate) most_memory: Option<u64>,
     /// Phases beyond the population come one by one.
     pub(crate) on_demand: bool,
 }
@@ -35,6 +38,7 @@ pub(crate) struct Launch<'a> {
 pub(crate) struct Children {
     program: PathBuf,
     folder: TempDir,
+    token: String,
     coordinator: Option<Child>,
     workers: Vec<Child>,
     /// Process of the coordinator while it runs, else 0.
@@ -42,11 +46,12 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    pub(crate) fn new() -> Result<Self, Failure> {
+    pub(crate) fn new(token: &str) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("vst-run-").tempdir()?;
         Ok(Self {
             program: std::env::current_exe()?,
             folder,
+            token: token.to_owned(),
             coordinator: None,
             workers: Vec::new(),
             coordinator_pid: watch::Sender::new(0),
@@ -56,6 +61,9 @@ impl Children {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).process_group(0);
+        if !self.token.is_empty() {
+            command.env(token::NAME, &self.token);
+        }
         command
     }
 
@@ -71,6 +79,9 @@ impl Children {
         }
         for set in launch.set {
             command.arg("--set").arg(set.to_string());
+        }
+        if let Some(most) = launch.most_memory {
+            command.arg("--most-memory").arg(most.to_string());
         }
         if launch.cleanup {
             command.arg("--cleanup");
@@ -141,15 +152,5 @@ impl Children {
 }
 
 fn exit_of(status: ExitStatus) -> Exit {
-    match status.code() {
-        Some(0) => Exit::Valid,
-        Some(2) => Exit::Usage,
-        Some(3) => Exit::Scenario,
-        Some(4) => Exit::Target,
-        Some(5) => Exit::Fleet,
-        Some(6) => Exit::Criterion,
-        Some(7) => Exit::NotValid,
-        Some(130) => Exit::Interrupted,
-        _ => Exit::Bug,
-    }
+    status.code().map_or(Exit::Bug, Exit::of_code)
 }

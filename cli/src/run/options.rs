@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use vst_common::scenario::check::config::Guard;
+
+use crate::config;
+use crate::error::Failure;
 use crate::scenario_file::Override;
 
 /// What to run.
@@ -42,15 +46,18 @@ pub(crate) struct Common {
     /// Without it a local cluster is started for the run
     #[arg(long)]
     target: Option<String>,
+    /// An environment (docs/configuration.md): target, fleet, results, guard; what is said here goes over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Worker processes, instead of the scenario's number
     #[arg(long)]
     workers: Option<u32>,
     /// Replaces a value of the scenario: a path of keys (phases by their name) and what to put there
     #[arg(long = "set", value_name = "PATH=VALUE")]
     set: Vec<Override>,
-    /// Folder in which the run directory is made
-    #[arg(long, default_value = "runs")]
-    results: PathBuf,
+    /// Folder in which the run directory is made; `runs` where nothing says so
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
     /// Remove what an earlier run left under the prefix before, and exactly what this run made after
     #[arg(long)]
     cleanup: bool,
@@ -76,13 +83,15 @@ pub(crate) struct RunOptions {
     pub(crate) dry_run: bool,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) guard: Guard,
 }
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum ScenarioAction {
     /// Run a scenario.
-    Run(RunOptions),
+    Run(Result<RunOptions, Failure>),
     /// Search a target.
     #[cfg(feature = "analysis")]
     Search(Box<crate::search::SearchCommand>),
@@ -107,18 +116,26 @@ impl RunCommand {
 }
 
 impl Common {
-    fn of(self, scenario: String) -> RunOptions {
+    fn of(self, scenario: String) -> Result<RunOptions, Failure> {
+        let config = self.config.as_deref().map(config::load).transpose()?.unwrap_or_default();
+        let before = config.overrides();
+        let before = before.iter().map(|(path, value)| Override::new(path, value));
         // The same as `--set fleet.workers=N`, so that everything that is checked or planned sees one number.
         let workers = self.workers.map(|n| Override::new("fleet.workers", n));
-        RunOptions {
+        Ok(RunOptions {
             scenario,
-            target: self.target,
-            set: self.set.into_iter().chain(workers).collect(),
-            results: self.results,
+            target: self.target.or(config.target),
+            set: before.chain(self.set).chain(workers).collect(),
+            results: self
+                .results
+                .or(config.results.map(PathBuf::from))
+                .unwrap_or_else(|| PathBuf::from("runs")),
             cleanup: self.cleanup,
             dry_run: self.dry_run,
             json: self.json,
             quiet: self.quiet,
-        }
+            token_file: config.token_file.map(PathBuf::from),
+            guard: config.guard,
+        })
     }
 }

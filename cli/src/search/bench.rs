@@ -213,8 +213,9 @@ impl Bench {
                 Load::Open { arrival: Arrival::Constant { rate }, connections: at.connections }
             }
         };
-        let (run, run_directory) =
-            self.next(Some(&PhaseSpec { name: phase.clone(), step: Step::Query(query) })).await?;
+        let (run, run_directory) = self
+            .next(Some(&PhaseSpec { name: phase.clone(), step: Step::Query(query), criteria: Vec::new() }))
+            .await?;
         let event = figures::read(&run_directory, &phase, offered, figures).await?;
         Ok(Point { run, phase, setting: setting.clone(), offered, event })
     }
@@ -235,13 +236,14 @@ impl Bench {
             (None, Some(cluster)) => cluster.url(),
             (None, None) => String::new(),
         };
-        let mut children = Children::new()?;
+        let mut children = Children::new("")?;
         let launch = Launch {
             scenario: &self.spec.scenario,
             target: &target,
             set: &at.set,
             results: &self.runs,
             cleanup: self.spec.cleanup,
+            most_memory: None,
             on_demand: true,
         };
         let Some(address) = children.start_coordinator(&launch).await? else {
@@ -269,7 +271,8 @@ impl Bench {
             watch(&address, &token, &mut display, &mut last).await;
             std::future::pending::<()>().await;
         };
-        let checkpoint = PhaseSpec { name: String::from(POPULATION), step: Step::Checkpoint };
+        let checkpoint =
+            PhaseSpec { name: String::from(POPULATION), step: Step::Checkpoint, criteria: Vec::new() };
         let (run, run_directory) = tokio::select! {
             waits = async {
                 self.next(None).await?;

@@ -1,6 +1,9 @@
 //! The checked form of a scenario.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use vst_tuning::constraint::Constraint;
 
 use super::commands::{KeyspaceSpec, KvSpec};
 use crate::attributes::Filter;
@@ -13,6 +16,12 @@ pub struct Scenario {
     pub name: String,
     /// One sentence: the question that the run answers.
     pub purpose: String,
+    /// What kind of question that is, for lists.
+    #[serde(default)]
+    pub family: String,
+    /// The values of its parameters, as they are written.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
     /// Seed of all content and of the order of deletes.
     pub seed: u64,
     /// The vectors, their queries and the known neighbours; a scenario of plain commands needs none.
@@ -30,6 +39,9 @@ pub struct Scenario {
     pub fleet: FleetSpec,
     /// How often servers are observed.
     pub sampling: SamplingSpec,
+    /// What must hold of every phase and checkpoint that has the figure.
+    #[serde(default)]
+    pub criteria: Vec<Constraint>,
     /// The phases, in order.
     pub phases: Vec<PhaseSpec>,
 }
@@ -159,6 +171,9 @@ pub struct PhaseSpec {
     pub name: String,
     /// What happens.
     pub step: Step,
+    /// What must hold of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criteria: Vec<Constraint>,
 }
 
 /// What a phase does.
@@ -167,13 +182,22 @@ pub struct PhaseSpec {
 pub enum Step {
     /// Create the index on the empty population.
     CreateIndex,
+    /// Drop the index; the rows stay.
+    DropIndex,
+    /// Drop the index and create it anew over the rows that are there.
+    RebuildIndex(RebuildSpec),
     /// Write every row of the base.
     Ingest {
         /// How hard.
         load: Load,
         /// Give up on a reply after this long, milliseconds.
         timeout_ms: u64,
+        /// Rows that an earlier run left are kept, and only the others written.
+        #[serde(default)]
+        reuse: bool,
     },
+    /// Insert rows until a share of the population is alive.
+    Grow(GrowSpec),
     /// Write live rows again, over what is there.
     Update(UpdateSpec),
     /// Delete rows and insert others, one for one.
@@ -198,13 +222,18 @@ impl Step {
     pub fn load(&self) -> Option<&Load> {
         match self {
             Self::Ingest { load, .. } => Some(load),
+            Self::Grow(grow) => Some(&grow.load),
             Self::Update(update) => Some(&update.load),
             Self::Churn(churn) => Some(&churn.load),
             Self::Query(query) => Some(&query.load),
             Self::Mixed(mixed) => Some(&mixed.load),
             Self::Shrink(shrink) => Some(&shrink.load),
             Self::Kv(kv) => Some(&kv.load),
-            Self::CreateIndex | Self::Settle(_) | Self::Checkpoint => None,
+            Self::CreateIndex
+            | Self::DropIndex
+            | Self::RebuildIndex(_)
+            | Self::Settle(_)
+            | Self::Checkpoint => None,
         }
     }
 
@@ -223,6 +252,9 @@ impl Step {
     pub fn word(&self) -> &'static str {
         match self {
             Self::CreateIndex => "create_index",
+            Self::DropIndex => "drop_index",
+            Self::RebuildIndex(_) => "rebuild_index",
+            Self::Grow(_) => "grow",
             Self::Ingest { .. } => "ingest",
             Self::Update(_) => "update",
             Self::Churn(_) => "churn",
@@ -320,6 +352,26 @@ pub struct QuerySpec {
 pub struct UpdateSpec {
     /// Share of the planned cells, from the front of the base, 0..=1; those of them that are alive are written.
     pub share: f64,
+    /// How hard.
+    pub load: Load,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What is changed when an index is made anew; the rest stays as the scenario says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildSpec {
+    /// Links per node and layer (HNSW M).
+    pub m: Option<u32>,
+    /// Candidates looked at while a vector is inserted.
+    pub ef_construction: Option<u32>,
+}
+
+/// A phase that inserts rows which are not alive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrowSpec {
+    /// Share of the planned cells that is alive afterwards, 0..=1.
+    pub to: f64,
     /// How hard.
     pub load: Load,
     /// Give up on a reply after this long, milliseconds.

@@ -3,14 +3,14 @@
 use vst_common::count;
 use vst_common::live_set::LiveSet;
 use vst_common::mix::Mix;
-use vst_common::phase::SearchPlan;
+use vst_common::phase::{SearchModule, SearchPlan};
 use vst_common::recall::Findable;
 use vst_common::scenario::check::{Checked, Faults};
 use vst_common::scenario::{Ask, Keep, Load, MixedSpec, PhaseSpec, Returns, ShrinkSpec, Step};
 
 use super::data::join;
 use super::phases::{exchanged, findable, goes_whole, live_sets, rows};
-use super::{BASELINE, DataFacts, kv};
+use super::{AS_FOUND, BASELINE, DataFacts, kv};
 
 pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> {
     let mut faults: Vec<Faults> = Vec::new();
@@ -21,10 +21,10 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
     let live = live_sets(&checked.scenario, rows(&checked.scenario, data));
     for (phase, (before, after)) in checked.scenario.phases.iter().zip(live) {
         let at = |key: &str| format!("phases.{}.{}.{key}", phase.name, phase.step.word());
-        if phase.name == BASELINE {
+        if [BASELINE, AS_FOUND].contains(&phase.name.as_str()) {
             faults.push(checked.source.fault(
                 &format!("phases.{}.name", phase.name),
-                format!("`{BASELINE}` is the name of the phase that vst puts before all others"),
+                format!("`{}` is the name of the phase that vst puts before all others", phase.name),
                 "this name is taken",
                 "choose another name for the phase",
             ));
@@ -72,6 +72,12 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
                 "deletes nothing",
                 "keep a smaller share of the planned rows than is alive",
             )),
+            Step::Grow(_) if after.count() <= before.count() => faults.push(checked.source.fault(
+                &at("to"),
+                format!("{} rows are alive before this phase and {} after it", before.count(), after.count()),
+                "inserts nothing",
+                "grow to a larger share of the planned rows than is alive",
+            )),
             Step::Churn(churn) => {
                 let asked = before.keep(churn.by).count();
                 let can = exchanged(before, churn.by);
@@ -94,24 +100,29 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
     join(faults).map_or(Ok(()), Err)
 }
 
-/// Answers of several nodes are put together by distance.
+/// Answers of several nodes are put together by distance. RediSearch answers in a cluster with nothing at all for each
+/// neighbour, no distance either, as soon as fields of the row are asked for.
 pub(super) fn mergeable(checked: &Checked, search: Option<&SearchPlan>) -> Result<(), Faults> {
-    let Some(SearchPlan::ClientSide { indexes, .. }) = search else { return Ok(()) };
-    if indexes.len() < 2 {
-        return Ok(());
-    }
-    let blind = |phase: &&PhaseSpec| phase.step.ask().is_some_and(|ask| ask.returns == Returns::Nothing);
-    let faults = checked.scenario.phases.iter().filter(blind).map(|phase| {
-        checked.source.fault(
+    let Some(SearchPlan::ClientSide { module, indexes }) = search else { return Ok(()) };
+    let faults = checked.scenario.phases.iter().filter_map(|phase| {
+        let why = match phase.step.ask()?.returns {
+            Returns::Nothing if indexes.len() > 1 => {
+                format!(
+                    "asks for keys alone, and the answers of {} nodes are merged by distance",
+                    indexes.len()
+                )
+            }
+            Returns::Row if *module == SearchModule::RediSearch => {
+                String::from("asks for whole rows, which RediSearch does not give in a cluster")
+            }
+            _ => return None,
+        };
+        Some(checked.source.fault(
             &format!("phases.{}.{}.returns", phase.name, phase.step.word()),
-            format!(
-                "phase `{}` asks for keys alone, and the answers of {} nodes are merged by their distances",
-                phase.name,
-                indexes.len()
-            ),
+            format!("phase `{}` {why}", phase.name),
             "no distance to merge by",
             "write `returns: distance`, or use a target that merges itself",
-        )
+        ))
     });
     join(faults).map_or(Ok(()), Err)
 }

@@ -11,7 +11,7 @@ use vst_common::mix::Mix;
 use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::recall::Findable;
-use vst_common::scenario::{Ask, Keep, Load, PhaseSpec, QuerySpec, Scenario, Step};
+use vst_common::scenario::{Ask, IndexSpec, Keep, Load, PhaseSpec, QuerySpec, Scenario, Step};
 
 use super::copies::{population, truth_source};
 use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan, kv};
@@ -41,6 +41,7 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
         let before = live;
         live = match &phase.step {
             Step::Ingest { .. } => population(scenario, rows).full(),
+            Step::Grow(grow) => before.keep(grow.to),
             Step::Shrink(shrink) => kept(before, shrink.keep),
             Step::Mixed(mixed) => Mix::new(mixed.weights, mixed.operations, before).after(),
             Step::Churn(churn) => {
@@ -48,6 +49,8 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
                 before.moved_on(pairs, pairs)
             }
             Step::CreateIndex
+            | Step::DropIndex
+            | Step::RebuildIndex(_)
             | Step::Settle(_)
             | Step::Query(_)
             | Step::Kv(_)
@@ -138,6 +141,7 @@ pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option
         copies: empty.copies,
         expansion: data.map_or(Expansion::None, |data| data.expansion.clone()),
         dims: data.map_or(0, |data| data.base.dims),
+        index_is_there: false,
         phases: phases.0,
     }
 }
@@ -249,12 +253,27 @@ impl Maker<'_> {
         let word = step.word();
         let (order, cut, commands) = match step {
             Step::CreateIndex => return Some(PlannedStep::CreateIndex),
+            Step::DropIndex => return Some(PlannedStep::DropIndex),
+            Step::RebuildIndex(rebuild) => {
+                let index = self.scenario.index.clone()?;
+                return Some(PlannedStep::RebuildIndex(IndexSpec {
+                    m: rebuild.m.unwrap_or(index.m),
+                    ef_construction: rebuild.ef_construction.unwrap_or(index.ef_construction),
+                    ..index
+                }));
+            }
             Step::Settle(spec) => return Some(PlannedStep::Settle(spec.clone())),
             Step::Checkpoint => return Some(PlannedStep::Checkpoint),
-            Step::Ingest { load, timeout_ms } => {
+            Step::Ingest { load, timeout_ms, .. } => {
                 let cut = self.cut(RowRange { start: 0, end: before.cells() });
                 let work = Work::Ingest(self.vectors(before)?);
                 (self.order(index, name, work, load, [0, 0, *timeout_ms]), Some(cut), vec!["hset".to_owned()])
+            }
+            Step::Grow(grow) => {
+                let cut = self.cut(RowRange { start: 0, end: before.cells() });
+                let work = Work::Grow(self.vectors(after)?, before.count());
+                let times = [0, 0, grow.timeout_ms];
+                (self.order(index, name, work, &grow.load, times), Some(cut), vec!["hset".to_owned()])
             }
             Step::Shrink(shrink) => {
                 let vectors = self.vectors(before)?;

@@ -7,7 +7,8 @@ use vst_common::dataset::{DatasetManifest, Element, Format, ReadFaults};
 use vst_common::ground_truth::GroundTruth;
 use vst_common::phase::{SearchModule, Work};
 use vst_common::scenario::DatasetSpec;
-use vst_common::scenario::check::{builtin, parse};
+use vst_common::scenario::check::parse;
+use vst_common::scenario::library::text_of;
 
 use super::*;
 
@@ -18,7 +19,7 @@ fn scenarios() -> PathBuf {
 fn quick(overrides: &[(&str, &str)]) -> Checked {
     let overrides: Vec<(String, String)> =
         overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    parse(builtin("quick").unwrap(), "quick.yaml", &overrides).unwrap()
+    parse(text_of("quick").unwrap(), "quick.yaml", &overrides).unwrap()
 }
 
 fn search() -> SearchPlan {
@@ -184,7 +185,7 @@ fn the_truth_is_computed_where_most_queries_would_be_masked() {
 
 /// `quick` with other phases behind its first two, which make the index and load every row.
 fn then(phases: &str, overrides: &[(&str, &str)]) -> Checked {
-    let (head, _) = builtin("quick").unwrap().split_once("phases:").unwrap();
+    let (head, _) = text_of("quick").unwrap().split_once("phases:").unwrap();
     let load = "{closed: {clients: 8, pipeline: 8}}";
     let text = format!(
         "{head}phases:\n  - {{name: create, create_index: {{}}}}\n  - {{name: load, ingest: {{load: {load}}}}}\n{}",
@@ -277,6 +278,10 @@ fn rows_carry_what_some_phase_filters_by_and_a_filter_that_the_list_cannot_answe
     assert!(plan_of(merged(&["a"])).is_ok());
     let said = messages(&plan_of(merged(&["a", "b"])).unwrap_err());
     assert!(said.len() == 1 && said[0].contains("`all` asks for keys alone"), "{said:?}");
+    let rows = then(phases, &[("phases.all.query.returns", "row")]);
+    let said = messages(&plan(&rows, Some(&good), Some(merged(&["a"]))).unwrap_err());
+    assert!(said.len() == 1 && said[0].contains("whole rows"), "{said:?}");
+    assert!(plan(&rows, Some(&good), Some(search())).is_ok());
 }
 
 #[tokio::test]
@@ -376,4 +381,22 @@ phases:
     let checked = parse(text, "k.yaml", &[]).unwrap();
     let faults = check(&checked, None).unwrap_err();
     assert!(messages(&faults)[0].contains("`a_fill`"), "{:?}", messages(&faults));
+}
+
+/// Law: what a header of the library promises is what the tool itself estimates.
+#[tokio::test]
+async fn headers_of_the_library_say_what_the_estimate_says() {
+    let mut wrong = Vec::new();
+    for (name, text) in vst_common::scenario::library::LIBRARY {
+        let checked = parse(text, &format!("{name}.yaml"), &[]).unwrap();
+        let data = read_data(&checked, &scenarios()).await.unwrap();
+        check(&checked, data.as_ref()).unwrap_or_else(|faults| panic!("{name}: {faults}"));
+        let estimate = estimate(&checked, data.as_ref(), 3);
+        for line in [format!("# Time: {}.", estimate.time()), format!("# Memory: {}.", estimate.memory())] {
+            if !text.lines().any(|found| found == line) {
+                wrong.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
 }

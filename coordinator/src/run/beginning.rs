@@ -37,7 +37,9 @@ where
                 }
             };
         }
-        Some(PlannedStep::CreateIndex) => Quiet::CreateIndex,
+        Some(PlannedStep::CreateIndex) => Quiet::Index(Action::CreateIndex { again: false }),
+        Some(PlannedStep::DropIndex) => Quiet::Index(Action::DropIndex),
+        Some(PlannedStep::RebuildIndex(shape)) => Quiet::Index(Action::RebuildIndex(shape)),
         Some(PlannedStep::Settle(spec)) => Quiet::Settle(spec),
         Some(PlannedStep::Checkpoint) | None => Quiet::Checkpoint,
     };
@@ -48,7 +50,7 @@ where
 /// A step without load.
 #[derive(Debug)]
 enum Quiet {
-    CreateIndex,
+    Index(Action),
     Settle(SettleSpec),
     Checkpoint,
 }
@@ -69,8 +71,15 @@ impl Beginning {
         book.observing = true;
         book.observe();
         match &self.step {
-            Quiet::CreateIndex => {
-                book.act(Action::CreateIndex);
+            Quiet::Index(action) => {
+                // Nobody is asked about an index that comes or goes.
+                book.indexed = false;
+                book.observe();
+                book.act(match action {
+                    Action::CreateIndex { .. } => Action::CreateIndex { again: book.is_begun_again() },
+                    // What is dropped twice is gone all the same.
+                    other => other.clone(),
+                });
                 self.to(Creating)
             }
             Quiet::Checkpoint => self.to(Checkpointing::new(now, book)),
@@ -82,7 +91,7 @@ impl Beginning {
     }
 }
 
-/// The index is being created.
+/// The index is being created, dropped, or both.
 #[derive(Debug)]
 pub(crate) struct Creating;
 
@@ -94,6 +103,7 @@ impl Creating {
                 book.observe();
                 self.to(Ending::quiet(now, book))
             }
+            Happened::IndexDropped => self.to(Ending::quiet(now, book)),
             _ => State::Creating(self),
         }
     }

@@ -24,8 +24,8 @@ use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
 use crate::plan::{self, PlannedStep};
-use crate::run::{Action, Edge, Event, Failure, Note, RunCore, Ticket, Verdict};
-use crate::run_log::{Pending, Record, RunLog, Stopped};
+use crate::run::{Action, Edge, Event, Failure, LogFate, Note, RunCore, Tell, Ticket, Verdict};
+use crate::run_log::{self, Pending, Record, RunLog, Stopped};
 use crate::session::{Demand, Hub, Waiting};
 use crate::status::Look;
 use crate::target::Target;
@@ -38,6 +38,8 @@ const TICK: Duration = Duration::from_millis(50);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Time between two looks at the target's memory for those who look on.
 const MEMORY_EVERY: Duration = Duration::from_secs(2);
+/// The same where it must not pass a bound.
+const GUARD_EVERY: Duration = Duration::from_millis(250);
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -47,11 +49,18 @@ pub(super) struct Parts {
     /// How this process names itself in the log.
     pub(super) leader: String,
     pub(super) prepared: Prepared,
+    pub(super) most_memory: Option<u64>,
     pub(super) log: RunLog,
     pub(super) intake: Intake,
     pub(super) archive: Follower,
     pub(super) hub: Arc<Hub>,
     pub(super) core: RunCore,
+    /// What the core wants done first.
+    pub(super) first: Vec<Action>,
+    /// The server's counters before the load that another coordinator began.
+    pub(super) counters: Option<Counters>,
+    /// Whether anything but the marker may be on the target already.
+    pub(super) touched: bool,
     pub(super) shown: watch::Sender<Look>,
     /// What `run.json` says so far.
     pub(super) facts: serde_json::Value,
@@ -81,6 +90,8 @@ pub(super) struct Shell {
     location: String,
     leader: String,
     prepared: Prepared,
+    /// Memory of the target at which the run ends, bytes; taken when it has been reached.
+    most_memory: Option<u64>,
     log: RunLog,
     intake: Intake,
     archive: Arc<Follower>,
@@ -118,6 +129,7 @@ impl Shell {
             location: parts.location,
             leader: parts.leader,
             prepared: parts.prepared,
+            most_memory: parts.most_memory,
             log: parts.log,
             intake: parts.intake,
             archive: Arc::new(parts.archive),
@@ -126,7 +138,7 @@ impl Shell {
             shown: parts.shown,
             facts: parts.facts,
             effects: FuturesUnordered::new(),
-            before: Ok(BTreeMap::new()),
+            before: parts.counters.unwrap_or_else(|| Ok(BTreeMap::new())),
             notes: Vec::new(),
             sequence: 0,
             last_batch: None,
@@ -134,7 +146,7 @@ impl Shell {
             awaits: false,
             waiting: None,
             indexed: false,
-            touched: false,
+            touched: parts.touched,
             leads: true,
             verdict: None,
         };
@@ -146,8 +158,17 @@ impl Shell {
                 detail: fault.to_string(),
             });
         }
+        shell.indexed = shell.core.is_indexed();
         shell.look_at_memory(Duration::ZERO);
         let mut reached = shell.intake.reached();
+        for action in parts.first {
+            if let Err(stopped) = shell.perform(action).await {
+                shell.take(log_lost(&stopped)).await;
+            }
+        }
+        // What the log held before this coordinator led was delivered too.
+        let known = reached.borrow_and_update().clone();
+        shell.reached(known).await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut show = tokio::time::interval(SHOW_EVERY);
@@ -184,7 +205,7 @@ impl Shell {
     async fn take(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log_lost);
+            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log != LogFate::Writable);
             for action in self.core.step(event, clock::mono_ns()) {
                 if let Err(stopped) = self.perform(action).await {
                     events.push_back(log_lost(&stopped));
@@ -199,16 +220,29 @@ impl Shell {
 
     async fn perform(&mut self, action: Action) -> Result<(), Stopped> {
         match action {
+            // Whoever has not written to the log lately may not lead any more, and must let nobody go on sending.
+            Action::Tell(_, Tell::Heard { .. }) if !self.leads_surely() => {}
             Action::Tell(generation, tell) => self.hub.tell(generation, &tell),
+            Action::Adopt { stream, registration } => self.hub.adopt(stream, registration),
             Action::Refuse(generation, refusal) => self.hub.refuse(generation, &refusal),
             Action::Dismiss(generation) => self.hub.end(generation),
             Action::Log(ticket, control) => {
                 self.write_notes().await?;
                 return self.append(ticket, *control).await;
             }
-            Action::CreateIndex => {
+            Action::CreateIndex { again } => {
                 let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
-                self.report(async move { Done::Event(effects::create_index(&target, &plan).await) });
+                self.report(async move { Done::Event(effects::create_index(&target, &plan, again).await) });
+            }
+            Action::DropIndex => {
+                let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
+                self.indexed = false;
+                self.report(async move { Done::Event(effects::drop_index(&target, &plan).await) });
+            }
+            Action::RebuildIndex(shape) => {
+                let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
+                self.indexed = false;
+                self.report(async move { Done::Event(effects::rebuild_index(&target, &plan, &shape).await) });
             }
             Action::CountCommands { phase, edge } => {
                 let url = self.prepared.target.url().clone();
@@ -240,6 +274,11 @@ impl Shell {
         Ok(())
     }
 
+    /// Whether no other coordinator can lead yet, as far as the log tells.
+    fn leads_surely(&self) -> bool {
+        clock::mono_ns().saturating_sub(self.log.confirmed_at()) < run_log::SURE_NS
+    }
+
     /// Hands a record to the log; when it is durable the run hears of it.
     async fn append(&mut self, ticket: Ticket, control: Control) -> Result<(), Stopped> {
         if let Control::PhaseStarted(started) = &control {
@@ -268,10 +307,28 @@ impl Shell {
             Done::Memory(bytes) => {
                 if let Some(bytes) = bytes {
                     self.hub.board().used_memory(bytes);
+                    if let Some(most) = self.most_memory.take_if(|most| bytes >= *most) {
+                        let reason = format!(
+                            "the guard ends the run: the target uses {bytes} bytes, and {most} is the most that it may"
+                        );
+                        self.take(Event::Failed(Failure {
+                            exit: Exit::Target,
+                            reason,
+                            log: LogFate::Writable,
+                        }))
+                        .await;
+                    }
                 }
-                self.look_at_memory(MEMORY_EVERY);
+                let guarded = self.most_memory.is_some();
+                self.look_at_memory(if guarded { GUARD_EVERY } else { MEMORY_EVERY });
             }
-            Done::Counted(_, Edge::Start, counters) => {
+            Done::Counted(phase, Edge::Start, counters) => {
+                if let Ok(value) = serde_json::to_value(&counters) {
+                    let counted = Control::CommandsCounted { phase, counters: value };
+                    if let Err(stopped) = self.log.enqueue(Record::Control(counted)).await {
+                        self.take(log_lost(&stopped)).await;
+                    }
+                }
                 self.before = counters;
                 self.take(Event::CommandsCounted(Edge::Start)).await;
             }
@@ -413,7 +470,8 @@ impl Shell {
                 // What is not durable has ended the run already.
                 let _ = last.durable().await;
             }
-            let failed = |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log_lost: false });
+            let failed =
+                |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log: LogFate::Writable });
             if let Err(e) = log.write_run_json(&facts).await {
                 return Done::Event(failed(chain(&e)));
             }
@@ -452,5 +510,10 @@ impl Shell {
 
 fn log_lost(stopped: &Stopped) -> Event {
     let reason = format!("the run log cannot be written: {}", chain(stopped));
-    Event::Failed(Failure { exit: Exit::Usage, reason, log_lost: true })
+    match stopped {
+        Stopped::OtherLeader { .. } => {
+            Event::Failed(Failure { exit: Exit::Fleet, reason: chain(stopped), log: LogFate::Taken })
+        }
+        _ => Event::Failed(Failure { exit: Exit::Usage, reason, log: LogFate::Lost }),
+    }
 }

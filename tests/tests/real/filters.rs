@@ -37,9 +37,9 @@ async fn filtered_answers_are_exact_on_every_primary_of_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_alone_can_be_asked_of_one_node_and_are_refused_where_answers_are_merged() {
+async fn keys_alone_and_whole_rows_can_be_asked_of_one_node_and_are_refused_where_answers_are_merged() {
     let servers = Servers::standalone().await;
-    let set = ["--set", "phases.tag_tenth.returns=nothing", "--set", "phases.number_half.returns=nothing"];
+    let set = ["--set", "phases.tag_tenth.returns=nothing", "--set", "phases.number_half.returns=row"];
     let file = scenario();
     let args = |url: &str| -> Vec<String> {
         let fixed = ["scenario", &file, "--target", url];
@@ -55,7 +55,9 @@ async fn keys_alone_can_be_asked_of_one_node_and_are_refused_where_answers_are_m
     let own = args(&cluster.url());
     let output = run(&[&["run"], &own.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat()).await;
     assert_eq!(output.code, 3, "{}\n{}", output.stdout, output.stderr);
-    assert!(output.stderr.contains("returns: distance"), "{}", output.stderr);
+    for word in ["keys alone", "whole rows", "returns: distance"] {
+        assert!(output.stderr.contains(word), "{}", output.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

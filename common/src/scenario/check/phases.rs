@@ -4,8 +4,10 @@
 //! order of phases is judged by [`super::sequence`]. Law: a phase does exactly one thing, under a name of its own.
 
 use super::super::{
-    Arrival, ChurnSpec, Keep, Load, PhaseSpec, QuerySpec, SettleSpec, ShrinkSpec, Step, UpdateSpec,
+    Arrival, ChurnSpec, GrowSpec, Keep, Load, PhaseSpec, QuerySpec, RebuildSpec, SettleSpec, ShrinkSpec,
+    Step, UpdateSpec,
 };
+use super::criteria;
 use super::fault::{Complaint, Place};
 use super::load::{self, Kinds};
 use super::reader::{Reader, Section};
@@ -17,7 +19,10 @@ use super::values::{self, LONGEST_MS, LONGEST_TIMEOUT_MS};
 /// Every step with its keys.
 pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("create_index", &[]),
-    ("ingest", &["load", "timeout"]),
+    ("ingest", &["load", "prefill", "timeout"]),
+    ("drop_index", &[]),
+    ("rebuild_index", &["m", "ef_construction"]),
+    ("grow", &["to", "load", "timeout"]),
     ("settle", &["threshold", "window", "max_wait"]),
     ("query", &["k", "ef_runtime", "filter", "returns", "load", "warm_up", "duration", "timeout"]),
     ("shrink", &["keep", "by", "keep_rows", "keep_copies", "load", "timeout"]),
@@ -29,7 +34,18 @@ pub(super) const STEPS: &[(&str, &[&str])] = &[
 ];
 
 /// Steps that need vectors and an index.
-const VECTOR_STEPS: &[&str] = &["create_index", "ingest", "query", "shrink", "update", "churn", "mixed"];
+const VECTOR_STEPS: &[&str] = &[
+    "create_index",
+    "drop_index",
+    "rebuild_index",
+    "ingest",
+    "grow",
+    "query",
+    "shrink",
+    "update",
+    "churn",
+    "mixed",
+];
 
 /// Whether the phases work on vectors; they do unless all that they do is to send plain commands.
 pub(super) fn need_vectors(top: &Section<'_>) -> bool {
@@ -41,6 +57,7 @@ pub(super) fn need_vectors(top: &Section<'_>) -> bool {
 }
 
 const NAME: &str = "name";
+const CRITERIA: &str = "criteria";
 
 /// How a phase is addressed in paths and messages: by its name, or by its place in the list when it has none.
 pub(super) fn address(phase: &Node, n: usize) -> String {
@@ -101,18 +118,22 @@ fn phase(reader: &mut Reader<'_>, item: &Node, n: usize, told: &mut Vec<Told>) -
     let address = address(item, n);
     let title = format!("phase `{address}`");
     let words: Vec<&str> = STEPS.iter().map(|(word, _)| *word).collect();
-    let allowed: Vec<&str> = [NAME].into_iter().chain(words.iter().copied()).collect();
+    let allowed: Vec<&str> = [NAME, CRITERIA].into_iter().chain(words.iter().copied()).collect();
     let place = item.get(NAME).map_or(item.place(), Node::place);
     let section = reader.section(&title, place, item, &allowed)?;
     let name = reader.required(&section, NAME, "load", phase_name);
     let chosen = reader.one_of(&section, &words, "checkpoint: {}")?;
     let (word, keys) = STEPS.iter().find(|(word, _)| *word == chosen.key)?;
-    let mut this = Told { address, word, place: chosen.key_place, keep: None, by: None, moves: false };
+    let mut this =
+        Told { address, word, place: chosen.key_place, keep: None, by: None, to: None, moves: false };
     let step = reader
         .section(&format!("`{word}` of {title}"), chosen.key_place, &chosen.node, keys)
         .and_then(|section| step(reader, word, &section, &mut this));
     told.push(this);
-    Some(PhaseSpec { name: name?, step: step? })
+    let criteria = criteria::read(reader, &section);
+    let phase = PhaseSpec { name: name?, step: step?, criteria: criteria? };
+    criteria::judge_phase(reader, &section, &phase);
+    Some(phase)
 }
 
 fn phase_name(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
@@ -130,10 +151,27 @@ fn phase_name(key: &str, node: &Node, example: &str) -> Result<String, Complaint
 fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut Told) -> Option<Step> {
     match word {
         "create_index" => Some(Step::CreateIndex),
-        "ingest" => {
+        "drop_index" => Some(Step::DropIndex),
+        "rebuild_index" => {
+            let m = reader.optional(section, "m", "32", |k, n, e| count(k, n, 65_536, e));
+            let ef_construction =
+                reader.optional(section, "ef_construction", "100", |k, n, e| count(k, n, 1_000_000, e));
+            Some(Step::RebuildIndex(RebuildSpec { m: m?, ef_construction: ef_construction? }))
+        }
+        "grow" => {
+            let to = reader.required(section, "to", "50%", above_nought);
+            told.to = to.map(|to| (values::share(to), at(section, "to")));
             let load = rows_load(reader, section, told);
             let timeout_ms = timeout(reader, section);
-            Some(Step::Ingest { load: load?, timeout_ms: timeout_ms? })
+            Some(Step::Grow(GrowSpec { to: values::share(to?), load: load?, timeout_ms: timeout_ms? }))
+        }
+        "ingest" => {
+            let load = rows_load(reader, section, told);
+            let reuse = reader.defaulted(section, "prefill", false, "reuse", |k, n, _| {
+                values::word(k, n, &[("none", false), ("reuse", true)])
+            });
+            let timeout_ms = timeout(reader, section);
+            Some(Step::Ingest { load: load?, timeout_ms: timeout_ms?, reuse: reuse? })
         }
         "update" => {
             let share = reader.defaulted(section, "share", 100.0, "25%", above_nought);

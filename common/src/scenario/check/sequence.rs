@@ -17,6 +17,8 @@ pub(super) struct Told {
     pub(super) place: Place,
     /// The share that a shrink leaves, and where that stands.
     pub(super) keep: Option<(f64, Place)>,
+    /// The share that a grow leads to, and where that stands.
+    pub(super) to: Option<(f64, Place)>,
     /// The share that a churn exchanges, and where that stands.
     pub(super) by: Option<(f64, Place)>,
     /// It leaves a population of which no share says how large it is: only a plan over the data can tell.
@@ -30,13 +32,16 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
     let mut alive: Option<(f64, &str)> = None;
     let mut known = true;
     for phase in phases {
-        let Told { address, word, place, keep, by, moves } = phase;
+        let Told { address, word, place, keep, to, by, moves } = phase;
         let complaint = match (*word, index, alive) {
             ("create_index", Some(first), _) => Some(Complaint::new(
                 format!("phase `{address}` creates the index a second time"),
                 format!("phase `{first}` has created it"),
                 "keep one of the two",
             )),
+            ("drop_index" | "rebuild_index", None, _) => {
+                Some(too_early(address, "drops the index", "an index", "create_index: {}"))
+            }
             ("query" | "mixed", None, _) => Some(too_early(address, "asks", "an index", "create_index: {}")),
             ("query" | "mixed" | "shrink" | "update" | "churn", _, None) => {
                 let verb = match *word {
@@ -59,6 +64,15 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
         }
         match *word {
             "create_index" => index = Some(address),
+            "drop_index" => index = None,
+            "grow" => {
+                if let (Some((to, to_place)), (left, by)) = (*to, alive.unwrap_or((0.0, ""))) {
+                    if known && to <= left {
+                        reader.complain(to_place, no_growth(address, left, by));
+                    }
+                    alive = Some((to, address));
+                }
+            }
             "ingest" => (alive, known) = (Some((1.0, address.as_str())), true),
             "churn" => {
                 if let (Some((by, by_place)), Some((left, made_by))) = (*by, alive)
@@ -96,6 +110,14 @@ fn no_room(address: &str, left: f64, by: &str) -> Complaint {
         format!("phase `{address}` exchanges more rows than it can"),
         format!("phase `{by}` leaves {alive}% alive and {room}% to insert"),
         "no row is deleted and inserted in the same phase: put a `shrink` before it, or exchange less at a time",
+    )
+}
+
+fn no_growth(address: &str, left: f64, by: &str) -> Complaint {
+    Complaint::new(
+        format!("phase `{address}` inserts nothing"),
+        format!("phase `{by}` leaves {}% alive", left * 100.0),
+        "shares are of all planned rows, not of those that live: grow to more than that",
     )
 }
 

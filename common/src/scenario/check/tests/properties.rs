@@ -15,10 +15,11 @@ use super::super::super::{
     Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
 };
 use super::super::fault::{Complaint, Place, Sources};
-use super::super::{builtin, parse};
+use super::super::parse;
 use super::{SOUND, shown};
 use crate::attributes::Filter;
 use crate::mix::MixWeights;
+use crate::scenario::library::text_of;
 
 fn words() -> impl Strategy<Value = String> {
     "\\PC{0,20}".prop_filter("text must not be blank", |text| !text.trim().is_empty())
@@ -130,8 +131,8 @@ fn settle() -> impl Strategy<Value = Step> {
 /// Steps in an order that can be carried out: whatever shrinks are drawn become ever smaller shares, and churns exchange
 /// as much as they can.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let ingest =
-        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Ingest { load, timeout_ms });
+    let ingest = (rows_load(), 1..=3_600_000u64, any::<bool>())
+        .prop_map(|(load, timeout_ms, reuse)| Step::Ingest { load, timeout_ms, reuse });
     let later = prop_oneof![
         query(),
         settle(),
@@ -203,6 +204,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             |(name, purpose, seed, dataset, index, prefix, (workers, lanes), steps, interval_ms)| Scenario {
                 name,
                 purpose,
+                family: String::from("own"),
+                parameters: Default::default(),
                 seed,
                 dataset: Some(dataset),
                 index: Some(index),
@@ -215,17 +218,23 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 },
                 fleet: FleetSpec { workers, lanes },
                 sampling: SamplingSpec { interval_ms },
+                criteria: Vec::new(),
                 phases: steps
                     .into_iter()
                     .enumerate()
-                    .map(|(n, step)| PhaseSpec { name: format!("{n}_{}", step.word()), step })
+                    .map(|(n, step)| PhaseSpec {
+                        name: format!("{n}_{}", step.word()),
+                        step,
+                        criteria: Vec::new(),
+                    })
                     .collect(),
             },
         )
 }
 
 fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap()
+    // What looks like a parameter is none.
+    serde_json::to_string(&text.replace("${", "$${")).unwrap()
 }
 
 fn yaml_load(load: &Load) -> String {
@@ -256,10 +265,12 @@ fn yaml_load(load: &Load) -> String {
 
 fn yaml_step(step: &Step) -> String {
     match step {
-        Step::CreateIndex => "{}".to_owned(),
+        Step::CreateIndex | Step::DropIndex => "{}".to_owned(),
+        Step::RebuildIndex(_) | Step::Grow(_) => unreachable!("not drawn"),
         Step::Checkpoint => String::new(),
-        Step::Ingest { load, timeout_ms } => {
-            format!("{{load: {}, timeout: {timeout_ms}ms}}", yaml_load(load))
+        Step::Ingest { load, timeout_ms, reuse } => {
+            let prefill = if *reuse { ", prefill: reuse" } else { "" };
+            format!("{{load: {}, timeout: {timeout_ms}ms{prefill}}}", yaml_load(load))
         }
         Step::Update(update) => format!(
             "{{share: {}%, load: {}, timeout: {}ms}}",
@@ -315,8 +326,9 @@ fn yaml_step(step: &Step) -> String {
 
 /// The scenario as a person could have written it; `checkpoint` without a value stands for one without keys.
 fn yaml(scenario: &Scenario) -> String {
-    let Scenario { name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases } =
-        scenario;
+    let Scenario {
+        name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases, ..
+    } = scenario;
     let (dataset, index) = (dataset.as_ref().unwrap(), index.as_ref().unwrap());
     let metric = match index.metric {
         Metric::L2 => "l2",
@@ -443,7 +455,7 @@ proptest! {
 
     #[test]
     fn damage_never_panics_and_its_faults_can_be_shown(damage in damage(), quick in any::<bool>()) {
-        let sound = if quick { builtin("quick").unwrap() } else { SOUND };
+        let sound = if quick { text_of("quick").unwrap() } else { SOUND };
         refused_properly(&damaged(sound, &damage), &[])?;
     }
 
