@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-python test-copies bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-python test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside tha
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
 
+test-election: servers cargo ## kill -9 of the leader at 30 random instants, a standby ends each run (about 20 minutes)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture election::
+
 bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture load::
@@ -70,8 +74,9 @@ bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlat
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
 
-fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite) under .local (once)
+fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite, Valkey with jemalloc) under .local (once)
 	@scripts/fetch-debian.sh etcd-server
+	@scripts/fetch-valkey-tools.sh
 	@scripts/fetch-azurite.sh
 
 python: ## Put the Python packages of the suites under .local (once)

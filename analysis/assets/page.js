@@ -1,33 +1,7 @@
 'use strict';
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
-  const root = document.documentElement;
-  const byId = (id) => document.getElementById(id);
-  const make = (tag, text, parent, className) => {
-    const element = document.createElement(tag);
-    if (text !== undefined) element.textContent = text;
-    if (className) element.className = className;
-    if (parent) parent.append(element);
-    return element;
-  };
-
-  // Numbers as in the terminal report: three digits and a unit.
-  const digits = (x) => {
-    const size = Math.abs(x);
-    if (size >= 1000) return Math.round(x).toLocaleString('en');
-    return size === 0 ? '0' : String(+x.toPrecision(3));
-  };
-  const scaled = (x, units) => {
-    if (x === null || x === undefined || !Number.isFinite(x)) return '–';
-    let unit = units[0];
-    for (const u of units) if (Math.abs(x) >= u[0] * 0.9995) unit = u;
-    return `${digits(x / unit[0])} ${unit[1]}`;
-  };
-  const bytes = (x) => scaled(x, [[1, 'B'], [1024, 'KiB'], [2 ** 20, 'MiB'], [2 ** 30, 'GiB'], [2 ** 40, 'TiB']]);
-  const time = (ns) => scaled(ns, [[1, 'ns'], [1e3, 'µs'], [1e6, 'ms'], [1e9, 's']]);
-  const rate = (x) => (x === null || x === undefined ? '–' : `${digits(x)}/s`);
-  const plain = (x) => (x === null || x === undefined ? '–' : digits(x));
-  const share = (x) => (x === null || x === undefined ? '–' : x.toFixed(4));
+  const { root, byId, make, digits, bytes, time, rate, plain, share, binary, palette, firstTheme } = vstPage;
   // One form for a whole axis: seconds, or hours, minutes and seconds where the run is longer.
   const elapsed = (s) => {
     if (s === null || s === undefined) return '–';
@@ -39,15 +13,9 @@
     return data.length_s < 3600 ? rest : `${Math.floor(minutes / 60)}:${rest}`;
   };
   // Ticks at round numbers of the unit that is shown.
-  const binary = Array.from({ length: 50 }, (_, i) => 2 ** i);
   const seconds = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
 
-  const palette = {
-    light: ['#2563eb', '#d9480f', '#2b8a3e', '#9c36b5', '#c2255c', '#0b7285', '#866118', '#5c677d'],
-    dark: ['#74a9ff', '#ff9f5a', '#6fd68a', '#d58cf0', '#ff85a8', '#4fd0e0', '#e0b550', '#aab4c2'],
-  };
-  const stored = (() => { try { return localStorage.getItem('vst-theme'); } catch { return null; } })();
-  let theme = stored || (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
+  let theme = firstTheme();
   root.dataset.theme = theme;
 
   // What is shown: nodes that are chosen, and the stretch of time.

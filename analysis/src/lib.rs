@@ -8,6 +8,7 @@ mod accounting;
 mod allocator;
 mod course;
 mod engine;
+mod export;
 mod findings;
 mod latency;
 mod leak;
@@ -28,6 +29,7 @@ mod window;
 pub use accounting::{AccountingRow, Check};
 pub use allocator::{AllocatorFigures, ClassFigures};
 pub use engine::Error;
+pub use export::{Export, ExportRow, export, hdr_log};
 pub use findings::{
     BUSY_SHARE, DECAY_SHARE, FRAGMENTATION, FULL_SHARE, OUTLIER_RATIO, RECALL_DROP, RETURNED_SHARE,
 };
@@ -44,7 +46,7 @@ pub use validity::{
     ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, ERROR_SHARE_BOUND, Note, Rule, RunEnd,
     SLIP_P99_BOUND_NS, Verdict,
 };
-pub use visualize::page;
+pub use visualize::{compare_page, page};
 
 /// Reads a run directory (a path or `file://` URL) and says what it means.
 ///

@@ -1,5 +1,6 @@
 //! The laws of the whole crate, over a run directory made up by arithmetic.
 
+mod export;
 mod findings;
 mod fixture;
 mod judgement;

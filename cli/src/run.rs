@@ -38,7 +38,7 @@ pub(crate) async fn run(command: RunCommand) -> Result<Exit, Failure> {
     }
 }
 
-fn list(json: bool) -> Result<Exit, Failure> {
+pub(crate) fn list(json: bool) -> Result<Exit, Failure> {
     let mut rows = Vec::new();
     for (name, text) in vst_common::scenario::check::BUILTIN {
         let checked = vst_common::scenario::check::parse(text, name, &[])

@@ -29,6 +29,8 @@ pub use words::Words;
 
 /// Orders that wait to be read by one worker.
 const OUTGOING: usize = 256;
+/// A registration that no stream has: generations of a leader begin at 1.
+const NOBODY: u64 = 0;
 /// Time between two looks at the run.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
@@ -71,6 +73,8 @@ pub struct Waiting {
 struct Outgoing {
     orders: mpsc::Sender<Order>,
     ended: CancellationToken,
+    /// As which registration what it says is passed on.
+    speaks_as: Arc<AtomicU64>,
     /// Whether the worker at the other end was let in.
     welcomed: bool,
 }
@@ -106,7 +110,7 @@ impl Hub {
     /// Sends to a worker. One that is gone is told nothing; one that does not read is let go.
     pub fn tell(&self, generation: Generation, tell: &Tell) {
         let known = self.streams().get_mut(&generation).map(|outgoing| {
-            outgoing.welcomed |= matches!(tell, Tell::Welcome);
+            outgoing.welcomed |= matches!(tell, Tell::Welcome | Tell::Resumed);
             outgoing.clone()
         });
         let Some(outgoing) = known else { return };
@@ -139,12 +143,35 @@ impl Hub {
         self.end(generation);
     }
 
+    /// From now on this stream is that of an earlier registration; what the stream before still says is nobody's.
+    pub fn adopt(&self, stream: Generation, registration: Generation) {
+        let mut streams = self.streams();
+        let Some(outgoing) = streams.remove(&stream) else { return };
+        outgoing.speaks_as.store(registration.0, Ordering::Release);
+        if let Some(before) = streams.insert(registration, outgoing) {
+            before.speaks_as.store(NOBODY, Ordering::Release);
+            before.ended.cancel();
+        }
+    }
+
     /// Ends a stream; what was sent before still goes out.
     pub fn end(&self, generation: Generation) {
         if let Some(outgoing) = self.streams().remove(&generation) {
             outgoing.ended.cancel();
         }
         self.board().left(generation);
+    }
+
+    /// Takes a stream out that has ended; gives whose it was, and nobody where another has taken its place.
+    fn ended_by_itself(&self, speaks_as: &Arc<AtomicU64>) -> Option<Generation> {
+        let mut streams = self.streams();
+        let generation = Generation(speaks_as.load(Ordering::Acquire));
+        if streams.get(&generation).is_some_and(|outgoing| Arc::ptr_eq(&outgoing.speaks_as, speaks_as)) {
+            streams.remove(&generation);
+        }
+        drop(streams);
+        self.board().left(generation);
+        (generation.0 != NOBODY).then_some(generation)
     }
 
     /// The figures that workers report.
@@ -168,11 +195,12 @@ impl Hub {
     /// Reads one stream until either side ends it.
     async fn read(
         self: Arc<Self>,
-        generation: Generation,
+        speaks_as: Arc<AtomicU64>,
         from: String,
         mut inbound: Streaming<fleet::WorkerMessage>,
         ended: CancellationToken,
     ) {
+        let own = || Generation(speaks_as.load(Ordering::Acquire));
         loop {
             let message = tokio::select! {
                 () = ended.cancelled() => break,
@@ -181,7 +209,7 @@ impl Hub {
             // A broken stream is an ended one: the worker comes back with a new one if it can.
             let Ok(Some(fleet::WorkerMessage { message })) = message else { break };
             let Some(message) = message else { continue };
-            let now = clock::mono_ns();
+            let (now, generation) = (clock::mono_ns(), own());
             // Only a member has figures: whoever was not let in must not be able to show any.
             let welcomed = || self.streams().get(&generation).is_some_and(|outgoing| outgoing.welcomed);
             if let FromWorker::Progress(progress) = message {
@@ -195,12 +223,12 @@ impl Hub {
             {
                 self.board().unacknowledged(generation, beat.unacknowledged);
             }
-            let Some(said) = words::said(message, now, &from) else { continue };
-            if self.events.send(Event::Said(generation, said)).await.is_err() {
+            let Some(said) = words::said(message, now, &from, &self.words.run) else { continue };
+            if generation.0 == NOBODY || self.events.send(Event::Said(generation, said)).await.is_err() {
                 break;
             }
         }
-        self.end(generation);
+        let Some(generation) = self.ended_by_itself(&speaks_as) else { return };
         // The run may be over, then nobody needs to know.
         let _ = self.events.send(Event::StreamEnded(generation)).await;
     }
@@ -231,9 +259,12 @@ impl fleet::fleet_server::Fleet for FleetService {
         let generation = Generation(hub.opened.fetch_add(1, Ordering::Relaxed).saturating_add(1));
         let (orders, outgoing) = mpsc::channel(OUTGOING);
         let ended = CancellationToken::new();
-        hub.streams().insert(generation, Outgoing { orders, ended: ended.clone(), welcomed: false });
+        let speaks_as = Arc::new(AtomicU64::new(generation.0));
+        let stream =
+            Outgoing { orders, ended: ended.clone(), speaks_as: Arc::clone(&speaks_as), welcomed: false };
+        hub.streams().insert(generation, stream);
         let from = request.remote_addr().map_or_else(String::new, |address| address.to_string());
-        tokio::spawn(hub.read(generation, from, request.into_inner(), ended));
+        tokio::spawn(hub.read(speaks_as, from, request.into_inner(), ended));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 

@@ -11,6 +11,7 @@ pub mod etcd;
 pub mod fleet;
 pub mod layers;
 pub mod liar;
+pub mod pair;
 pub mod run;
 pub mod sink;
 pub mod sparse;

@@ -9,5 +9,6 @@
 
 mod long {
     mod copies;
+    mod election;
     mod load;
 }

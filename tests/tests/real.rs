@@ -9,10 +9,12 @@ mod real {
     mod copies;
     mod discovery;
     mod durability;
+    mod election;
     mod filters;
     mod fleet;
     mod kv;
     mod liar;
+    mod memory;
     mod mixed;
     mod prefill;
     mod quick;

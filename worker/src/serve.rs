@@ -4,13 +4,14 @@
 //! and the tasks that prepare phases and read rows. It turns what they say into events and does what the actions say;
 //! no decision is made here.
 
+mod preparing;
 mod stream;
 mod whereabouts;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
@@ -18,18 +19,18 @@ use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
-use vst_common::phase::{PhaseOrder, Work};
+use vst_common::phase::PhaseOrder;
 use vst_proto::fleet;
 
 use crate::fetch::Source;
 use crate::health::Machine;
-use crate::presence::Presence;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::site::WorkerSite;
 use crate::topology::Credentials;
 use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
-use crate::{lane, recall_probe, sampler, topology, uplink};
+use crate::{lane, sampler, uplink};
+use preparing::{Newest, credentials, prepare};
 pub use whereabouts::Coordinators;
 use whereabouts::Whereabouts;
 
@@ -40,7 +41,7 @@ pub const PASSWORD_VARIABLES: [&str; 2] = ["VST_PASSWORD", "VALKEY_PASSWORD"];
 const GIVE_UP_NS: u64 = 60 * SECOND_NS;
 /// First pause before the coordinator is called again, nanoseconds; doubles up to the largest.
 const RETRY_NS: u64 = SECOND_NS / 10;
-const RETRY_MAX_NS: u64 = 2 * SECOND_NS;
+const RETRY_MAX_NS: u64 = SECOND_NS;
 /// The session hears of passing time this often at least, and no more often than the shortest.
 const TICK: Duration = Duration::from_millis(50);
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
@@ -51,8 +52,6 @@ const PING: Duration = Duration::from_secs(5);
 /// A connection that does not answer a ping for this long is closed. Longer than the lease: a coordinator that was
 /// paused for a moment finds its fleet as it left it.
 const PING_ANSWER: Duration = Duration::from_secs(30);
-/// For the target to say who serves which slots.
-const TOPOLOGY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a worker is started.
 #[derive(Clone)]
@@ -161,6 +160,7 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
         for action in event.map_or_else(Vec::new, |event| core.step(mono_ns(), event)) {
             match action {
                 Action::Leave(departure) => left = Some(departure),
+                Action::HangUp => worker.hang_up(&mut whereabouts),
                 action => worker.act(action)?,
             }
         }
@@ -197,6 +197,8 @@ enum Note {
 struct Worker {
     options: WorkerOptions,
     name: WorkerId,
+    /// Tells this process from another of the same name.
+    instance: u64,
     /// The coordinator that is called, and the way to it.
     called: Option<(String, Channel)>,
     notes: UnboundedReceiver<Note>,
@@ -230,6 +232,7 @@ impl Worker {
         let uplink = uplink::spawn(name.clone(), options.token.clone(), reports);
         Ok(Self {
             name,
+            instance: random(),
             called: None,
             notes,
             noted,
@@ -250,8 +253,12 @@ impl Worker {
     }
 
     fn config(&self) -> Config {
-        let waits = matches!(self.options.coordinators, Coordinators::Etcd(_));
-        Config { hello: self.hello(), lanes: self.options.lanes.max(1), give_up_ns: GIVE_UP_NS, waits }
+        let (waits, others) = match &self.options.coordinators {
+            Coordinators::Listed(all) => (false, all.len() > 1),
+            Coordinators::Etcd(_) => (true, true),
+        };
+        let lanes = self.options.lanes.max(1);
+        Config { hello: self.hello(), lanes, give_up_ns: GIVE_UP_NS, waits, others }
     }
 
     fn hello(&self) -> fleet::Hello {
@@ -265,6 +272,8 @@ impl Worker {
             lanes: self.options.lanes.max(1),
             token: self.options.token.clone().unwrap_or_default(),
             http: String::new(),
+            instance: self.instance,
+            before: None,
         }
     }
 
@@ -323,6 +332,14 @@ impl Worker {
         Ok(())
     }
 
+    /// The stream is over; the next call goes to the next address, after a pause.
+    fn hang_up(&mut self, whereabouts: &mut Whereabouts) {
+        self.stream = None;
+        whereabouts.failed();
+        self.call_at = mono_ns().saturating_add(self.pause_ns);
+        self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
+    }
+
     /// Somebody else may lead: what the one before still says does not count any more.
     fn moved(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Option<Event> {
         let place = whereabouts.current(run)?;
@@ -339,10 +356,7 @@ impl Worker {
             Note::Stream(id, _) if self.stream.as_ref().is_none_or(|s| s.id() != id) => None,
             Note::Stream(_, event) => {
                 if matches!(event, Event::Disconnected) {
-                    self.stream = None;
-                    whereabouts.failed();
-                    self.call_at = mono_ns().saturating_add(self.pause_ns);
-                    self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
+                    self.hang_up(whereabouts);
                 }
                 Some(event)
             }
@@ -417,7 +431,8 @@ impl Worker {
                 self.end_lanes();
                 self.uplink.send(Order::Deliver);
             }
-            Action::Leave(_) => {}
+            // The loop's own.
+            Action::Leave(_) | Action::HangUp => {}
         }
         Ok(())
     }
@@ -507,33 +522,15 @@ impl Worker {
     }
 }
 
+/// Random bits from the seed that the standard library takes from the system for its hash maps.
+fn random() -> u64 {
+    RandomState::new().hash_one(mono_ns())
+}
+
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let unusable = |source| Error::Address { address: address.to_owned(), source };
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unusable)?;
     Ok(endpoint.connect_timeout(PING).http2_keep_alive_interval(PING).keep_alive_timeout(PING_ANSWER))
-}
-
-/// What the newest phase works with, by the ticket of its preparation. What an older preparation brings late is not
-/// kept, and nobody gets what belongs to another phase.
-#[derive(Debug)]
-struct Newest<T>(Option<(u64, Option<T>)>);
-
-impl<T> Default for Newest<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<T: Clone> Newest<T> {
-    fn put(&mut self, ticket: u64, item: Option<T>) {
-        if self.0.as_ref().is_none_or(|(own, _)| *own < ticket) {
-            self.0 = Some((ticket, item));
-        }
-    }
-
-    fn of(&self, ticket: u64) -> Option<T> {
-        self.0.as_ref().filter(|(own, _)| *own == ticket).and_then(|(_, item)| item.clone())
-    }
 }
 
 /// A channel whose items become notes.
@@ -557,46 +554,6 @@ fn tell(faults: &[ReadFault], noted: &UnboundedSender<Note>) {
     }
 }
 
-async fn prepare(
-    order: PhaseOrder,
-    target: String,
-    credentials: Credentials,
-    faults: &ReadFaults,
-) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
-    // Boxed: the compiler cannot see by itself that the client's future may move between threads.
-    let asked = tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, &credentials).boxed()).await;
-    let no_target = |reason| NotReady { reason, target: true };
-    let topology = match asked {
-        Ok(topology) => topology.map_err(|e| no_target(with_sources(&e)))?,
-        Err(_) => {
-            let seconds = TOPOLOGY_LIMIT.as_secs();
-            return Err(no_target(format!(
-                "target `{target}` did not say within {seconds} s who serves its slots"
-            )));
-        }
-    };
-    let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
-    let source = Source::of_order(&order).await.map_err(|e| not_ready(&e))?;
-    let topology = Arc::new(topology);
-    let source = match (source, &order.work) {
-        (Some(source), Work::Fill(vectors)) => {
-            let held = Presence::open(&topology, &credentials, vectors).boxed().await;
-            Some(source.without(held.map_err(|e| no_target(with_sources(&e)))?))
-        }
-        (source, _) => source,
-    };
-    let queries = recall_probe::build(&order.work, faults).await.map_err(|e| not_ready(&e))?.map(Arc::new);
-    Ok((Arc::new(ArmedPhase { order, topology, queries }), source.map(Arc::new)))
-}
-
-/// User from the target's URL, password from the environment: no password is ever in a URL, an order or a log.
-fn credentials(target: &str, variable: &dyn Fn(&str) -> Option<String>) -> Credentials {
-    let username =
-        url::Url::parse(target).ok().map(|url| url.username().to_owned()).filter(|user| !user.is_empty());
-    let password = PASSWORD_VARIABLES.iter().find_map(|name| variable(name)).filter(|p| !p.is_empty());
-    Credentials { username, password }
-}
-
 /// The error and what is behind it, in one line.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -615,26 +572,6 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_user_comes_from_the_url_and_the_password_from_the_environment() {
-        let set = |name: &str| (name == "VALKEY_PASSWORD").then(|| String::from("secret"));
-        let found = credentials("valkey://alice@host:7000", &set);
-        assert_eq!(found.username.as_deref(), Some("alice"));
-        assert_eq!(found.password.as_deref(), Some("secret"));
-        let found = credentials("valkey://host:7000", &|_| None);
-        assert_eq!((found.username, found.password), (None, None));
-    }
-
-    #[test]
-    fn what_an_older_preparation_brings_late_is_not_kept() {
-        let mut newest = Newest::default();
-        newest.put(2, Some("second"));
-        newest.put(1, Some("first, drained meanwhile"));
-        assert_eq!((newest.of(2), newest.of(1)), (Some("second"), None));
-        newest.put(3, None);
-        assert_eq!((newest.of(2), newest.of(3)), (None, None), "a phase without rows has no source");
-    }
 
     #[test]
     fn an_error_is_told_with_its_causes_and_none_twice() {

@@ -135,6 +135,7 @@ impl Made {
                 scheduled: None,
                 unowned: 0,
                 live,
+                exit_code: 0,
             }),
             latency: [Vec::new(), Vec::new()],
             health: [Vec::new(), Vec::new()],
@@ -336,6 +337,7 @@ impl Made {
             host: String::from("host"),
             lanes: 1,
             at_wall_ns: START - SECOND,
+            instance: 0,
         }));
         let mut entries = vec![entry(1, opening, Vec::new())];
         for phase in &self.phases {

@@ -141,15 +141,5 @@ impl Children {
 }
 
 fn exit_of(status: ExitStatus) -> Exit {
-    match status.code() {
-        Some(0) => Exit::Valid,
-        Some(2) => Exit::Usage,
-        Some(3) => Exit::Scenario,
-        Some(4) => Exit::Target,
-        Some(5) => Exit::Fleet,
-        Some(6) => Exit::Criterion,
-        Some(7) => Exit::NotValid,
-        Some(130) => Exit::Interrupted,
-        _ => Exit::Bug,
-    }
+    status.code().map_or(Exit::Bug, Exit::of_code)
 }

@@ -70,7 +70,7 @@ impl Beginning {
         book.observe();
         match &self.step {
             Quiet::CreateIndex => {
-                book.act(Action::CreateIndex);
+                book.act(Action::CreateIndex { again: book.is_begun_again() });
                 self.to(Creating)
             }
             Quiet::Checkpoint => self.to(Checkpointing::new(now, book)),

@@ -11,8 +11,8 @@ use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 
 use super::{Action, Note, Tell, Ticket, Verdict};
-use crate::plan::{BASELINE, PlannedPhase, RunPlan};
-use crate::roster::Roster;
+use crate::plan::{BASELINE, PlannedPhase, PlannedStep, RunPlan};
+use crate::roster::{Arrival, Roster};
 
 /// How long the run waits for what, nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,8 @@ pub(crate) struct Book {
     pub(crate) observing: bool,
     /// Position of the phase that runs; `None` before the first.
     at: Option<usize>,
+    /// The phase that another coordinator had begun, until its end is logged.
+    begun_before: Option<PhaseIndex>,
     began: MonoNs,
     /// Whether the log says that the phase began and not that it ended.
     open: bool,
@@ -169,6 +171,7 @@ impl Book {
             indexed: false,
             observing: false,
             at: None,
+            begun_before: None,
             began: now,
             open: false,
             rows_done: 0,
@@ -224,8 +227,14 @@ impl Book {
 
     /// Logs that the phase ended at an instant, and what is alive now where that changed. Gives the last ticket.
     pub(crate) fn log_phase_ended(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded) -> Ticket {
+        let exit_code = self.stopping.as_ref().map_or(0, |verdict| verdict.exit.code());
+        self.log_phase_over(at, outcome, load, exit_code)
+    }
+
+    fn log_phase_over(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded, exit_code: u8) -> Ticket {
         let Loaded { totals, scheduled, unowned } = load;
         self.open = false;
+        self.begun_before = None;
         let end_wall_ns = self.wall(at);
         let index = self.phase_index();
         let completed = outcome == PhaseOutcome::Completed;
@@ -246,6 +255,7 @@ impl Book {
             scheduled,
             unowned,
             live,
+            exit_code,
         }));
         match after {
             Some(live) if completed && before != after => {
@@ -255,14 +265,60 @@ impl Book {
         }
     }
 
+    /// An instant of the wall clock on the monotonic one.
+    pub(crate) fn mono(&self, wall: WallNs) -> MonoNs {
+        count::to_u64(wall.saturating_sub(self.settings.wall_minus_mono_ns).max(0))
+    }
+
+    /// Whether another coordinator began the phase that runs.
+    pub(crate) fn is_begun_again(&self) -> bool {
+        self.begun_before == Some(self.phase_index())
+    }
+
+    /// Stands where another coordinator's log ends: after the phase `ended`, with `open` begun.
+    pub(crate) fn stand(&mut self, ended: Option<PhaseIndex>, open: Option<PhaseIndex>) {
+        let position = |index: PhaseIndex| self.plan.phases.iter().position(|phase| phase.index == index);
+        self.at = ended.and_then(position);
+        self.begun_before = open;
+    }
+
+    /// Whether all phases lie behind and none can come.
+    pub(crate) fn is_through(&self) -> bool {
+        let behind = self.at.map_or(0, |at| at.saturating_add(1));
+        !self.settings.on_demand && behind >= self.plan.phases.len()
+    }
+
+    /// Whether a phase that makes the index lies behind.
+    pub(crate) fn is_indexed(&self) -> bool {
+        let behind = self.at.map_or(0, |at| at.saturating_add(1));
+        self.plan.phases.iter().take(behind).any(|phase| matches!(phase.step, PlannedStep::CreateIndex))
+    }
+
+    /// Takes up the phase that another coordinator began at an instant, without saying so again.
+    pub(crate) fn take_up(&mut self, began: MonoNs, rows_done: u64) {
+        let _ = self.next_phase(began);
+        self.open = true;
+        self.rows_done = rows_done;
+        self.observing = true;
+    }
+
     /// Closes the log's account of a phase that will not end by itself.
     pub(crate) fn break_off(&mut self, verdict: &Verdict, now: MonoNs) {
+        if !self.open
+            && let Some(begun) = self.begun_before
+        {
+            // The leader that wrote its start is gone, and nobody began it again.
+            if self.phase().map(|phase| phase.index) != Some(begun) {
+                let _ = self.next_phase(now);
+            }
+            self.open = true;
+        }
         if self.open {
             let outcome = match &verdict.state {
                 RunState::Failed { reason } => PhaseOutcome::Failed { reason: reason.clone() },
                 RunState::Finished | RunState::Interrupted => PhaseOutcome::Interrupted,
             };
-            self.log_phase_ended(now, outcome, Loaded::default());
+            self.log_phase_over(now, outcome, Loaded::default(), verdict.exit.code());
         }
     }
 
@@ -332,8 +388,8 @@ impl Book {
             Some(generation),
             format!("worker {} joined from {}", arrival.worker, arrival.host),
         );
-        let (worker, host, lanes) = (arrival.worker, arrival.host, arrival.lanes);
-        self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns });
+        let Arrival { worker, host, lanes, instance, .. } = arrival;
+        self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns, instance });
         self.observe();
     }
 
@@ -353,6 +409,11 @@ impl Book {
     pub(crate) fn lost(&mut self, generation: Generation, now: MonoNs) {
         let name = self.worker_name(generation);
         self.findings.workers_lost.push(name);
+        self.fence(generation, now);
+    }
+
+    /// Has the connections of a lost worker closed as soon as it can open no new ones.
+    pub(crate) fn fence(&mut self, generation: Generation, now: MonoNs) {
         let cut_at = self.roster.fenced_at(generation).max(now);
         self.fencing.insert(generation, Fencing { cut_at, cutting: false, tried: None });
     }

@@ -14,7 +14,7 @@ use super::ending::Ending;
 use super::gathering::Gathering;
 use super::loading::{Arming, CountingIn, CountingOut, Loading, Starting};
 use super::settling::Settling;
-use super::{Failure, Happened, Verdict};
+use super::{Failure, Happened, LogFate, Verdict};
 
 /// Where the run is.
 #[derive(Debug)]
@@ -121,8 +121,11 @@ impl State {
         match self {
             Self::Over => Self::Over,
             Self::Closing(s) => s.fail(failure, now, book),
-            _ if failure.log_lost => {
-                book.close_all(&failure.reason);
+            _ if failure.log != LogFate::Writable => {
+                // Where another coordinator leads, the run is not over: its workers are to look for that one.
+                if failure.log == LogFate::Lost {
+                    book.close_all(&failure.reason);
+                }
                 book.finish(Verdict::failed(failure.exit, failure.reason));
                 Self::Over
             }
@@ -171,7 +174,10 @@ impl State {
 
     /// Whether a worker that goes now spoils the run: before the first phase nothing was measured yet.
     pub(crate) fn counts_losses(&self) -> bool {
-        !matches!(self, Self::Gathering(_))
+        match self {
+            Self::Gathering(s) => s.is_again(),
+            _ => true,
+        }
     }
 
     /// What the run is doing and what it waits for, for people.

@@ -5,7 +5,7 @@ use vst_common::search::IndexShape;
 
 use super::chain;
 use crate::plan::{FIELD, RunPlan};
-use crate::run::{Event, Failure, Rest};
+use crate::run::{Event, Failure, LogFate, Rest};
 use crate::target::{Target, TargetError};
 
 /// The index that a plan wants, and where; none without vectors.
@@ -24,12 +24,15 @@ pub(super) fn index_of(plan: &RunPlan) -> Option<(&SearchPlan, IndexShape<'_>)> 
     Some((plan.search.as_ref()?, shape))
 }
 
-/// Makes the index on every node that needs one.
-pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
+/// Makes the index on every node that needs one. `again` removes first what a coordinator before this one made of it.
+pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -> Event {
     // The scenario's check gives every plan that makes an index one.
     let Some((search, shape)) = index_of(plan).filter(|_| !plan.index_is_there) else {
         return Event::IndexCreated;
     };
+    if again && let Err(e) = target.drop_index(shape.prefix).await {
+        return Event::Failed(failure(&e));
+    }
     match target.create_index(search, &shape).await {
         Ok(()) => Event::IndexCreated,
         Err(e) => Event::Failed(failure(&e)),
@@ -79,7 +82,7 @@ async fn read_rest(target: &Target, search: Option<&SearchPlan>) -> Result<Rest,
 }
 
 fn failure(error: &TargetError) -> Failure {
-    Failure { exit: error.exit(), reason: chain(error), log_lost: false }
+    Failure { exit: error.exit(), reason: chain(error), log: LogFate::Writable }
 }
 
 #[cfg(test)]

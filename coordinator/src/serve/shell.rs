@@ -24,8 +24,8 @@ use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
 use crate::plan::{self, PlannedStep};
-use crate::run::{Action, Edge, Event, Failure, Note, RunCore, Ticket, Verdict};
-use crate::run_log::{Pending, Record, RunLog, Stopped};
+use crate::run::{Action, Edge, Event, Failure, LogFate, Note, RunCore, Tell, Ticket, Verdict};
+use crate::run_log::{self, Pending, Record, RunLog, Stopped};
 use crate::session::{Demand, Hub, Waiting};
 use crate::status::Look;
 use crate::target::Target;
@@ -52,6 +52,12 @@ pub(super) struct Parts {
     pub(super) archive: Follower,
     pub(super) hub: Arc<Hub>,
     pub(super) core: RunCore,
+    /// What the core wants done first.
+    pub(super) first: Vec<Action>,
+    /// The server's counters before the load that another coordinator began.
+    pub(super) counters: Option<Counters>,
+    /// Whether anything but the marker may be on the target already.
+    pub(super) touched: bool,
     pub(super) shown: watch::Sender<Look>,
     /// What `run.json` says so far.
     pub(super) facts: serde_json::Value,
@@ -126,7 +132,7 @@ impl Shell {
             shown: parts.shown,
             facts: parts.facts,
             effects: FuturesUnordered::new(),
-            before: Ok(BTreeMap::new()),
+            before: parts.counters.unwrap_or_else(|| Ok(BTreeMap::new())),
             notes: Vec::new(),
             sequence: 0,
             last_batch: None,
@@ -134,7 +140,7 @@ impl Shell {
             awaits: false,
             waiting: None,
             indexed: false,
-            touched: false,
+            touched: parts.touched,
             leads: true,
             verdict: None,
         };
@@ -146,8 +152,17 @@ impl Shell {
                 detail: fault.to_string(),
             });
         }
+        shell.indexed = shell.core.is_indexed();
         shell.look_at_memory(Duration::ZERO);
         let mut reached = shell.intake.reached();
+        for action in parts.first {
+            if let Err(stopped) = shell.perform(action).await {
+                shell.take(log_lost(&stopped)).await;
+            }
+        }
+        // What the log held before this coordinator led was delivered too.
+        let known = reached.borrow_and_update().clone();
+        shell.reached(known).await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut show = tokio::time::interval(SHOW_EVERY);
@@ -184,7 +199,7 @@ impl Shell {
     async fn take(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log_lost);
+            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log != LogFate::Writable);
             for action in self.core.step(event, clock::mono_ns()) {
                 if let Err(stopped) = self.perform(action).await {
                     events.push_back(log_lost(&stopped));
@@ -199,16 +214,19 @@ impl Shell {
 
     async fn perform(&mut self, action: Action) -> Result<(), Stopped> {
         match action {
+            // Whoever has not written to the log lately may not lead any more, and must let nobody go on sending.
+            Action::Tell(_, Tell::Heard { .. }) if !self.leads_surely() => {}
             Action::Tell(generation, tell) => self.hub.tell(generation, &tell),
+            Action::Adopt { stream, registration } => self.hub.adopt(stream, registration),
             Action::Refuse(generation, refusal) => self.hub.refuse(generation, &refusal),
             Action::Dismiss(generation) => self.hub.end(generation),
             Action::Log(ticket, control) => {
                 self.write_notes().await?;
                 return self.append(ticket, *control).await;
             }
-            Action::CreateIndex => {
+            Action::CreateIndex { again } => {
                 let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
-                self.report(async move { Done::Event(effects::create_index(&target, &plan).await) });
+                self.report(async move { Done::Event(effects::create_index(&target, &plan, again).await) });
             }
             Action::CountCommands { phase, edge } => {
                 let url = self.prepared.target.url().clone();
@@ -238,6 +256,11 @@ impl Shell {
             Action::Finish(verdict) => self.verdict = Some(verdict),
         }
         Ok(())
+    }
+
+    /// Whether no other coordinator can lead yet, as far as the log tells.
+    fn leads_surely(&self) -> bool {
+        clock::mono_ns().saturating_sub(self.log.confirmed_at()) < run_log::SURE_NS
     }
 
     /// Hands a record to the log; when it is durable the run hears of it.
@@ -271,7 +294,13 @@ impl Shell {
                 }
                 self.look_at_memory(MEMORY_EVERY);
             }
-            Done::Counted(_, Edge::Start, counters) => {
+            Done::Counted(phase, Edge::Start, counters) => {
+                if let Ok(value) = serde_json::to_value(&counters) {
+                    let counted = Control::CommandsCounted { phase, counters: value };
+                    if let Err(stopped) = self.log.enqueue(Record::Control(counted)).await {
+                        self.take(log_lost(&stopped)).await;
+                    }
+                }
                 self.before = counters;
                 self.take(Event::CommandsCounted(Edge::Start)).await;
             }
@@ -413,7 +442,8 @@ impl Shell {
                 // What is not durable has ended the run already.
                 let _ = last.durable().await;
             }
-            let failed = |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log_lost: false });
+            let failed =
+                |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log: LogFate::Writable });
             if let Err(e) = log.write_run_json(&facts).await {
                 return Done::Event(failed(chain(&e)));
             }
@@ -452,5 +482,10 @@ impl Shell {
 
 fn log_lost(stopped: &Stopped) -> Event {
     let reason = format!("the run log cannot be written: {}", chain(stopped));
-    Event::Failed(Failure { exit: Exit::Usage, reason, log_lost: true })
+    match stopped {
+        Stopped::OtherLeader { .. } => {
+            Event::Failed(Failure { exit: Exit::Fleet, reason: chain(stopped), log: LogFate::Taken })
+        }
+        _ => Event::Failed(Failure { exit: Exit::Usage, reason, log: LogFate::Lost }),
+    }
 }

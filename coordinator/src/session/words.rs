@@ -8,7 +8,7 @@ use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as ToWorker;
 use vst_proto::fleet::worker_message::Message as FromWorker;
 
-use crate::roster::Arrival;
+use crate::roster::{Arrival, Before, Stage};
 use crate::run::{Said, Statement, Tell};
 
 /// What messages say that the run itself does not need to know.
@@ -37,13 +37,8 @@ impl Words {
     /// When an order cannot be written as JSON, which is a bug.
     pub(super) fn message(&self, generation: Generation, tell: &Tell) -> Result<ToWorker, serde_json::Error> {
         Ok(match tell {
-            Tell::Welcome => ToWorker::Welcome(fleet::Welcome {
-                run: self.run.as_str().to_owned(),
-                generation: generation.0,
-                lease_ns: self.lease_ns,
-                target: self.target.clone(),
-                heartbeat_ns: self.heartbeat_ns,
-            }),
+            Tell::Welcome => ToWorker::Welcome(self.welcome(generation, false)),
+            Tell::Resumed => ToWorker::Welcome(self.welcome(generation, true)),
             Tell::Heard { worker_mono, at } => ToWorker::HeartbeatReply(fleet::HeartbeatReply {
                 worker_mono_ns: *worker_mono,
                 coordinator_mono_ns: *at,
@@ -72,6 +67,17 @@ impl Words {
         })
     }
 
+    fn welcome(&self, generation: Generation, resumed: bool) -> fleet::Welcome {
+        fleet::Welcome {
+            run: self.run.as_str().to_owned(),
+            generation: generation.0,
+            lease_ns: self.lease_ns,
+            target: self.target.clone(),
+            heartbeat_ns: self.heartbeat_ns,
+            resumed,
+        }
+    }
+
     fn observe(&self, phase: PhaseIndex, name: &str, nodes: &[usize], indexed: bool) -> fleet::Observe {
         let index = |at: &usize| if indexed { self.indexes.get(*at).cloned() } else { None };
         fleet::Observe {
@@ -85,7 +91,7 @@ impl Words {
 }
 
 /// What a message says to the run; `None` for what says nothing to it. `now` is when it came, `from` is from where.
-pub(super) fn said(message: FromWorker, now: MonoNs, from: &str) -> Option<Said> {
+pub(super) fn said(message: FromWorker, now: MonoNs, from: &str, run: &RunId) -> Option<Said> {
     Some(match message {
         FromWorker::Hello(hello) => Said::Hello(Arrival {
             worker: WorkerId::new(hello.worker),
@@ -97,6 +103,8 @@ pub(super) fn said(message: FromWorker, now: MonoNs, from: &str) -> Option<Said>
             lanes: hello.lanes,
             address: from.to_owned(),
             http: hello.http,
+            instance: hello.instance,
+            before: hello.before.filter(|before| before.run == run.as_str()).map(before_of),
         }),
         FromWorker::Heartbeat(beat) => Said::Heartbeat { worker_mono: beat.mono_ns, at: now },
         FromWorker::Armed(armed) => Said::Armed(PhaseIndex(armed.phase)),
@@ -107,30 +115,53 @@ pub(super) fn said(message: FromWorker, now: MonoNs, from: &str) -> Option<Said>
             let range = done.range?;
             Said::RangeDone {
                 phase: PhaseIndex(done.phase),
-                range: RowRange { start: range.start, end: range.end },
+                range: range_of(&range),
                 ok: done.ok,
                 failed: done.failed,
                 first_error: done.first_error,
             }
         }
-        FromWorker::PhaseDone(done) => Said::PhaseDone(Statement {
-            phase: PhaseIndex(done.phase),
-            last_sequence: done.last_sequence,
-            dropped: done.dropped,
-            totals: Totals {
-                due: done.due,
-                sent: done.sent,
-                ok: done.ok,
-                errors: done.errors,
-                timeout: done.timeout,
-                lost: done.lost,
-                unsent: done.unsent,
-            },
-        }),
+        FromWorker::PhaseDone(done) => Said::PhaseDone(statement_of(&done)),
         FromWorker::Fault(fault) => {
             Said::Fault { phase: PhaseIndex(fault.phase), reason: fault.reason, target: fault.target }
         }
         FromWorker::Goodbye(goodbye) => Said::Goodbye(goodbye.reason),
         FromWorker::Progress(_) => return None,
     })
+}
+
+fn range_of(range: &fleet::RowRange) -> RowRange {
+    RowRange { start: range.start, end: range.end }
+}
+
+fn statement_of(done: &fleet::PhaseDone) -> Statement {
+    Statement {
+        phase: PhaseIndex(done.phase),
+        last_sequence: done.last_sequence,
+        dropped: done.dropped,
+        totals: Totals {
+            due: done.due,
+            sent: done.sent,
+            ok: done.ok,
+            errors: done.errors,
+            timeout: done.timeout,
+            lost: done.lost,
+            unsent: done.unsent,
+        },
+    }
+}
+
+fn before_of(before: fleet::Registration) -> Before {
+    let stage = match before.stage() {
+        fleet::Stage::None => None,
+        fleet::Stage::Preparing => Some(Stage::Preparing),
+        fleet::Stage::Armed => Some(Stage::Armed),
+        fleet::Stage::Running => Some(Stage::Running),
+    };
+    Before {
+        generation: Generation(before.generation),
+        phase: stage.map(|stage| (PhaseIndex(before.phase), stage)),
+        held: before.held.iter().map(range_of).collect(),
+        ended: before.ended.as_ref().map(statement_of),
+    }
 }

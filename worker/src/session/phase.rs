@@ -116,6 +116,31 @@ impl Phase {
         matches!(self.step, Step::Running | Step::Flushing)
     }
 
+    /// How far it is, for a coordinator that knows nothing of it; nothing to say of a phase that cannot go on.
+    pub(super) fn stage(&self) -> fleet::Stage {
+        match self.step {
+            Step::Preparing | Step::Arming => fleet::Stage::Preparing,
+            Step::Armed => fleet::Stage::Armed,
+            Step::Running | Step::Flushing => fleet::Stage::Running,
+            Step::Broken => fleet::Stage::None,
+        }
+    }
+
+    /// The leased ranges in hand.
+    pub(super) fn held(&self) -> Vec<fleet::RowRange> {
+        self.ranges.iter().flat_map(RangeBook::held).collect()
+    }
+
+    /// Another coordinator goes on with it: what the one before was asked or has said and was not done is void.
+    pub(super) fn resumed(&mut self) {
+        if let Some(ranges) = &mut self.ranges {
+            ranges.forget_question();
+        }
+        if self.step == Step::Armed {
+            self.start = None;
+        }
+    }
+
     /// How far it is, for those who look on.
     pub(super) fn view(&self) -> PhaseView {
         let (in_flight, backlog) = self.progress.open();

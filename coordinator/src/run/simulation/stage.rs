@@ -148,6 +148,10 @@ pub(super) struct Weather {
     pub(super) pause_at: Option<u64>,
     pub(super) lose_deliveries: bool,
     pub(super) slow_log: u64,
+    /// Streams break while the worker at the other end lives.
+    pub(super) break_stream: u64,
+    /// Another coordinator takes the lead.
+    pub(super) change_at: Vec<u64>,
 }
 
 impl Weather {
@@ -169,6 +173,8 @@ impl Weather {
             pause_at: None,
             lose_deliveries: false,
             slow_log: 3,
+            break_stream: 0,
+            change_at: Vec::new(),
         }
     }
 }
@@ -181,8 +187,9 @@ pub(super) fn weather() -> impl Strategy<Value = Weather> {
         (any::<u64>(), 1u64..4, prop_oneof![1u64..20, 20u64..400]),
         ((rare(), rare()), rare(), 0u64..300, rare(), prop_oneof![6 => Just(0u64), 1 => 1u64..4]),
         ((sometimes(), sometimes()), sometimes(), sometimes(), prop::bool::weighted(0.2), 0u64..30),
+        (rare(), prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(0u64..400, 1..4)]),
     )
-        .prop_map(|((seed, workers, range_length), chances, rest)| {
+        .prop_map(|((seed, workers, range_length), chances, rest, (break_stream, change_at))| {
             let ((die, leave), fall_silent, repeat, fail_range, fault) = chances;
             let ((stop_at, pause_at), stop_again_at, late_worker_at, lose_deliveries, slow_log) = rest;
             Weather {
@@ -201,6 +208,8 @@ pub(super) fn weather() -> impl Strategy<Value = Weather> {
                 pause_at,
                 lose_deliveries,
                 slow_log,
+                break_stream,
+                change_at,
             }
         })
 }
