@@ -290,13 +290,6 @@ async fn lead_when_free(
     // Known now and not when the leader is gone; the port itself stays closed until this one leads.
     drop(bind(&options).await?);
     let Candidate { run, location, leader } = &candidate;
-    if prepared.plan.reuses().is_some() {
-        let reason = String::from(
-            "its plan depends on what an earlier run left, and no other coordinator could make the same one; start it \
-             without --run, or without `prefill`",
-        );
-        return Err(run_log::Error::Unfit { run: run.clone(), reason }.into());
-    }
     let own = facts::scenario_hash(&prepared.plan.scenario);
     let look = |replay: &run_log::Replay| {
         let past = Past::of(replay.controls.iter().map(|(_, control)| control));
@@ -326,7 +319,8 @@ async fn lead_when_free(
     let past = Past::of(log.replay().controls.iter().map(|(_, control)| control));
     let taken = async {
         let listener = bind(&options).await?;
-        if past.facts().is_some() {
+        if let Some(facts) = past.facts() {
+            prepare::as_planned(&mut prepared, facts);
             let (lease, marker) = prepare::take_over(&prepared, run).await?;
             return Ok((listener, lease, marker));
         }

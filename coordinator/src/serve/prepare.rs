@@ -90,7 +90,7 @@ pub(super) async fn take(prepared: &mut Prepared, run: &RunId, cleanup: bool) ->
     }
     let lease = Lease::take(target, prefix, run, cleanup).await?;
     let ready = match left {
-        Some(left) if reuses => plan_over(prepared, run, left).await,
+        Some(left) if reuses => reuse(prepared, run, left).await,
         left => clear(target, prefix, left, &lease).await,
     };
     match ready {
@@ -102,6 +102,28 @@ pub(super) async fn take(prepared: &mut Prepared, run: &RunId, cleanup: bool) ->
     }
 }
 
+/// Plans anew over what an earlier run left, if it can be reused.
+async fn reuse(prepared: &mut Prepared, run: &RunId, left: OwnerMarker) -> Result<(), TargetError> {
+    let plan = Arc::clone(&prepared.plan);
+    let Some((search, shape)) = index_of(&plan) else { return Err(left_behind(left)) };
+    let (now, cells) = (marker(prepared, run), plan.population().cells());
+    let found = prepared.target.prefill(&left, &now, (search, &shape), cells, &prepared.samples).await?;
+    tracing::info!("prefill: {}", found.words());
+    prepared.plan = Arc::new(plan.over(found.whole, found.indexed));
+    prepared.prefill = Some(found);
+    Ok(())
+}
+
+/// Plans a run that another coordinator began as that one did, where it had taken something over.
+pub(super) fn as_planned(prepared: &mut Prepared, facts: &serde_json::Value) {
+    let found = facts.pointer("/prefill/found").cloned();
+    let found = found.and_then(|found| serde_json::from_value::<Prefill>(found).ok());
+    if let Some(found) = found {
+        prepared.plan = Arc::new(prepared.plan.over(found.whole, found.indexed));
+        prepared.prefill = Some(found);
+    }
+}
+
 /// Holds the prefix for a run that another coordinator began, and gives what it is marked with.
 pub(super) async fn take_over(prepared: &Prepared, run: &RunId) -> Result<(Lease, OwnerMarker), TargetError> {
     let (target, prefix) = (&prepared.target, prepared.prefix());
@@ -110,6 +132,12 @@ pub(super) async fn take_over(prepared: &Prepared, run: &RunId) -> Result<(Lease
         Ok(Some(Found::OursLeftBehind(marker))) if marker.run == *run => Ok(marker),
         // It died before it had marked anything.
         Ok(None | Some(Found::Empty)) => Ok(marker(prepared, run)),
+        // Or before it had marked what it reuses as its own.
+        Ok(Some(Found::OursLeftBehind(other)))
+            if prepared.prefill.as_ref().is_some_and(|prefill| prefill.left == other) =>
+        {
+            Ok(marker(prepared, run))
+        }
         Ok(Some(Found::OursLeftBehind(other))) => Err(left_behind(other)),
         Ok(Some(Found::Foreign { what })) => Err(TargetError::Foreign { prefix: prefix.to_owned(), what }),
         Err(e) => Err(e),
@@ -121,18 +149,6 @@ pub(super) async fn take_over(prepared: &Prepared, run: &RunId) -> Result<(Lease
             Err(e)
         }
     }
-}
-
-/// Plans anew over what an earlier run left, if it can be reused.
-async fn plan_over(prepared: &mut Prepared, run: &RunId, left: OwnerMarker) -> Result<(), TargetError> {
-    let plan = Arc::clone(&prepared.plan);
-    let Some((search, shape)) = index_of(&plan) else { return Err(left_behind(left)) };
-    let (now, cells) = (marker(prepared, run), plan.population().cells());
-    let found = prepared.target.prefill(&left, &now, (search, &shape), cells, &prepared.samples).await?;
-    tracing::info!("prefill: {}", found.words());
-    prepared.plan = Arc::new(plan.over(found.whole, found.indexed));
-    prepared.prefill = Some(found);
-    Ok(())
 }
 
 /// Removes what was found before the prefix was held, if it is still that.

@@ -200,11 +200,14 @@ impl Target {
         self.describe(marker).await
     }
 
-    /// Takes a prefix over from the run that has marked it, while the caller holds it.
+    /// Takes a prefix over from the run that has marked it, while the caller holds it; a second time it changes nothing.
     ///
     /// # Errors
     /// [`TargetError::NotOurs`] where the mark is not that run's any more.
     pub async fn adopt(&self, left: &OwnerMarker, marker: &OwnerMarker) -> Result<(), TargetError> {
+        if self.require_marker(marker).await.is_ok() {
+            return self.describe(marker).await;
+        }
         self.require_marker(left).await?;
         let key = owner_marker(&marker.prefix);
         let link = self.link_for_key(key.as_bytes())?;

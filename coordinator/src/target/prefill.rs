@@ -5,7 +5,7 @@
 //! planned bytes in every sampled row that is there; whatever differs is refused, never repaired.
 
 use redis::cmd;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vst_common::phase::SearchPlan;
 use vst_common::resp::Frame;
 use vst_common::scenario::{Algorithm, Metric};
@@ -16,7 +16,7 @@ use super::{OwnerMarker, Target, TargetError};
 use crate::plan::Sample;
 
 /// What is taken over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefill {
     /// The marker of the run that made it.
     pub left: OwnerMarker,
