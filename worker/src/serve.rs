@@ -26,9 +26,9 @@ use crate::fetch::Source;
 use crate::health::Machine;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::site::WorkerSite;
-use crate::topology::Credentials;
+use crate::topology::{Credentials, Layout, Node, refresh};
 use crate::uplink::{Order, PhaseLabel, Report};
-use crate::work::{ArmedPhase, LaneEvent};
+use crate::work::{ArmedPhase, LaneCommand, LaneEvent};
 use crate::{lane, recall_probe, sampler, topology, uplink};
 pub use whereabouts::Coordinators;
 use whereabouts::Whereabouts;
@@ -149,7 +149,13 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
                 Some(Event::Stop)
             }
             Some(note) = worker.notes.recv() => worker.event_of(note, &mut whereabouts),
-            Some((lane, event)) = worker.lane_events.recv() => Some(Event::Lane { lane, event }),
+            Some((lane, event)) = worker.lane_events.recv() => match event {
+                LaneEvent::LayoutWanted => {
+                    worker.doubt();
+                    None
+                }
+                event => Some(Event::Lane { lane, event }),
+            },
             () = whereabouts.changed() => worker.moved(&whereabouts, core.run()),
             _ = looks.tick() => {
                 show.send_replace((mono_ns(), core.view(mono_ns())));
@@ -190,6 +196,8 @@ enum Note {
     Session(Event),
     /// A node was sampled.
     Sampled(MemoryRow),
+    /// The cluster was asked who owns its slots.
+    Layout(Layout),
     /// The uplink says something.
     Uplink(Report),
 }
@@ -211,6 +219,9 @@ struct Worker {
     lanes: Vec<lane::Handle>,
     lane_events: UnboundedReceiver<(u32, LaneEvent)>,
     sampler: Option<sampler::Handle>,
+    refresh: Option<refresh::Handle>,
+    /// Where nodes of the target were seen.
+    known: Vec<(String, u16)>,
     source: Newest<Arc<Source>>,
     left_behind: u64,
 }
@@ -243,6 +254,8 @@ impl Worker {
             lanes: Vec::new(),
             lane_events: unbounded_channel().1,
             sampler: None,
+            refresh: None,
+            known: Vec::new(),
             source: Newest::default(),
             left_behind: 0,
             options,
@@ -349,11 +362,16 @@ impl Worker {
             Note::Prepared { ticket, outcome } => {
                 let outcome = outcome.map(|(armed, source)| {
                     self.source.put(ticket, source);
+                    self.remember(&armed.topology.nodes);
                     armed
                 });
                 Some(Event::Prepared { ticket, outcome })
             }
             Note::Session(event) => Some(event),
+            Note::Layout(layout) => {
+                self.laid_out(layout);
+                None
+            }
             Note::Sampled(row) => {
                 self.uplink.send(Order::Memory(vec![row]));
                 None
@@ -394,8 +412,8 @@ impl Worker {
             Action::RecordQueries { lane: _, phase, per_query } => {
                 self.uplink.send(Order::RecordQueries { phase, per_query });
             }
-            Action::RecordEvent { phase, kind, node, detail } => {
-                self.uplink.send(Order::Event { phase, kind, node, detail });
+            Action::RecordEvent { phase, kind, node, detail, count } => {
+                self.uplink.send(Order::Event { phase, kind, node, detail, count });
             }
             Action::Flush { ticket, phase } => self.uplink.send(Order::Flush { ticket, phase }),
             Action::Offset(offset) => {
@@ -411,6 +429,7 @@ impl Worker {
             }
             Action::Deliver => {
                 self.sampler = None;
+                self.refresh = None;
                 self.end_lanes();
                 self.uplink.send(Order::Deliver);
             }
@@ -427,7 +446,37 @@ impl Worker {
         self.uplink.send(Order::Register { run: run.clone(), generation });
         self.registration = Some((run, generation));
         self.sampler = Some(sampler::spawn(self.credentials.clone(), forward(&self.noted, Note::Sampled)));
+        self.refresh = Some(refresh::spawn(self.credentials.clone(), forward(&self.noted, Note::Layout)));
         self.start_lanes()
+    }
+
+    /// A lane doubts what it knows of the cluster.
+    fn doubt(&self) {
+        if let Some(refresh) = &self.refresh {
+            refresh.doubt();
+        }
+    }
+
+    /// Nodes to ask when the one that the target's URL names is away.
+    fn remember(&mut self, nodes: &[Node]) {
+        if let Some(refresh) = &self.refresh {
+            refresh.know(nodes);
+        }
+        for node in nodes {
+            let place = (node.host.clone(), node.port);
+            if !self.known.contains(&place) {
+                self.known.push(place);
+            }
+        }
+    }
+
+    /// The cluster has said who owns its slots: every lane is told.
+    fn laid_out(&mut self, layout: Layout) {
+        self.remember(&layout.nodes);
+        let layout = Arc::new(layout);
+        for lane in &self.lanes {
+            lane.send(LaneCommand::Layout(Arc::clone(&layout)));
+        }
     }
 
     /// Replaces the lanes. The old ones lose their way to speak, so nothing they say late is taken for news.
@@ -456,11 +505,11 @@ impl Worker {
     }
 
     fn prepare(&self, ticket: u64, order: PhaseOrder) {
-        let (target, credentials, noted) =
-            (self.target.clone(), self.credentials.clone(), self.noted.clone());
+        let (target, known, credentials, noted) =
+            (self.target.clone(), self.known.clone(), self.credentials.clone(), self.noted.clone());
         tokio::spawn(async move {
             let faults = ReadFaults::default();
-            let outcome = prepare(order, target, credentials, &faults).await;
+            let outcome = prepare(order, target, &known, credentials, &faults).await;
             tell(&faults.take(), &noted);
             let _ = noted.send(Note::Prepared { ticket, outcome });
         });
@@ -557,11 +606,13 @@ fn tell(faults: &[ReadFault], noted: &UnboundedSender<Note>) {
 async fn prepare(
     order: PhaseOrder,
     target: String,
+    known: &[(String, u16)],
     credentials: Credentials,
     faults: &ReadFaults,
 ) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
     // Boxed: the compiler cannot see by itself that the client's future may move between threads.
-    let asked = tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, &credentials).boxed()).await;
+    let asked =
+        tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, known, &credentials).boxed()).await;
     let no_target = |reason| NotReady { reason, target: true };
     let topology = match asked {
         Ok(topology) => topology.map_err(|e| no_target(with_sources(&e)))?,

@@ -215,6 +215,7 @@ impl SessionCore {
                 kind: "read_fault",
                 node: None,
                 detail,
+                count: 1,
             }),
             Event::Flushed { ticket, last_sequence, dropped } => {
                 if let Some(phase) = self.phase_of(ticket)
@@ -246,6 +247,7 @@ impl SessionCore {
                 detail: String::from(
                     "no heartbeat reply within the lease: no load is sent until it is renewed",
                 ),
+                count: 1,
             });
         }
         match self.link {
@@ -409,12 +411,13 @@ impl SessionCore {
 
     fn lane(&mut self, now: MonoNs, lane: u32, event: LaneEvent, out: &mut Vec<Action>) {
         match event {
-            LaneEvent::Happened { kind, node, detail } => {
+            LaneEvent::Happened { kind, node, detail, count } => {
                 out.push(Action::RecordEvent {
                     phase: self.phase.as_ref().map(Phase::title),
                     kind,
                     node,
                     detail,
+                    count,
                 });
             }
             LaneEvent::Failed { reason, target } => {

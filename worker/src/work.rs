@@ -13,7 +13,7 @@ use vst_common::latency::{Cell, Hdr, Window};
 use vst_common::phase::PhaseOrder;
 use vst_common::recall::{QueryJudge, RecallCell};
 
-use crate::topology::Topology;
+use crate::topology::{Layout, Topology};
 
 /// A phase with everything a lane needs to begin it.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub enum LaneCommand {
     Resume,
     /// Send nothing new; end when what is in flight has ended or after the drain limit.
     Drain,
+    /// The cluster's layout, asked for because a lane doubted its own.
+    Layout(Arc<Layout>),
     /// End at once.
     Abort,
     /// Leave the thread.
@@ -186,7 +188,11 @@ pub enum LaneEvent {
         node: Option<NodeId>,
         /// Details for people.
         detail: String,
+        /// How many of the same.
+        count: u64,
     },
+    /// What this lane knows of the cluster may be wrong: a connection is lost, or a node refuses its slots.
+    LayoutWanted,
     /// The phase is over on this lane; everything measured was given before.
     Done {
         /// The phase.

@@ -175,6 +175,8 @@ pub enum Action {
         node: Option<NodeId>,
         /// Details.
         detail: String,
+        /// How many of the same.
+        count: u64,
     },
     /// Give every measurement taken so far a sequence number and answer with the last one.
     Flush {
