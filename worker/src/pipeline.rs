@@ -438,8 +438,7 @@ impl Pipeline {
 
     /// Requests in flight and requests that wait for a slot.
     pub(crate) fn load(&self) -> (u64, u64) {
-        let waiting =
-            self.backlog.len() + self.nodes.iter().map(|n| n.backlog.len() + n.again.len()).sum::<usize>();
+        let waiting = self.backlog.len() + self.nodes.iter().map(NodeState::waits).sum::<usize>();
         (count::len(self.open.len()), count::len(waiting).saturating_add(self.overflow.len()))
     }
 

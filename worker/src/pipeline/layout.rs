@@ -17,10 +17,18 @@ impl Pipeline {
             layout.nodes.iter().map(|node| node.primary.then(|| self.place_of(node))).collect();
         let owners = layout.slots.iter().map(|owner| ours.get(usize::from((*owner)?)).copied().flatten());
         let change = self.routes.adopt(owners);
-        if change.moved.is_empty() {
+        // Redirects, one by one, may have taken a node's last slot from it.
+        let empty = (0..).zip(&self.nodes).filter(|(at, node)| node.waits() > 0 && !self.routes.owns(*at));
+        let mut sources: Vec<u16> = empty.map(|(at, _)| at).collect();
+        if change.moved.is_empty() && sources.is_empty() {
             return;
         }
         self.routed_at = now;
+        sources.extend(change.moved.keys().map(|(from, _)| *from));
+        self.reroute(&sources);
+        if change.moved.is_empty() {
+            return;
+        }
         let name = |node: u16| match self.nodes.get(usize::from(node)) {
             Some(node) => format!("{}:{}", node.host, node.port),
             None => String::from("a node that is gone"),
@@ -41,7 +49,6 @@ impl Pipeline {
                 self.happened("role_changed", id, format!("{place} {what}"));
             }
         }
-        self.reroute(change.moved.keys().map(|(from, _)| *from));
         for node in change.went {
             self.close_silent(node);
         }
@@ -69,10 +76,10 @@ impl Pipeline {
     }
 
     /// What waits for these nodes waits for the owners of its slots from now on.
-    fn reroute(&mut self, nodes: impl Iterator<Item = u16>) {
+    fn reroute(&mut self, nodes: &[u16]) {
         let (mut waiting, mut again): (Vec<Waiting>, Vec<Again>) = (Vec::new(), Vec::new());
         for node in nodes {
-            if let Some(node) = self.nodes.get_mut(usize::from(node)) {
+            if let Some(node) = self.nodes.get_mut(usize::from(*node)) {
                 waiting.extend(node.backlog.drain(..));
                 again.extend(node.again.drain(..));
             }

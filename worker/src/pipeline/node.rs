@@ -164,6 +164,11 @@ impl NodeState {
         }
     }
 
+    /// How many attempts wait for a slot.
+    pub(super) fn waits(&self) -> usize {
+        self.backlog.len() + self.again.len()
+    }
+
     /// Drops void slots from the front; whether a usable one is left.
     pub(super) fn has_free(&mut self, links: &[Link]) -> bool {
         while let Some(slot) = self.free.front() {
