@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use vst_common::clock;
 use vst_common::ids::Generation;
+use vst_common::phase::SearchPlan;
 use vst_proto::fleet;
 use vst_proto::fleet::worker_message::Message as FromWorker;
 
@@ -24,7 +25,9 @@ use crate::roster::Refusal;
 use crate::run::{Event, Tell};
 use crate::secret::same_secret;
 use crate::status::{Board, Look};
+use crate::target::TargetNode;
 pub use words::Words;
+pub(crate) use words::role_name;
 
 /// Orders that wait to be read by one worker.
 const OUTGOING: usize = 256;
@@ -36,7 +39,7 @@ type Order = Result<fleet::CoordinatorMessage, Status>;
 /// All streams of the run.
 #[derive(Debug)]
 pub struct Hub {
-    words: Words,
+    words: Mutex<Words>,
     token: Option<String>,
     opened: AtomicU64,
     events: mpsc::Sender<Event>,
@@ -64,7 +67,7 @@ impl Hub {
         status: watch::Receiver<Look>,
     ) -> Self {
         Self {
-            words,
+            words: Mutex::new(words),
             token,
             opened: AtomicU64::new(before.0),
             events,
@@ -74,6 +77,11 @@ impl Hub {
         }
     }
 
+    /// The nodes as they are now: orders to observe them name the roles and indexes that they have.
+    pub(crate) fn learn(&self, nodes: &[TargetNode], search: Option<&SearchPlan>) {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner).learn(nodes, search);
+    }
+
     /// Sends to a worker. One that is gone is told nothing; one that does not read is let go.
     pub fn tell(&self, generation: Generation, tell: &Tell) {
         let known = self.streams().get_mut(&generation).map(|outgoing| {
@@ -81,7 +89,8 @@ impl Hub {
             outgoing.clone()
         });
         let Some(outgoing) = known else { return };
-        let message = match self.words.message(generation, tell) {
+        let message = self.words.lock().unwrap_or_else(PoisonError::into_inner).message(generation, tell);
+        let message = match message {
             Ok(message) => fleet::CoordinatorMessage { message: Some(message) },
             Err(e) => {
                 tracing::error!("order to worker {generation} cannot be written: {e}");

@@ -9,6 +9,7 @@ mod real {
     mod copies;
     mod discovery;
     mod durability;
+    mod failover;
     mod fleet;
     mod kv;
     mod liar;
