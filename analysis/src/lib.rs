@@ -5,6 +5,7 @@
 //! and archive, used by the command line. Law: the summary is a pure function of the directory.
 
 mod accounting;
+mod cluster;
 mod course;
 mod engine;
 mod findings;

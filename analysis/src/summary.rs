@@ -12,6 +12,7 @@ use vst_common::phase::VectorWork;
 use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
+use crate::cluster;
 use crate::course::Course;
 use crate::engine::{Engine, Error, Log};
 use crate::findings;
@@ -108,6 +109,7 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
     let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
     let course = Course::read(engine, INTERVALS).await?;
     verdict.findings.extend(findings::all(&phases, &checkpoints, &course));
+    verdict.findings.extend(cluster::findings(engine).await?);
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,

@@ -20,8 +20,8 @@ mod topology;
 
 pub use address::{TargetUrl, TargetUrlError};
 pub use error::TargetError;
-pub use lease::{Holder, Lease};
 pub(crate) use index::index_of;
+pub use lease::{Holder, Lease};
 pub use observe::{CommandCalls, NodeCalls, NodeFacts, RowCount, TargetFacts};
 pub(crate) use ownership::left_behind;
 pub use ownership::{Cleaned, Found, OwnerMarker};

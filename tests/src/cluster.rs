@@ -94,7 +94,8 @@ impl Servers {
                 .await
                 .expect("KEYS");
             for key in keys {
-                let fields = redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await.expect("HGETALL");
+                let fields =
+                    redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await.expect("HGETALL");
                 found.insert(key, fields);
             }
         }

@@ -4,6 +4,8 @@
 //! the session leases ahead; how many reads are in flight at once is bounded here. Law: a range gives each of its
 //! cells that the work is about exactly once, in blocks of at most [`BLOCK_ROWS`].
 
+pub(crate) mod verify;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -23,6 +23,7 @@ use vst_common::phase::{PhaseOrder, Work};
 use vst_proto::fleet;
 
 use crate::fetch::Source;
+use crate::fetch::verify::{self, Doubted, Verified};
 use crate::health::Machine;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::site::WorkerSite;
@@ -53,6 +54,10 @@ const PING: Duration = Duration::from_secs(5);
 const PING_ANSWER: Duration = Duration::from_secs(30);
 /// For the target to say who serves which slots.
 const TOPOLOGY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often, and how far apart, lost rows are looked for in a cluster that does not answer.
+const VERIFY_TRIES: u32 = 5;
+const VERIFY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a worker is started.
 #[derive(Clone)]
@@ -222,7 +227,7 @@ struct Worker {
     refresh: Option<refresh::Handle>,
     /// Where nodes of the target were seen.
     known: Vec<(String, u16)>,
-    source: Newest<Arc<Source>>,
+    source: Newest<(Arc<Work>, Arc<Source>)>,
     left_behind: u64,
 }
 
@@ -361,7 +366,8 @@ impl Worker {
             }
             Note::Prepared { ticket, outcome } => {
                 let outcome = outcome.map(|(armed, source)| {
-                    self.source.put(ticket, source);
+                    let work = Arc::new(armed.order.work.clone());
+                    self.source.put(ticket, source.map(|source| (work, source)));
                     self.remember(&armed.topology.nodes);
                     armed
                 });
@@ -402,6 +408,7 @@ impl Worker {
             }
             Action::Prepare { ticket, order } => self.prepare(ticket, *order),
             Action::Fetch { ticket, range } => self.fetch(ticket, range),
+            Action::Verify { ticket, doubted } => self.verify(ticket, doubted),
             Action::Label { phase, name, at_wall, at: _, interval_ns, first_lane, lanes, k } => {
                 let label = PhaseLabel { phase, name, at_wall, interval_ns, first_lane, lanes, k };
                 self.uplink.send(Order::Label(label));
@@ -519,7 +526,7 @@ impl Worker {
         let (source, noted) = (self.source.of(ticket), self.noted.clone());
         tokio::spawn(async move {
             let outcome = match source {
-                Some(source) => {
+                Some((_, source)) => {
                     let outcome = source.blocks(range).await.map_err(|e| with_sources(&e));
                     tell(&source.faults(), &noted);
                     outcome
@@ -527,6 +534,22 @@ impl Worker {
                 None => Err(String::from("the phase has no rows")),
             };
             let _ = noted.send(Note::Session(Event::Fetched { ticket, range, outcome }));
+        });
+    }
+
+    fn verify(&self, ticket: u64, doubted: Doubted) {
+        let (source, noted) = (self.source.of(ticket), self.noted.clone());
+        let (target, known, credentials) =
+            (self.target.clone(), self.known.clone(), self.credentials.clone());
+        tokio::spawn(async move {
+            let outcome = match source {
+                Some((work, source)) => {
+                    let look = verify_rows(&work, &source, &doubted, &target, &known, &credentials);
+                    look.boxed().await
+                }
+                None => Err(String::from("the phase has no rows")),
+            };
+            let _ = noted.send(Note::Session(Event::Verified { ticket, outcome }));
         });
     }
 
@@ -549,6 +572,32 @@ impl Worker {
                 seconds: GIVE_UP_NS / SECOND_NS,
             }),
             Departure::Refused { reason } => Err(Error::Refused { reason }),
+        }
+    }
+}
+
+/// Looks for lost rows, several times where the cluster is not calm yet.
+async fn verify_rows(
+    work: &Work,
+    source: &Source,
+    doubted: &Doubted,
+    target: &str,
+    known: &[(String, u16)],
+    credentials: &Credentials,
+) -> Result<Verified, String> {
+    let mut tries = 0;
+    loop {
+        let looked = async {
+            let topology =
+                topology::discover(target, known, credentials).await.map_err(|e| with_sources(&e))?;
+            verify::lost_rows(source, work, doubted, &topology, credentials).await
+        };
+        match looked.await {
+            Err(_) if tries < VERIFY_TRIES => {
+                tries += 1;
+                tokio::time::sleep(VERIFY_PAUSE).await;
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -210,6 +210,13 @@ impl SessionCore {
                 }
                 self.blocks = next_block;
             }
+            Event::Verified { ticket, outcome } => {
+                let mut next_block = self.blocks;
+                if let Some(phase) = self.phase_of(ticket) {
+                    phase.verified(outcome, &mut next_block, &mut out);
+                }
+                self.blocks = next_block;
+            }
             Event::ReadFault { detail } => out.push(Action::RecordEvent {
                 phase: self.phase.as_ref().map(Phase::title),
                 kind: "read_fault",

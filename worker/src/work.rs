@@ -3,6 +3,7 @@
 //! A lane is one operating-system thread; it takes [`LaneCommand`]s and gives [`LaneEvent`]s and shares nothing else
 //! with anyone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +40,9 @@ pub struct QuerySet {
     /// Which query of the data set each is, and the copy that it is asked of.
     pub pairs: Vec<Pair>,
 }
+
+/// Blocks with this id and above hold rows that a failover lost, which are sent again.
+pub const REPAIR_BLOCKS: u64 = 1 << 63;
 
 /// Rows of one leased range (or a part of it) for a lane to write or delete.
 #[derive(Debug)]
@@ -190,6 +194,11 @@ pub enum LaneEvent {
         detail: String,
         /// How many of the same.
         count: u64,
+    },
+    /// Another node took over these slots: what the one before had acknowledged may be lost.
+    TakenOver {
+        /// Slots that a promoted node serves now.
+        slots: BTreeSet<u16>,
     },
     /// What this lane knows of the cluster may be wrong: a connection is lost, or a node refuses its slots.
     LayoutWanted,

@@ -79,7 +79,11 @@ impl Target {
             let (before, after) = knn_args(*module, index, "v", k, Some(100), 5_000);
             let mut command = redis::Cmd::new();
             command.arg(before).arg(query).arg(after);
-            let reply = self.link(&self.nodes.iter().find(|node| node.id == *id).unwrap().address()).value(&command).await.unwrap();
+            let reply = self
+                .link(&self.nodes.iter().find(|node| node.id == *id).unwrap().address())
+                .value(&command)
+                .await
+                .unwrap();
             let hits = parse_knn(&frame(&reply), *module).unwrap();
             parts.push(
                 hits.into_iter().map(|hit| Hit { key: hit.key.to_vec(), distance: hit.distance }).collect(),
@@ -127,13 +131,10 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
 
     // The index is on every primary and takes in what is written there.
     target.create_index(&plan, &shape()).await.unwrap();
-    let calls =
-        |stats: &std::collections::BTreeMap<NodeId, Result<NodeCalls, TargetError>>| {
-            let of = |node: &NodeId| {
-                stats[node].as_ref().unwrap().calls.get("HSET").copied().unwrap_or_default()
-            };
-            target.primaries().map(|node| (node.id.clone(), of(&node.id))).collect::<Vec<_>>()
-        };
+    let calls = |stats: &std::collections::BTreeMap<NodeId, Result<NodeCalls, TargetError>>| {
+        let of = |node: &NodeId| stats[node].as_ref().unwrap().calls.get("HSET").copied().unwrap_or_default();
+        target.primaries().map(|node| (node.id.clone(), of(&node.id))).collect::<Vec<_>>()
+    };
     let before = calls(&target.commandstats().await);
     for copy in 0..COPIES {
         for row in 0..ROWS {
@@ -152,7 +153,11 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
     let rows = target.row_count(PREFIX, &plan).await.unwrap();
     for ((id, before), (_, after)) in before.iter().zip(&after) {
         assert_eq!(after.calls - before.calls, rows[id].keys, "{id}");
-        assert_eq!(after.rejected_calls - before.rejected_calls, u64::from(*id == wrong.as_ref().unwrap().id), "{id}");
+        assert_eq!(
+            after.rejected_calls - before.rejected_calls,
+            u64::from(*id == wrong.as_ref().unwrap().id),
+            "{id}"
+        );
         assert_eq!(rows[id].indexed, rows[id].keys, "{id}");
     }
     let cells = ROWS * u64::from(COPIES);

@@ -6,6 +6,7 @@
 use super::Pipeline;
 use super::node::{Again, Waiting};
 use crate::topology::{Layout, Node};
+use crate::work::LaneEvent;
 
 impl Pipeline {
     /// Takes in a layout of the cluster.
@@ -17,7 +18,7 @@ impl Pipeline {
             layout.nodes.iter().map(|node| node.primary.then(|| self.place_of(node))).collect();
         let owners = layout.slots.iter().map(|owner| ours.get(usize::from((*owner)?)).copied().flatten());
         let change = self.routes.adopt(owners);
-        // Redirects, one by one, may have taken a node's last slot from it.
+        // Redirects, one by one, may have taken a node's last slot from it before.
         let empty = (0..).zip(&self.nodes).filter(|(at, node)| node.waits() > 0 && !self.routes.owns(*at));
         let mut sources: Vec<u16> = empty.map(|(at, _)| at).collect();
         if change.moved.is_empty() && sources.is_empty() {
@@ -48,6 +49,9 @@ impl Pipeline {
                 let place = self.address_of(*node);
                 self.happened("role_changed", id, format!("{place} {what}"));
             }
+        }
+        if !change.taken_over.is_empty() {
+            self.events.push(LaneEvent::TakenOver { slots: change.taken_over });
         }
         for node in change.went {
             self.close_silent(node);

@@ -4,7 +4,7 @@
 //! Law: after a layout is taken in, every slot that it covers goes to the owner it names, and slots that it does not
 //! cover stay where they were: somebody will serve them again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Position of a node in the pipeline's list.
 pub(super) type NodeIndex = u16;
@@ -13,6 +13,8 @@ pub(super) type NodeIndex = u16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Routes {
     slots: Vec<NodeIndex>,
+    /// The same as the last layout had it, without the redirects that came since.
+    laid_out: Vec<NodeIndex>,
     /// A slot of each part of a fanned-out request: whoever owns it answers that part.
     anchors: Vec<u16>,
     /// The node of each part.
@@ -28,6 +30,8 @@ pub(super) struct Routes {
 pub(super) struct Change {
     /// Slots by (owner before, owner now).
     pub(super) moved: BTreeMap<(NodeIndex, NodeIndex), usize>,
+    /// Slots that came from a node which owns none any more, or went to one which owned none before: a failover.
+    pub(super) taken_over: BTreeSet<u16>,
     /// Nodes that own a slot now and owned none before.
     pub(super) came: Vec<NodeIndex>,
     /// Nodes that own no slot any more.
@@ -37,8 +41,14 @@ pub(super) struct Change {
 impl Routes {
     /// From the owner of each slot, and a slot of each part.
     pub(super) fn new(slots: Vec<NodeIndex>, anchors: Vec<u16>) -> Self {
-        let mut routes =
-            Self { slots, anchors, parts: Vec::new(), held: BTreeMap::new(), owners: Vec::new() };
+        let mut routes = Self {
+            laid_out: slots.clone(),
+            slots,
+            anchors,
+            parts: Vec::new(),
+            held: BTreeMap::new(),
+            owners: Vec::new(),
+        };
         routes.index();
         routes
     }
@@ -99,18 +109,25 @@ impl Routes {
     /// Takes in a layout; `None` stands for a slot whose owner it does not name.
     pub(super) fn adopt(&mut self, owners: impl IntoIterator<Item = Option<NodeIndex>>) -> Change {
         let mut change = Change::default();
-        for (own, now) in self.slots.iter_mut().zip(owners) {
-            if let Some(now) = now
-                && now != *own
-            {
-                *change.moved.entry((*own, now)).or_default() += 1;
-                *own = now;
+        let before: BTreeSet<NodeIndex> = self.laid_out.iter().copied().collect();
+        let mut moved = Vec::new();
+        for (slot, ((own, last), now)) in (0..).zip(self.slots.iter_mut().zip(&mut self.laid_out).zip(owners))
+        {
+            let Some(now) = now else { continue };
+            *own = now;
+            if now != *last {
+                *change.moved.entry((*last, now)).or_default() += 1;
+                moved.push((slot, *last, now));
+                *last = now;
             }
         }
-        let before = self.owners.clone();
+        let after: BTreeSet<NodeIndex> = self.laid_out.iter().copied().collect();
         self.index();
-        change.came = self.owners.iter().copied().filter(|node| !before.contains(node)).collect();
-        change.went = before.into_iter().filter(|node| !self.owns(*node)).collect();
+        change.came = after.difference(&before).copied().collect();
+        change.went = before.difference(&after).copied().collect();
+        let taken =
+            moved.iter().filter(|(_, from, to)| change.went.contains(from) || change.came.contains(to));
+        change.taken_over = taken.map(|(slot, ..)| *slot).collect();
         change
     }
 }
@@ -118,8 +135,6 @@ impl Routes {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-
-    use std::collections::BTreeSet;
 
     use super::*;
 
@@ -131,7 +146,7 @@ mod tests {
             layout in prop::collection::vec(prop::option::weighted(0.8, 0u16..6), 40),
             anchors in prop::collection::vec(0u16..40, 0..4),
         ) {
-            let mut expected = before.clone();
+            let (mut expected, mut laid_out) = (before.clone(), before.clone());
             let mut routes = Routes::new(before, anchors.clone());
             for (slot, to) in redirects {
                 routes.redirect(slot, to);
@@ -139,18 +154,20 @@ mod tests {
                 prop_assert_eq!(routes.parts(), anchors.iter().map(|a| expected[usize::from(*a)]).collect::<Vec<_>>());
             }
             let owned = |slots: &[u16]| slots.iter().copied().collect::<BTreeSet<_>>();
-            let was = owned(&expected);
-            prop_assert!(was.iter().all(|node| routes.owns(*node)), "every owner is known as one");
+            prop_assert!(owned(&expected).iter().all(|node| routes.owns(*node)), "every owner is known as one");
+            let was = owned(&laid_out);
             let change = routes.adopt(layout.clone());
             let mut moved = 0;
             for (slot, now) in layout.iter().enumerate() {
-                moved += usize::from(now.is_some_and(|now| now != expected[slot]));
+                moved += usize::from(now.is_some_and(|now| now != laid_out[slot]));
+                laid_out[slot] = now.unwrap_or(laid_out[slot]);
                 expected[slot] = now.unwrap_or(expected[slot]);
                 prop_assert_eq!(routes.owner(u16::try_from(slot).unwrap()), expected[slot]);
             }
             prop_assert_eq!(change.moved.values().sum::<usize>(), moved);
-            let is = owned(&expected);
-            prop_assert_eq!(routes.owners().iter().copied().collect::<BTreeSet<_>>(), is.clone());
+            prop_assert_eq!(routes.owners().iter().copied().collect::<BTreeSet<_>>(), owned(&expected));
+            let is = owned(&laid_out);
+            prop_assert!(change.taken_over.iter().all(|slot| layout[usize::from(*slot)].is_some()));
             prop_assert_eq!(&change.came, &is.difference(&was).copied().collect::<Vec<_>>());
             prop_assert_eq!(&change.went, &was.difference(&is).copied().collect::<Vec<_>>());
             prop_assert_eq!(routes.parts(), anchors.iter().map(|a| expected[usize::from(*a)]).collect::<Vec<_>>());

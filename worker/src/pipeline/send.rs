@@ -157,12 +157,14 @@ impl Pipeline {
         let fresh = request.parts.sent(part, node);
         let first = request.attempts == 0 || (fans_out && fresh);
         request.attempts += 1;
+        let repair = first && matches!(request.item, Item::Row { block, .. } if self.blocks.is_repair(block));
         let (window, operation) = (request.window, self.requests.part(request.operation));
         let cell = self.recorder.cell(now, window, operation, Place::Node(node));
         cell.bytes_out += bytes;
         if first {
             cell.sent += 1;
         }
+        cell.repair += u64::from(repair);
         if fans_out && fresh {
             cell.due += 1;
         }
