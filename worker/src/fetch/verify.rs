@@ -46,7 +46,7 @@ enum Wanted<'a> {
 ///
 /// # Errors
 /// Why it cannot be known, for people.
-pub async fn lost_rows(
+pub(crate) async fn lost_rows(
     source: &Source,
     work: &Work,
     doubted: &Doubted,
@@ -153,7 +153,7 @@ impl Look<'_> {
 
 /// What an event says of it.
 #[must_use]
-pub fn told(found: &Verified) -> String {
+pub(crate) fn told(found: &Verified) -> String {
     let lost: u64 = found.lost.iter().map(|block| count::len(block.rows.len())).sum();
     format!(
         "{lost} of {} rows that were acknowledged before a failover were not as they should be on the node that took \

@@ -397,7 +397,7 @@ fn check_accounting(simulation: &Simulation, cell: &Cell) -> Result<(), TestCase
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn every_due_query_ends_exactly_once_and_attempts_are_the_servers_counters(
