@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-copies bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local
+.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test: lint servers fleet-servers python ## Everything that CI checks: lints, uni
 	@cargo test --locked -p fleet-tests --test real --quiet -- --test-threads=1
 	$(call say,'examples in the documentation')
 	@cargo test --locked --workspace --doc --quiet
+	$(call say,'the Python package in a fresh environment')
+	@scripts/test-python.sh
+
+test-python: servers cargo ## The Python package and its example, in a fresh virtual environment (part of `make test`)
+	@cargo build --locked --quiet -p vst
+	@scripts/test-python.sh
 
 lint: cargo ## Formatting and clippy, warnings are errors
 	$(call say,'formatting')
@@ -37,9 +43,25 @@ lint: cargo ## Formatting and clippy, warnings are errors
 	$(call say,'clippy')
 	@cargo clippy --locked --workspace --all-targets --features fleet-tests/long --quiet -- -D warnings
 
+test-scenarios: servers cargo ## Every scenario of the library, scaled down, against a real cluster (about half an hour)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture library::
+
 test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside that of one (minutes)
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
+
+test-election: servers cargo ## kill -9 of the leader at 30 random instants, a standby ends each run (about 20 minutes)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture election::
+
+test-analysis: cargo ## An hour of 100 workers (3.6 million rows) read within its bounds (minutes)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture analysis::
+
+test-limit: servers cargo ## The limit of 100,000 vectors three times; A against A twenty times (hours; a machine of its own)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture limit::
 
 bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
 	@cargo build --locked --quiet -p vst
@@ -64,8 +86,9 @@ bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlat
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
 
-fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite) under .local (once)
-	@scripts/fetch-debian.sh etcd-server
+fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite, promtool, Valkey with jemalloc) under .local (once)
+	@scripts/fetch-debian.sh etcd-server prometheus
+	@scripts/fetch-valkey-tools.sh
 	@scripts/fetch-azurite.sh
 
 python: ## Put the Python packages of the suites under .local (once)

@@ -54,6 +54,7 @@ REFUSED = [
     (["auth.token=a", "auth.existingSecret=b"], "exclude each other"),
     (["auth.token=two words"], "token"),
     (["etcd.endpoints={http://etcd:2379}"], "exclude each other"),
+    (["coordinator.replicas=2"], "ReadWriteMany"),
     (["results.url=/a/folder"], "url"),
     (["image.fleet.tag=latest"], "tag"),
     (["podSecurityContext.runAsUser=0"], "runAsUser"),

@@ -1,33 +1,7 @@
 'use strict';
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
-  const root = document.documentElement;
-  const byId = (id) => document.getElementById(id);
-  const make = (tag, text, parent, className) => {
-    const element = document.createElement(tag);
-    if (text !== undefined) element.textContent = text;
-    if (className) element.className = className;
-    if (parent) parent.append(element);
-    return element;
-  };
-
-  // Numbers as in the terminal report: three digits and a unit.
-  const digits = (x) => {
-    const size = Math.abs(x);
-    if (size >= 1000) return Math.round(x).toLocaleString('en');
-    return size === 0 ? '0' : String(+x.toPrecision(3));
-  };
-  const scaled = (x, units) => {
-    if (x === null || x === undefined || !Number.isFinite(x)) return '–';
-    let unit = units[0];
-    for (const u of units) if (Math.abs(x) >= u[0] * 0.9995) unit = u;
-    return `${digits(x / unit[0])} ${unit[1]}`;
-  };
-  const bytes = (x) => scaled(x, [[1, 'B'], [1024, 'KiB'], [2 ** 20, 'MiB'], [2 ** 30, 'GiB'], [2 ** 40, 'TiB']]);
-  const time = (ns) => scaled(ns, [[1, 'ns'], [1e3, 'µs'], [1e6, 'ms'], [1e9, 's']]);
-  const rate = (x) => (x === null || x === undefined ? '–' : `${digits(x)}/s`);
-  const plain = (x) => (x === null || x === undefined ? '–' : digits(x));
-  const share = (x) => (x === null || x === undefined ? '–' : x.toFixed(4));
+  const { root, byId, make, digits, bytes, time, rate, plain, share, binary, palette, firstTheme } = vstPage;
   // One form for a whole axis: seconds, or hours, minutes and seconds where the run is longer.
   const elapsed = (s) => {
     if (s === null || s === undefined) return '–';
@@ -39,15 +13,9 @@
     return data.length_s < 3600 ? rest : `${Math.floor(minutes / 60)}:${rest}`;
   };
   // Ticks at round numbers of the unit that is shown.
-  const binary = Array.from({ length: 50 }, (_, i) => 2 ** i);
   const seconds = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
 
-  const palette = {
-    light: ['#2563eb', '#d9480f', '#2b8a3e', '#9c36b5', '#c2255c', '#0b7285', '#866118', '#5c677d'],
-    dark: ['#74a9ff', '#ff9f5a', '#6fd68a', '#d58cf0', '#ff85a8', '#4fd0e0', '#e0b550', '#aab4c2'],
-  };
-  const stored = (() => { try { return localStorage.getItem('vst-theme'); } catch { return null; } })();
-  let theme = stored || (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light');
+  let theme = firstTheme();
   root.dataset.theme = theme;
 
   // What is shown: nodes that are chosen, and the stretch of time.
@@ -89,7 +57,7 @@
     },
   };
 
-  const size = (holder) => ({ width: Math.max(280, holder.clientWidth - 4), height: 250 });
+  const size = (holder, height) => ({ width: Math.max(280, holder.clientWidth - 4), height: height || 250 });
 
   /** One chart: x and series of {label, node?, values, dash?, points?, scale?}. */
   const define = (id, title, help, spec) => charts.push({ id, title, help, ...spec });
@@ -98,7 +66,7 @@
     if (chart.plot) chart.plot.destroy();
     chart.plot = null;
     chart.holder.replaceChildren();
-    const shown = chart.series.filter((s) => !s.node || chosen.has(s.node));
+    const shown = chart.prepare ? chart.prepare(chosen) : chart.series.filter((s) => !s.node || chosen.has(s.node));
     const points = shown.reduce((n, s) => n + s.values.filter((v) => v !== null && v !== undefined).length, 0);
     if (!points) {
       make('p', chart.empty || 'nothing was recorded', chart.holder, 'empty');
@@ -115,7 +83,7 @@
     const onTime = !chart.x;
     const colours = palette[theme];
     const options = {
-      ...size(chart.holder),
+      ...size(chart.holder, chart.height),
       plugins: [bands],
       cursor: { drag: { x: true, y: false }, ...(onTime ? { sync: { key: sync.key } } : {}) },
       scales: {
@@ -131,7 +99,7 @@
       series: [
         { label: chart.xLabel || 'time', value: (u, v) => (chart.xFormat || elapsed)(v) },
         ...shown.map((s) => {
-          const colour = colours[chart.series.indexOf(s) % colours.length];
+          const colour = colours[Math.max(0, chart.series.indexOf(s)) % colours.length];
           return {
             label: s.label,
             stroke: s.colour === undefined ? colour : colours[s.colour % colours.length],
@@ -156,6 +124,7 @@
       } : {},
     };
     if (onTime) options.cursor.drag.setScale = false;
+    if (chart.extend) chart.extend(options, colours[0]);
     const x = chart.x || chart.times;
     chart.plot = new uPlot(options, [x, ...shown.map((s) => s.values)], (u, init) => {
       u.vst = { onTime };
@@ -201,6 +170,8 @@
   define('fragmentation', 'Fragmentation by node', 'resident over used memory', {
     times: data.ticks_s, format: plain, series: nodeSeries((n) => ratio(n.rss, n.used)),
   });
+  const heat = vstHeat(data.heat, { bytes, digits });
+  define(heat.id, heat.title, heat.help, heat);
   define('throughput', 'Throughput', 'due is what the schedule asked for (a closed loop: what was taken up)', {
     times: data.load_s, format: rate,
     series: data.operations.flatMap((o, i) => [
@@ -270,10 +241,15 @@
   byId('scenario').textContent = data.scenario;
 
   for (const chart of charts) {
-    const card = make('div', undefined, byId('charts'), 'chart');
+    const card = make('div', undefined, byId('charts'), chart.wide ? 'chart wide' : 'chart');
     card.id = `chart-${chart.id}`;
     make('h2', chart.title, card);
     make('p', chart.help, card);
+    if (chart.choices) {
+      const choice = make('select', undefined, card);
+      chart.choices.of.forEach(([value, text]) => { make('option', text, choice).value = value; });
+      choice.addEventListener('change', () => { chart.choices.set(choice.value); draw(chart); });
+    }
     chart.holder = make('div', undefined, card);
   }
   const select = byId('phase');
@@ -301,7 +277,7 @@
   });
   let waiting = 0;
   addEventListener('resize', () => { clearTimeout(waiting); waiting = setTimeout(refresh, 150); });
-  addEventListener('beforeprint', () => charts.forEach((c) => c.plot && c.plot.setSize({ width: 640, height: 230 })));
+  addEventListener('beforeprint', () => charts.forEach((c) => c.plot && c.plot.setSize({ width: 640, height: c.height || 230 })));
   addEventListener('afterprint', refresh);
   refresh();
   window.vst = { charts, choosePhase };

@@ -143,8 +143,14 @@ const QUERY: &str = "
         select run, phase_index, max(phase) as phase, node, command, count(*) as checked_nodes,
                min(checkable) as checkable, max(why_not) as why_not,
                sum(calls_after - calls_before) as calls, sum(rejected_after - rejected_before) as rejected_calls
-        from commandstats
-        where command in (select distinct command from latency_all)
+        from (
+            -- Counted once more by a coordinator that took the lead before the phase's end was logged: the later counts.
+            select *, row_number() over (
+                partition by run, phase_index, node, command order by generation desc, sequence desc
+            ) as newest
+            from commandstats
+        )
+        where newest = 1 and command in (select distinct command from latency_all)
         group by run, phase_index, node, command
     ),
     lost as (

@@ -83,6 +83,11 @@ pub enum Error {
         "no checkpoint with live rows and a baseline before it: run a scenario with checkpoints while it grows"
     )]
     NoGrowth,
+    /// Nothing to compare with.
+    #[error(
+        "one run directory given, a comparison needs two or more; the others are compared with the first"
+    )]
+    OneRun,
     /// No directory was named.
     #[error("no run directory given")]
     NoDirectory,
@@ -125,6 +130,7 @@ impl Error {
             | Self::ReadOnly(_)
             | Self::NoRun { .. }
             | Self::NoDirectory
+            | Self::OneRun
             | Self::NoGrowth
             | Self::Query(_) => Exit::Usage,
             Self::Batch { .. } | Self::Histogram(_) | Self::Write(_) | Self::Start(_) | Self::Ended => {

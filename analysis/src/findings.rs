@@ -4,19 +4,17 @@
 //! Each finding has its evidence in numbers and says what to try. Law: a flat run has none; what chance explains at the
 //! interval's confidence is no finding.
 
-use std::collections::BTreeMap;
-
 use vst_common::count;
 
+use crate::allocator::AllocatorFigures;
 use crate::course::{Course, LoadPoint, TickPoint};
+use crate::leak::LeakCheck;
 use crate::memory::Checkpoint;
 use crate::number;
 use crate::phase::PhaseSummary;
-use crate::statistics::{Difference, Estimate, Line};
+use crate::statistics::{Estimate, Line};
 use crate::validity::{Note, Rule};
 
-/// Growth of memory at equal population that is called a leak, bytes per hour.
-pub const LEAK_BYTES_PER_HOUR: f64 = 100e6;
 /// Fall of the rate over a phase that is called decay, as a share.
 pub const DECAY_SHARE: f64 = 0.10;
 /// Fall of recall after rows changed that is named.
@@ -35,12 +33,16 @@ pub const FULL_SHARE: f64 = 0.9;
 const CONFIDENCE: f64 = 0.99;
 /// Intervals from which on a trend is looked for.
 const TREND_INTERVALS: usize = 20;
-const HOUR_NS: f64 = 3.6e12;
 
 /// All findings, in order of phase.
-pub(crate) fn all(phases: &[PhaseSummary], checkpoints: &[Checkpoint], course: &Course) -> Vec<Note> {
+pub(crate) fn all(
+    phases: &[PhaseSummary],
+    checkpoints: &[Checkpoint],
+    leaks: &[LeakCheck],
+    course: &Course,
+) -> Vec<Note> {
     let mut found = Vec::new();
-    leak(checkpoints, course, &mut found);
+    leak(leaks, &mut found);
     shrink(checkpoints, &mut found);
     for phase in phases {
         decay(phase, course, &mut found);
@@ -59,86 +61,20 @@ fn note(rule: Rule, phase: &str, evidence: String, suggestion: &str) -> Note {
 }
 
 /// Settled memory that grows over equal populations.
-fn leak(checkpoints: &[Checkpoint], course: &Course, found: &mut Vec<Note>) {
-    let mut by_population: BTreeMap<u64, Vec<&Checkpoint>> = BTreeMap::new();
-    for checkpoint in checkpoints.iter().filter(|c| c.step != "baseline") {
-        if let Some(live) = checkpoint.live {
-            by_population.entry(live).or_default().push(checkpoint);
-        }
-    }
-    for (live, same) in by_population {
-        let [first, .., last] = same.as_slice() else { continue };
-        let (from, to): (Vec<_>, Vec<_>) =
-            (course.ticks_of(first.phase_index).collect(), course.ticks_of(last.phase_index).collect());
-        let (Some(a), Some(b)) = (settled(&from), settled(&to)) else { continue };
-        let hours = (middle(&to) - middle(&from)) / HOUR_NS;
-        if hours <= 0.0 {
-            continue;
-        }
-        // Between the first and the last: by the ticks of both, or, over three cycles and more, by the line's residuals.
-        let (slope, margin) = match line_over(&same, course) {
-            Some(line) => (line.slope, line.slope_margin(CONFIDENCE)),
-            None => {
-                let difference = Difference::of(&a, &b);
-                (difference.value / hours, difference.margin(CONFIDENCE) / hours)
-            }
-        };
-        if slope - margin <= LEAK_BYTES_PER_HOUR {
-            continue;
-        }
-        let keys = |ticks: &[&TickPoint]| ticks.last().and_then(|t| t.keys());
-        let strangers = keys(&from).zip(keys(&to)).map_or(0, |(a, b)| b.saturating_sub(a));
-        let beside = if strangers > 0 {
-            format!("; {} keys more, which are not the population's", number::grouped(strangers))
-        } else {
-            String::new()
-        };
-        let evidence = format!(
-            "memory at {} live rows grew by {}/h ± {} from {} to {}{beside}",
-            number::grouped(live),
-            number::bytes(slope),
-            number::bytes(margin),
-            first.phase,
-            last.phase
-        );
-        let suggestion = if strangers > 0 {
+fn leak(leaks: &[LeakCheck], found: &mut Vec<Note>) {
+    for check in leaks.iter().filter(|check| check.is_leak) {
+        let suggestion = if check.strangers > 0 {
             "who else writes to the target (CLIENT LIST, SCAN for keys outside the prefix)"
         } else {
             "more cycles, and MEMORY STATS of a node before and after: index tombstones and buffers grow like a leak"
         };
-        found.push(note(Rule::Leak, &last.phase, evidence, suggestion));
+        found.push(note(Rule::Leak, &check.to, check.sentence(), suggestion));
     }
-}
-
-fn settled(ticks: &[&TickPoint]) -> Option<Estimate> {
-    let used: Vec<f64> = ticks.iter().map(|t| t.used()).collect();
-    match used.as_slice() {
-        [one] => Some(Estimate { mean: *one, error: 0.0, freedom: 1.0, n: 1 }),
-        _ => Estimate::of(&used),
-    }
-}
-
-fn middle(ticks: &[&TickPoint]) -> f64 {
-    let at = ticks.get(ticks.len() / 2).map_or(0, |t| t.at_ns);
-    count::to_f64(count::to_u64(at))
-}
-
-/// Memory in bytes over time in hours, through the means of at least three checkpoints.
-fn line_over(same: &[&Checkpoint], course: &Course) -> Option<Line> {
-    let start = course.ticks.first()?.at_ns;
-    let points: Vec<(f64, f64)> = same
-        .iter()
-        .filter_map(|c| {
-            let ticks: Vec<&TickPoint> = course.ticks_of(c.phase_index).collect();
-            let at = ticks.get(ticks.len() / 2)?.at_ns.saturating_sub(start);
-            Some((count::to_f64(count::to_u64(at)) / HOUR_NS, settled(&ticks)?.mean))
-        })
-        .collect();
-    Line::through(&points, false)
 }
 
 /// Memory and fragmentation that do not come back when rows go.
 fn shrink(checkpoints: &[Checkpoint], found: &mut Vec<Note>) {
+    let empty = checkpoints.iter().find(|c| c.step == "baseline").and_then(|c| c.allocator.as_ref());
     for pair in checkpoints.windows(2) {
         let [before, after] = pair else { continue };
         let (Some(was), Some(is)) = (&before.figures, &after.figures) else { continue };
@@ -146,12 +82,22 @@ fn shrink(checkpoints: &[Checkpoint], found: &mut Vec<Note>) {
         if live >= live_before {
             continue;
         }
+        let classes = before.allocator.as_ref().zip(after.allocator.as_ref());
         if let Some(share) = is.returned_share.filter(|share| *share < RETURNED_SHARE) {
             let reclaimable = is.reclaimable_bytes.map_or_else(String::new, |bytes| {
                 format!(", {} of it the module could give back", number::bytes(count::to_f64(bytes)))
             });
+            let live_share = count::to_f64(live) / count::to_f64(live_before);
+            let kept = classes.map(|(was, is)| is.most_kept(was, empty, live_share)).unwrap_or_default();
+            let kept = if kept.is_empty() {
+                kept
+            } else {
+                format!(
+                    "; more than the share of the rows that are left is still in use in size classes: {kept}"
+                )
+            };
             let evidence = format!(
-                "of what {} removed rows held, {} came back{reclaimable}",
+                "of what {} removed rows held, {} came back{reclaimable}{kept}",
                 number::grouped(live_before - live),
                 number::percent(share.max(0.0))
             );
@@ -162,29 +108,55 @@ fn shrink(checkpoints: &[Checkpoint], found: &mut Vec<Note>) {
                 "rebuild the index, or grow again: an index that keeps tombstones fills them first",
             ));
         }
-        let (Some(rss_was), Some(rss_is), Some(ratio)) = (was.rss_bytes, is.rss_bytes, is.fragmentation)
-        else {
+        let resident = was.fragmentation.zip(is.fragmentation).filter(|(was, is)| rose(*was, *is));
+        let pages = classes.filter(|(was, is)| rose(was.ratio(), is.ratio()));
+        if resident.is_none() && pages.is_none() {
             continue;
-        };
-        let rose = was.fragmentation.is_some_and(|was| ratio > was * 1.05);
-        if ratio > FRAGMENTATION && rose {
-            let freed = was.used_bytes.saturating_sub(is.used_bytes);
-            let evidence = format!(
-                "resident over used memory rose from {} to {}: {} were freed, the process gave back {}; which size \
-                 classes hold the rest is not recorded",
-                number::significant(was.fragmentation.unwrap_or_default()),
-                number::significant(ratio),
-                number::bytes(count::to_f64(freed)),
+        }
+        let mut evidence = Vec::new();
+        if let (Some((ratio_was, ratio_is)), Some(rss_was), Some(rss_is)) =
+            (resident, was.rss_bytes, is.rss_bytes)
+        {
+            evidence.push(format!(
+                "resident over used memory rose from {} to {}: {} were freed, the process gave back {}",
+                number::significant(ratio_was),
+                number::significant(ratio_is),
+                number::bytes(count::to_f64(was.used_bytes.saturating_sub(is.used_bytes))),
                 number::bytes(count::to_f64(rss_was.saturating_sub(rss_is)))
-            );
-            found.push(note(
-                Rule::Fragmentation,
-                &after.phase,
-                evidence,
-                "activedefrag yes on a jemalloc build, or MEMORY PURGE; size nodes by resident memory, not by used",
             ));
         }
+        evidence.push(match classes {
+            Some((was, is)) => in_classes(was, is),
+            None => String::from(
+                "which size classes hold the rest is not known, the allocator gives no statistics",
+            ),
+        });
+        found.push(note(
+            Rule::Fragmentation,
+            &after.phase,
+            evidence.join("; "),
+            "activedefrag yes on a jemalloc build, or MEMORY PURGE; size nodes by resident memory, not by used",
+        ));
     }
+}
+
+/// Whether a ratio of memory kept to memory in use is worth a finding.
+fn rose(was: f64, is: f64) -> bool {
+    is > FRAGMENTATION && is > was * 1.05
+}
+
+/// Which size classes keep what nobody uses.
+fn in_classes(was: &AllocatorFigures, is: &AllocatorFigures) -> String {
+    let free = is.held_bytes().saturating_sub(is.classes.iter().map(|c| c.allocated_bytes).sum());
+    format!(
+        "size classes keep {} of pages for {} in use ({} for each byte, {} before); {} are free in them, most in: {}",
+        number::bytes(count::to_f64(is.held_bytes())),
+        number::bytes(count::to_f64(is.allocated_bytes)),
+        number::significant(is.ratio()),
+        number::significant(was.ratio()),
+        number::bytes(count::to_f64(free)),
+        is.most_free()
+    )
 }
 
 /// A rate that falls over the phase though the load offered does not.
@@ -234,10 +206,10 @@ fn recall_drop(phases: &[PhaseSummary], checkpoints: &[Checkpoint], found: &mut 
         let changed = phases.iter().any(|p| {
             p.index > before.index
                 && p.index < after.index
-                && matches!(p.step.as_str(), "shrink" | "ingest" | "update" | "churn")
+                && matches!(p.step.as_str(), "shrink" | "ingest" | "update" | "churn" | "mixed")
         });
         let (Some(was), Some(is)) = (&before.recall, &after.recall) else { continue };
-        let same = was.k == is.k && before.ef_runtime == after.ef_runtime;
+        let same = was.k == is.k && before.ef_runtime == after.ef_runtime && before.filter == after.filter;
         let (Some(a), Some(b)) = (was.recall, is.recall) else { continue };
         let (Some((low, _)), Some((_, high))) = (was.interval, is.interval) else { continue };
         if changed && same && a - b > RECALL_DROP && high < low {

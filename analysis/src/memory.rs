@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use vst_common::count;
 use vst_common::keys::KeySpace;
 
+use crate::allocator::{self, AllocatorFigures};
 use crate::engine::rows::rows;
 use crate::engine::{Engine, Error};
 
@@ -34,6 +35,8 @@ pub struct Checkpoint {
     pub indexed: bool,
     /// The figures; absent without a complete tick.
     pub figures: Option<Figures>,
+    /// Size classes of the primaries' allocators; absent unless each primary of the figures said its own.
+    pub allocator: Option<AllocatorFigures>,
 }
 
 /// Figures of one complete tick.
@@ -113,8 +116,17 @@ pub(crate) async fn checkpoints(engine: &Engine, prefix: Option<&str>) -> Result
                     returned_share: None,
                 }
             }),
+            allocator: None,
         })
         .collect();
+    for (phase, classes) in allocator::by_phase(engine).await? {
+        let here = found.iter_mut().find(|c| c.phase_index == phase);
+        if let Some(checkpoint) = here
+            && checkpoint.figures.as_ref().is_some_and(|f| f.primaries == classes.primaries)
+        {
+            checkpoint.allocator = Some(classes);
+        }
+    }
     relate(&mut found);
     Ok(found)
 }
@@ -190,9 +202,12 @@ const QUERY: &str = "
     ),
     asked as (select run, phase_index, count(distinct tick) as ticks from inside group by run, phase_index),
     made as (
-        select c.run, c.phase_index, count(*) as indexes
+        select c.run, c.phase_index,
+               case when max(case when i.step in ('create_index', 'rebuild_index', 'query') then i.phase_index else -1 end)
+                         > max(case when i.step = 'drop_index' then i.phase_index else -1 end)
+                    then 1 else 0 end as indexes
         from phases c join phases i on c.run = i.run and i.phase_index < c.phase_index
-        where i.step in ('create_index', 'query') group by c.run, c.phase_index
+        group by c.run, c.phase_index
     )
     select p.phase_index, p.phase, p.step, p.live_after as live, k.ticks, c.complete_ticks, c.tick, c.primaries,
            c.replicas, c.used, c.rss, c.keys, c.index_docs, c.index_nodes, i.indexes, c.index_failures,

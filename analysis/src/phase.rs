@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use vst_common::attributes::Filter;
 use vst_common::clock::WallNs;
 use vst_common::count;
 use vst_common::entry::PhaseOutcome;
-use vst_common::phase::Work;
 
 use crate::engine::{PhaseRecord, loop_word};
 use crate::latency::{GeneratorSummary, NodeSummary, OperationSummary, PhaseLatency};
@@ -36,6 +36,9 @@ pub struct PhaseSummary {
     pub took_ns: Option<u64>,
     /// Candidates looked at per query (HNSW EF_RUNTIME).
     pub ef_runtime: Option<u32>,
+    /// The part of the rows among which its queries asked; all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
     /// Rows alive on the target afterwards.
     pub live_after: Option<u64>,
     /// Requests that the schedule held in the measured window, as long as it ran; open loop only.
@@ -82,10 +85,8 @@ impl PhaseSummary {
             failure,
             start_wall_ns: started.start_wall_ns,
             took_ns: ended.map(|e| count::to_u64(e.end_wall_ns.saturating_sub(started.start_wall_ns))),
-            ef_runtime: match started.order.as_ref().map(|order| &order.work) {
-                Some(Work::Query { ef_runtime, .. }) => *ef_runtime,
-                _ => None,
-            },
+            ef_runtime: started.order.as_ref().and_then(|order| order.work.ask()?.ef_runtime),
+            filter: started.order.as_ref().and_then(|order| order.work.ask()?.filter),
             live_after: ended.map(|e| e.live),
             scheduled: latency.scheduled,
             unowned: latency.scheduled.map_or(0, |scheduled| scheduled.saturating_sub(due)),

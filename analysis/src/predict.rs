@@ -249,6 +249,7 @@ mod tests {
             ..crate::memory::Figures::default()
         };
         Checkpoint {
+            allocator: None,
             phase_index: 1,
             phase: String::from("c"),
             step: String::from("checkpoint"),

@@ -4,7 +4,7 @@
 //! repeats on, between runs. A change counts only if it exceeds both the threshold and the noise; what could not have
 //! been seen is said. Law: of runs that differ by chance alone at most one comparison in a hundred calls a regression.
 
-mod report;
+pub(crate) mod report;
 mod thresholds;
 
 use std::collections::BTreeMap;

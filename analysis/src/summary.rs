@@ -14,9 +14,11 @@ use vst_common::scenario::Scenario;
 use crate::accounting::{self, AccountingRow};
 use crate::cluster;
 use crate::course::Course;
+use crate::criteria::{self, CriterionRow};
 use crate::engine::{Engine, Error, Log};
 use crate::findings;
 use crate::latency;
+use crate::leak::{self, LeakCheck};
 use crate::memory::{self, Checkpoint};
 use crate::phase::PhaseSummary;
 use crate::recall;
@@ -42,6 +44,11 @@ pub struct Summary {
     pub phases: Vec<PhaseSummary>,
     /// Memory at the baseline and at each checkpoint.
     pub checkpoints: Vec<Checkpoint>,
+    /// What the scenario asks for, beside what was found.
+    #[serde(default)]
+    pub criteria: Vec<CriterionRow>,
+    /// Whether memory grows between checkpoints of the same rows.
+    pub leaks: Vec<LeakCheck>,
     /// Attempts against the server's own counters.
     pub accounting: Vec<AccountingRow>,
 }
@@ -73,6 +80,9 @@ pub struct Setting {
     pub m: Option<u32>,
     /// Candidates while inserting.
     pub ef_construction: Option<u32>,
+    /// What of an earlier run was taken over, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<String>,
     /// When the run was opened.
     pub opened_wall_ns: Option<WallNs>,
     /// When it was closed, or last written to.
@@ -87,6 +97,12 @@ impl Summary {
     }
 }
 
+/// What a run says without its course: of a run that goes on, phase by phase, this is cheaper.
+pub(crate) async fn read_phases(directory: &str) -> Result<Summary, Error> {
+    let engine = Engine::open(&[directory.to_owned()]).await?;
+    before_findings(&engine, directory).await
+}
+
 /// Reads a run directory.
 pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
     let engine = Engine::open(&[directory.to_owned()]).await?;
@@ -95,6 +111,15 @@ pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
 
 /// The summary of the run that an engine has opened.
 pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Error> {
+    let mut summary = before_findings(engine, directory).await?;
+    let course = Course::read(engine, INTERVALS).await?;
+    summary.leaks = leak::checks(&summary.checkpoints, &course);
+    let more = findings::all(&summary.phases, &summary.checkpoints, &summary.leaks, &course);
+    summary.verdict.findings.extend(more);
+    Ok(summary)
+}
+
+async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Error> {
     let Some(log) = engine.logs().first() else { return Err(Error::NoDirectory) };
     let mut by_phase = latency::by_phase(engine).await?;
     let mut recalls = recall::by_phase(engine).await?;
@@ -107,9 +132,9 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
     let checkpoints = memory::checkpoints(engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(engine).await?;
     let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
-    let course = Course::read(engine, INTERVALS).await?;
-    verdict.findings.extend(findings::all(&phases, &checkpoints, &course));
     verdict.findings.extend(cluster::findings(engine).await?);
+    let criteria = scenario(log).map(|s| criteria::judge(&s, &phases, &checkpoints)).unwrap_or_default();
+    verdict.missed = criteria::missed(&criteria);
     Ok(Summary {
         exit_code: verdict.exit().code(),
         verdict,
@@ -118,6 +143,8 @@ pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Erro
         setting: setting(log),
         phases,
         checkpoints,
+        criteria,
+        leaks: Vec::new(),
         accounting,
     })
 }
@@ -156,6 +183,7 @@ fn setting(log: &Log) -> Setting {
         metric: metric.and_then(|m| serde_json::to_value(m).ok()?.as_str().map(str::to_owned)),
         m: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.m)),
         ef_construction: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.ef_construction)),
+        prefill: text("/prefill/said"),
         opened_wall_ns: log.opened,
         ended_wall_ns: log.closed.as_ref().map(|c| c.at).or(log.last_written),
     }

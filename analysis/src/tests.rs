@@ -1,5 +1,7 @@
 //! The laws of the whole crate, over a run directory made up by arithmetic.
 
+mod criteria;
+mod export;
 mod findings;
 mod fixture;
 mod judgement;
@@ -471,7 +473,10 @@ async fn what_cannot_be_read_names_itself() {
 
 /// Any work of queries.
 pub(crate) fn any_query() -> vst_common::phase::Work {
-    vst_common::phase::Work::Query { vectors: fixture::work(), k: 10, ef_runtime: None }
+    vst_common::phase::Work::Query {
+        vectors: fixture::work(),
+        ask: vst_common::scenario::Ask::nearest(10, None),
+    }
 }
 
 /// A summary of nothing.
@@ -482,6 +487,7 @@ pub(crate) fn any_summary() -> Summary {
             coordinator_exit_code: Some(0),
             not_valid: Vec::new(),
             saturated: Vec::new(),
+            missed: Vec::new(),
             findings: Vec::new(),
         },
         exit_code: 0,
@@ -489,6 +495,8 @@ pub(crate) fn any_summary() -> Summary {
         directory: String::from("runs/made"),
         setting: Setting { dims: Some(128), m: Some(16), ..Setting::default() },
         phases: Vec::new(),
+        leaks: Vec::new(),
+        criteria: Vec::new(),
         checkpoints: Vec::new(),
         accounting: Vec::new(),
     }

@@ -113,6 +113,8 @@ pub enum Rule {
     Connections,
     /// Rows that a failover had lost were written again, or could not be looked for.
     Repair,
+    /// What the scenario asks for does not hold.
+    Criterion,
 }
 
 /// One thing that a reader must know.
@@ -138,6 +140,9 @@ pub struct Verdict {
     pub not_valid: Vec<Note>,
     /// How the target could not follow; empty when it could.
     pub saturated: Vec<Note>,
+    /// Criteria of the scenario that do not hold.
+    #[serde(default)]
+    pub missed: Vec<Note>,
     /// What else a reader must know.
     pub findings: Vec<Note>,
 }
@@ -155,8 +160,9 @@ impl Verdict {
             _ if self.not_valid.iter().any(|n| n.rule == Rule::LostWorker) => Exit::Fleet,
             RunEnd::Failed { .. } => failure(code),
             RunEnd::Finished if code != Exit::Valid.code() => failure(code),
-            RunEnd::Finished if self.not_valid.is_empty() => Exit::Valid,
-            RunEnd::Finished => Exit::NotValid,
+            RunEnd::Finished if !self.not_valid.is_empty() => Exit::NotValid,
+            RunEnd::Finished if !self.missed.is_empty() => Exit::Criterion,
+            RunEnd::Finished => Exit::Valid,
         }
     }
 }
@@ -214,6 +220,7 @@ pub(crate) async fn verdict(
         coordinator_exit_code,
         not_valid: judge.not_valid,
         saturated: judge.saturated,
+        missed: Vec::new(),
         findings: judge.findings,
     })
 }
@@ -323,7 +330,10 @@ impl Judge {
         if let Some(recall) = &phase.recall {
             let found = [
                 (recall.ghosts, "returned rows were dead (ghosts)"),
-                (recall.contamination, "returned rows were not of the query's own copy (contamination)"),
+                (
+                    recall.contamination,
+                    "returned rows were not of the query's own copy, or not of those it asked for (contamination)",
+                ),
                 (recall.duplicates, "returned rows were repeated in their answer (duplicates)"),
                 (recall.partial, "answers held fewer than k rows though k were alive (partial)"),
                 (recall.masked, "answers could not be judged: the known neighbours are dead (masked)"),
@@ -343,7 +353,9 @@ impl Judge {
     fn offered(&mut self, phase: &PhaseSummary) {
         let name = Some(phase.name.as_str());
         let due: u64 = phase.operations.iter().map(|o| o.due).sum();
-        if due == 0 && (phase.step == "query" || phase.load.as_deref() == Some("open")) {
+        // An ingest that found every row there has nothing to send.
+        let must_send = phase.load.as_deref() == Some("open") && phase.step != "ingest";
+        if due == 0 && (phase.step == "query" || must_send) {
             let text = String::from(
                 "no request fell due in the measured window: nothing was measured; give it a higher rate or more time",
             );

@@ -4,7 +4,9 @@
 //! only draws: it holds at most a few thousand points however many workers or hours a run had. Law: what the page shows
 //! is what the summary and the tables say, and nothing in it comes from a network.
 
+mod compare;
 mod data;
+mod heat;
 
 use vst_common::count;
 
@@ -16,7 +18,11 @@ use crate::summary;
 const INTERVALS: u64 = 1_200;
 
 const HTML: &str = include_str!("../assets/page.html");
+const COMPARE_HTML: &str = include_str!("../assets/compare.html");
+const COMPARE_JS: &str = include_str!("../assets/compare.js");
+const COMMON_JS: &str = include_str!("../assets/common.js");
 const CSS: &str = include_str!("../assets/page.css");
+const HEAT_JS: &str = include_str!("../assets/heat.js");
 const JS: &str = include_str!("../assets/page.js");
 const UPLOT_JS: &str = include_str!("../assets/uplot/uPlot.iife.min.js");
 const UPLOT_CSS: &str = include_str!("../assets/uplot/uPlot.min.css");
@@ -28,25 +34,53 @@ const UPLOT_CSS: &str = include_str!("../assets/uplot/uPlot.min.css");
 pub async fn page(run_dir: &str) -> Result<String, Error> {
     let run_dir = run_dir.to_owned();
     on_own_threads(async move || {
-        let engine = Engine::open(std::slice::from_ref(&run_dir)).await?;
-        let summary = summary::of(&engine, &run_dir).await?;
-        let course = Course::read(&engine, INTERVALS).await?;
-        let data = data::of(&engine, &summary, &course).await?;
+        let (run, data) = read(&run_dir).await?;
         let json = serde_json::to_string(&data).map_err(|e| Error::Write(e.to_string()))?;
-        Ok(assemble(&summary.run, &json))
+        Ok(assemble(HTML, &run, &json))
     })
     .await
 }
 
+/// What the page of a run holds, and the run's name.
+async fn read(run_dir: &str) -> Result<(String, data::Data), Error> {
+    let engine = Engine::open(&[run_dir.to_owned()]).await?;
+    let summary = summary::of(&engine, run_dir).await?;
+    let course = Course::read(&engine, INTERVALS).await?;
+    let data = data::of(&engine, &summary, &course).await?;
+    Ok((summary.run, data))
+}
+
+/// A page of runs side by side; the others are compared with the first.
+///
+/// # Errors
+/// [`Error`] when a directory cannot be read, or fewer than two are named.
+pub async fn compare_page(run_dirs: &[String]) -> Result<String, Error> {
+    if run_dirs.len() < 2 {
+        return Err(Error::OneRun);
+    }
+    let mut runs = Vec::new();
+    for run_dir in run_dirs {
+        let run_dir = run_dir.clone();
+        runs.push(on_own_threads(async move || read(&run_dir).await).await?);
+    }
+    let names: Vec<String> = runs.iter().map(|(name, _)| name.clone()).collect();
+    let data = compare::of(run_dirs, runs).await?;
+    let json = serde_json::to_string(&data).map_err(|e| Error::Write(e.to_string()))?;
+    Ok(assemble(COMPARE_HTML, &names.join(", "), &json))
+}
+
 /// Puts the parts together; the data goes in last, so that nothing in it is taken for a place to fill.
-fn assemble(title: &str, json: &str) -> String {
+fn assemble(html: &str, title: &str, json: &str) -> String {
     // Within a script element only `<` can end it.
     let json = json.replace('<', "\\u003c");
     let title = title.replace('&', "&amp;").replace('<', "&lt;");
-    let page = HTML
+    let page = html
         .replace("@UPLOT_CSS@", UPLOT_CSS)
         .replace("@CSS@", CSS)
         .replace("@UPLOT_JS@", UPLOT_JS)
+        .replace("@COMMON_JS@", COMMON_JS)
+        .replace("@HEAT_JS@", HEAT_JS)
+        .replace("@COMPARE_JS@", COMPARE_JS)
         .replace("@JS@", JS)
         .replace("@TITLE@", &title);
     let mut out = String::with_capacity(page.len() + json.len());

@@ -128,6 +128,7 @@ mod tests {
             outcome,
             totals: Totals::default(),
             live: 0,
+            exit_code: 0,
             scheduled: None,
             unowned: 0,
         };

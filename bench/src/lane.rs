@@ -12,14 +12,16 @@ use vst_common::expand::Expansion;
 use vst_common::ids::{Generation, PhaseIndex, RunId, WorkerId};
 use vst_common::latency::Cell;
 use vst_common::live_set::LiveSet;
-use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, TruthSource, VectorWork, Work};
-use vst_common::scenario::{CopyOrder, DatasetSpec, Load, Metric};
+use vst_common::phase::{CommandWork, PhaseOrder, SearchModule, SearchPlan, TruthSource, VectorWork, Work};
+use vst_common::scenario::{
+    CommandSpec, CopyOrder, DatasetSpec, KeyDistribution, KeyspaceSpec, Load, Metric, ValueSpec,
+};
 use vst_worker::lane::{Config, Credentials, spawn};
 use vst_worker::topology::Topology;
 use vst_worker::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease, RowBlock};
 
 use crate::server::Server;
-use crate::{CONNECTIONS, Case, Command, Error, VALUE_BYTES};
+use crate::{CONNECTIONS, Case, Command, Error, KEYS, VALUE_BYTES};
 
 /// Rows of one block, as `fetch` cuts them.
 const BLOCK_ROWS: u64 = 4096;
@@ -39,6 +41,14 @@ pub(crate) struct LaneRun {
 
 impl LaneRun {
     pub(crate) fn measure(server: &Server, case: Case, requests: u64) -> Result<Self, Error> {
+        if case.command == Command::Get {
+            // What is read is there: every key is written once.
+            Self::once(server, order(Case { command: Command::Set, pipeline: 16 }, KEYS, true), KEYS)?;
+        }
+        Self::once(server, order(case, requests, false), requests)
+    }
+
+    fn once(server: &Server, order: PhaseOrder, requests: u64) -> Result<Self, Error> {
         let (sender, mut events) = unbounded_channel();
         let config = Config {
             lane_in_worker: 0,
@@ -48,20 +58,19 @@ impl LaneRun {
             credentials: Credentials::default(),
         };
         let handle = spawn(config, sender).map_err(|e| Error::Lane(e.to_string()))?;
+        let leased = order.work.is_leased();
         let phase = Arc::new(ArmedPhase {
-            order: order(case),
+            order,
             topology: Arc::new(Topology::standalone("127.0.0.1", server.port)),
             queries: None,
         });
         handle.send(LaneCommand::Arm { phase, lane: 0, lease: LoadLease::new(u64::MAX) });
         wait_for(&mut events, |event| matches!(event, LaneEvent::Armed { .. }))?;
-        match case.command {
-            Command::Hset => {
-                for (id, first) in (0u64..).zip((0..requests).step_by(count::index(BLOCK_ROWS))) {
-                    handle.send(LaneCommand::Rows(block(id, first, requests)));
-                }
-                handle.send(LaneCommand::NoMoreRows);
+        if leased {
+            for (id, first) in (0u64..).zip((0..requests).step_by(count::index(BLOCK_ROWS))) {
+                handle.send(LaneCommand::Rows(block(id, first, requests)));
             }
+            handle.send(LaneCommand::NoMoreRows);
         }
         // The lane takes the blocks in before the clock starts.
         std::thread::sleep(std::time::Duration::from_millis(100));
@@ -81,7 +90,7 @@ impl LaneRun {
             _ => false,
         })?;
         let (took, cpu) = (mono_ns() - began, process_cpu_ns() - cpu);
-        if ended != requests || sum.ok != requests {
+        if ended != requests || sum.ok != requests || sum.miss != 0 {
             return Err(Error::Lane(format!("{ended} of {requests} requests ended well")));
         }
         let service = sum.service.unwrap_or_default();
@@ -110,7 +119,18 @@ fn wait_for(
     Err(Error::Lane(String::from("it left")))
 }
 
-fn order(case: Case) -> PhaseOrder {
+/// A phase of `operations` requests; `in_turn` goes through the keys one after the other.
+fn order(case: Case, operations: u64, in_turn: bool) -> PhaseOrder {
+    let commands = |template: &str| {
+        let name = case.name();
+        Work::Commands(CommandWork {
+            prefix: String::from("s:"),
+            keyspace: KeyspaceSpec { keys: KEYS, ..KeyspaceSpec::default() },
+            commands: vec![CommandSpec { name, template: template.to_owned(), weight: 1, space: None }],
+            keys: if in_turn { KeyDistribution::Sequential } else { KeyDistribution::Uniform },
+            values: ValueSpec::default(),
+        })
+    };
     let dataset =
         DatasetSpec { base: String::new(), queries: String::new(), ground_truth: String::new(), rows: None };
     let vectors = VectorWork {
@@ -123,6 +143,7 @@ fn order(case: Case) -> PhaseOrder {
         metric: Metric::L2,
         prefix: String::from("p:"),
         field: String::from("v"),
+        attributes: vst_common::attributes::Attributes::default(),
         live: LiveSet::empty(1, 1, 1),
         search: SearchPlan::ServerSide { module: SearchModule::RediSearch, index: String::from("i") },
     };
@@ -131,11 +152,13 @@ fn order(case: Case) -> PhaseOrder {
         name: String::from("bench"),
         seed: 1,
         work: match case.command {
+            Command::Set => commands("SET {key} {value}"),
+            Command::Get => commands("GET {key}"),
             Command::Hset => Work::Ingest(vectors),
         },
         load: Load::Closed { clients: CONNECTIONS, pipeline: case.pipeline },
         warm_up_ns: 0,
-        operations: None,
+        operations: (case.command != Command::Hset).then_some(operations),
         duration_ns: 0,
         timeout_ns: 10_000_000_000,
         interval_ns: 1_000_000_000,
@@ -146,5 +169,5 @@ fn order(case: Case) -> PhaseOrder {
 fn block(id: u64, first: u64, end: u64) -> RowBlock {
     let rows: Vec<(u32, u64)> = (first..end.min(first + BLOCK_ROWS)).map(|row| (0, row)).collect();
     let vectors = vec![b'x'; rows.len() * VALUE_BYTES];
-    RowBlock { id, rows, vectors }
+    RowBlock { id, rows, vectors, ..RowBlock::default() }
 }

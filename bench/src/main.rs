@@ -25,6 +25,8 @@ use self::work::Piece;
 const MOST: f64 = 1.0;
 /// Connections of both.
 const CONNECTIONS: u32 = 50;
+/// Keys that SET and GET draw from.
+const KEYS: u64 = 10_000;
 /// Bytes of a value, or of a vector of 128 dimensions.
 const VALUE_BYTES: usize = 512;
 
@@ -43,7 +45,7 @@ struct Options {
     /// Runs of each client; the median counts.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
-    /// Run the lane alone, once, in this case (for a profiler): `hset-1`.
+    /// Run the lane alone in this case (for a profiler): `set-1`, `get-16`, `hset-16` and so on.
     #[arg(long)]
     only: Option<String>,
     /// Do only this piece of work, `--requests` times (for a tool that counts instructions).
@@ -60,6 +62,10 @@ struct Case {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
+    /// `SET key <512 bytes>`.
+    Set,
+    /// `GET key`, answered with 512 bytes.
+    Get,
     /// `HSET key v <512 bytes>`: a vector of 128 dimensions.
     Hset,
 }
@@ -67,13 +73,21 @@ enum Command {
 impl Command {
     fn as_str(self) -> &'static str {
         match self {
+            Self::Set => "set",
+            Self::Get => "get",
             Self::Hset => "hset",
         }
     }
 }
 
-const CASES: [Case; 2] =
-    [Case { command: Command::Hset, pipeline: 1 }, Case { command: Command::Hset, pipeline: 16 }];
+const CASES: [Case; 6] = [
+    Case { command: Command::Set, pipeline: 1 },
+    Case { command: Command::Get, pipeline: 1 },
+    Case { command: Command::Hset, pipeline: 1 },
+    Case { command: Command::Set, pipeline: 16 },
+    Case { command: Command::Get, pipeline: 16 },
+    Case { command: Command::Hset, pipeline: 16 },
+];
 
 /// Why there is no figure.
 #[derive(Debug, thiserror::Error)]

@@ -8,13 +8,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::sync::mpsc;
 use vst_common::exit::Exit;
-use vst_common::ids::WorkerId;
+use vst_common::ids::{RunId, WorkerId};
 use vst_coordinator::serve::{self, CoordinatorOptions};
 use vst_worker::serve::{Coordinators, WorkerOptions};
 
 use crate::error::Failure;
 use crate::leash::{PARENT_GONE, parent_gone};
-use crate::registry::Registry;
+use crate::registry::{Patience, Registry};
 use crate::scenario_file::{Override, load, refuse};
 use crate::signals::Signals;
 use crate::{output, token};
@@ -41,6 +41,13 @@ pub(crate) struct CoordinatorStart {
     /// Folder in which the run directory is made
     #[arg(long, default_value = "runs")]
     results: PathBuf,
+    /// Name of the run and of its directory; made up if absent. Coordinators that are given the same one share the run:
+    /// one leads, the others stand by and go on when it is gone
+    #[arg(long, value_name = "NAME", value_parser = run_name)]
+    run: Option<RunId>,
+    /// Do not begin the run, only go on with it when its leader is gone
+    #[arg(long, requires = "run")]
+    standby: bool,
     /// Workers to wait for, instead of the scenario's number
     #[arg(long)]
     workers: Option<u32>,
@@ -55,12 +62,20 @@ pub(crate) struct CoordinatorStart {
     http: Option<String>,
     #[command(flatten)]
     registry: Registry,
+    #[command(flatten)]
+    patience: Patience,
     /// host:port at which workers reach this coordinator, where it is not the address it listens on
     #[arg(long, value_name = "ADDRESS", requires = "etcd")]
     advertise: Option<String>,
     /// Remove what an earlier run left under the prefix before, and what this run made after
     #[arg(long)]
     cleanup: bool,
+    /// Ends the run when the target uses so many bytes, over all its nodes
+    #[arg(long, value_name = "BYTES")]
+    most_memory: Option<u64>,
+    /// Go through the scenario up to its first query, then take further phases from whoever asks for them
+    #[arg(long, hide = true, conflicts_with = "run")]
+    on_demand: bool,
     /// Stop when standard input ends
     #[arg(long, hide = true)]
     leashed: bool,
@@ -81,6 +96,8 @@ pub(crate) struct WorkerStart {
     coordinator: Vec<String>,
     #[command(flatten)]
     registry: Registry,
+    #[command(flatten)]
+    patience: Patience,
     /// Shows this worker's state on this host:port: /status, /metrics, /healthz, /readyz
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
@@ -95,6 +112,16 @@ pub(crate) struct WorkerStart {
     leashed: bool,
 }
 
+fn run_name(text: &str) -> Result<RunId, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
+        return Err(String::from(
+            "a run's name is made of letters, digits, `-`, `_` and `.`, and does not begin with `.`",
+        ));
+    }
+    Ok(RunId::new(text))
+}
+
 /// Time that a worker whose parent has gone leaves the coordinator, which sees the same, to end the run in order.
 const ORPHAN_STAYS: Duration = Duration::from_secs(15);
 
@@ -104,7 +131,14 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
     let token = token::from_env()?;
     let workers = options.workers.map(|n| Override::new("fleet.workers", n));
     let set: Vec<Override> = options.set.into_iter().chain(workers).collect();
-    let loaded = load(&options.scenario, &set)?;
+    let mut loaded = load(&options.scenario, &set)?;
+    if options.on_demand {
+        loaded.checked.scenario.keep_before_queries();
+    }
+    let etcd = tokio::select! {
+        fleet = options.registry.awaited(&options.patience) => fleet?,
+        signal = signals.nth(1) => return Err(gone_while_waiting(signal)),
+    };
     let (stop, stops) = mpsc::channel(4);
     if options.leashed {
         let stop = stop.clone();
@@ -129,13 +163,18 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             target: options.target,
             results: options.results,
             listen: options.listen,
+            run: options.run,
+            standby: options.standby,
             announce: options.announce,
             http: options.http,
-            etcd: options.registry.fleet().await?,
+            begun_within_ns: options.patience.ns(),
+            etcd,
             advertise: options.advertise,
             workers: None,
             token,
             cleanup: options.cleanup,
+            most_memory: options.most_memory,
+            on_demand: options.on_demand,
         },
         stops,
     );
@@ -152,6 +191,10 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
     Ok(end.exit)
 }
 
+fn gone_while_waiting(signal: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Interrupted, format!("asked to stop by {signal} while etcd did not answer"))
+}
+
 pub(crate) fn of_coordinator(error: serve::Error) -> Failure {
     match error.faults() {
         Some(faults) => refuse(faults),
@@ -162,7 +205,12 @@ pub(crate) fn of_coordinator(error: serve::Error) -> Failure {
 pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
     let WorkerCommand::Start(options) = command;
     let signals = Signals::listen()?;
-    let coordinators = match options.registry.fleet().await? {
+    let token = token::from_env()?;
+    let etcd = tokio::select! {
+        fleet = options.registry.awaited(&options.patience) => fleet?,
+        signal = signals.nth(1) => return Err(gone_while_waiting(signal)),
+    };
+    let coordinators = match etcd {
         Some(fleet) => Coordinators::Etcd(fleet),
         None => Coordinators::Listed(options.coordinator),
     };
@@ -171,7 +219,7 @@ pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
         target: None,
         worker: options.name.map(WorkerId::new),
         lanes: options.lanes,
-        token: token::from_env()?,
+        token,
         http: options.http,
     };
     let asked = signals.clone();

@@ -5,6 +5,7 @@
 #[cfg(feature = "analysis")]
 mod analyze;
 mod builtin;
+mod config;
 mod dataset;
 mod error;
 mod fleet;
@@ -17,6 +18,8 @@ mod registry;
 mod report;
 mod run;
 mod scenario_file;
+#[cfg(feature = "analysis")]
+mod search;
 mod signals;
 mod token;
 mod validate;
@@ -49,6 +52,9 @@ enum Command {
     /// Check a file without starting anything
     #[command(subcommand)]
     Validate(validate::ValidateCommand),
+    /// An environment: whether what it names is there and can be used
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Read a run directory: its summary, or SQL over its tables
     #[cfg(feature = "analysis")]
     #[command(subcommand)]
@@ -115,6 +121,7 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Run(command) => run::run(command).await,
         Command::Validate(command) => validate::run(&command).await,
+        Command::Config(command) => config::run(&command).await,
         #[cfg(feature = "analysis")]
         Command::Analyze(command) => analyze::run(command).await,
         #[cfg(feature = "analysis")]

@@ -3,11 +3,15 @@
 //! Shared by every command that joins a fleet or looks at one. User and password come from the environment and are
 //! never shown.
 
+use std::time::Duration;
+
 use clap::Args;
+use vst_common::clock::{SECOND_NS, mono_ns};
 use vst_common::exit::Exit;
 use vst_etcd::{Client, Endpoints, Fleet};
 
 use crate::error::Failure;
+use crate::output;
 
 const USER: &str = "VST_ETCD_USER";
 const PASSWORD: &str = "VST_ETCD_PASSWORD";
@@ -24,11 +28,61 @@ pub(crate) struct Registry {
     fleet: String,
 }
 
+/// How long a process of a fleet waits for those that it needs.
+#[derive(Debug, Args)]
+pub(crate) struct Patience {
+    /// Seconds to wait for what others bring and that is not there yet: an etcd that answers and, with --standby, a run
+    /// that has begun
+    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 60)]
+    seconds: u64,
+}
+
+impl Patience {
+    pub(crate) fn ns(&self) -> u64 {
+        self.seconds.saturating_mul(SECOND_NS)
+    }
+}
+
+/// Between two tries to reach etcd.
+const AGAIN: Duration = Duration::from_secs(1);
+
 impl Registry {
+    /// The fleet, as soon as its etcd answers; `None` where no etcd is named.
+    pub(crate) async fn awaited(&self, patience: &Patience) -> Result<Option<Fleet>, Failure> {
+        let until = mono_ns().saturating_add(patience.ns());
+        let mut told = false;
+        loop {
+            let failed = match self.connect().await {
+                Ok(None) => return Ok(None),
+                Ok(Some(client)) => match client.get("vst").await {
+                    Err(e) if e.is_away() => e,
+                    // Whatever else it says is for the call that needs it.
+                    _ => return Ok(Some(Fleet::new(client, &self.fleet))),
+                },
+                Err(NoEtcd::Call(e)) if e.is_away() => e,
+                Err(e) => return Err(e.into()),
+            };
+            if mono_ns() >= until {
+                let waited = patience.seconds;
+                let text = format!("{failed}; waited {waited} s for it (--wait)");
+                return Err(Failure::new(Exit::Fleet, text));
+            }
+            if !told {
+                told = true;
+                output::note(&format!("waiting up to {} s for etcd: {failed}", patience.seconds));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// The fleet; `None` where no etcd is named.
     pub(crate) async fn fleet(&self) -> Result<Option<Fleet>, Failure> {
+        Ok(self.connect().await?.map(|client| Fleet::new(client, &self.fleet)))
+    }
+
+    async fn connect(&self) -> Result<Option<Client>, NoEtcd> {
         let Some(etcd) = &self.etcd else { return Ok(None) };
-        let usage = |e: vst_etcd::Error| Failure::new(Exit::Usage, e.to_string());
+        let usage = |e: vst_etcd::Error| NoEtcd::Usage(e.to_string());
         let endpoints: Endpoints = etcd.parse().map_err(usage)?;
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (user, password) = (variable(USER), variable(PASSWORD));
@@ -37,12 +91,27 @@ impl Registry {
             (None, None) => None,
             _ => {
                 let text = format!("{USER} and {PASSWORD} belong together: set both or none");
-                return Err(Failure::new(Exit::Usage, text));
+                return Err(NoEtcd::Usage(text));
             }
         };
-        let client = Client::new(&endpoints, None, login).await;
-        let client = client.map_err(|e| Failure::new(Exit::Fleet, e.to_string()))?;
-        Ok(Some(Fleet::new(client, &self.fleet)))
+        Client::new(&endpoints, None, login).await.map(Some).map_err(NoEtcd::Call)
+    }
+}
+
+/// Why there is no connection.
+enum NoEtcd {
+    /// The options cannot be used.
+    Usage(String),
+    /// etcd does not answer, or refuses.
+    Call(vst_etcd::Error),
+}
+
+impl From<NoEtcd> for Failure {
+    fn from(none: NoEtcd) -> Self {
+        match none {
+            NoEtcd::Usage(text) => Self::new(Exit::Usage, text),
+            NoEtcd::Call(e) => Self::new(Exit::Fleet, e.to_string()),
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 //! as separate processes that talk exactly as in a fleet; shows progress, and at the end the report. Whatever it
 //! started is stopped again, however it ends.
 
-mod children;
+pub(crate) mod children;
 mod dry_run;
+pub(crate) mod list;
 mod options;
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ use vst_coordinator::target::{Target, TargetUrl};
 use vst_proto::fleet::fleet_client::FleetClient;
 use vst_proto::fleet::{Status, WatchRequest};
 
-use self::children::Children;
+use self::children::{Children, Launch};
 pub(crate) use self::options::RunCommand;
 use self::options::{RunOptions, ScenarioAction};
 use crate::error::Failure;
@@ -31,29 +32,11 @@ use crate::{output, token};
 
 pub(crate) async fn run(command: RunCommand) -> Result<Exit, Failure> {
     match command.action() {
-        ScenarioAction::List { json } => list(json),
-        ScenarioAction::Run(options) => run_scenario(&options).await,
+        #[cfg(feature = "analysis")]
+        ScenarioAction::Search(search) => crate::search::run(search).await,
+        ScenarioAction::List { json } => list::list(json),
+        ScenarioAction::Run(options) => run_scenario(&options?).await,
     }
-}
-
-fn list(json: bool) -> Result<Exit, Failure> {
-    let mut rows = Vec::new();
-    for (name, text) in vst_common::scenario::check::BUILTIN {
-        let checked = vst_common::scenario::check::parse(text, name, &[])
-            .map_err(|faults| crate::scenario_file::refuse(&faults))?;
-        rows.push((*name, checked.scenario.purpose));
-    }
-    if json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, purpose)| serde_json::json!({"name": name, "purpose": purpose}))
-            .collect();
-        output::result(&serde_json::Value::Array(rows).to_string())?;
-    } else {
-        let lines: Vec<String> = rows.iter().map(|(name, purpose)| format!("{name:<12} {purpose}")).collect();
-        output::result(&lines.join("\n"))?;
-    }
-    Ok(Exit::Valid)
 }
 
 /// What the data are, from their headers and truth; faults point into the scenario.
@@ -89,9 +72,10 @@ const LOCAL_PRIMARIES: u64 = 3;
 async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     // First of all, so that whatever is started later is also stopped.
     let signals = Signals::listen()?;
-    let token = token::from_env()?;
+    let token = token::from_env_or(options.token_file.as_deref())?;
     let loaded = load(&options.scenario, &options.set)?;
     let facts = signals.unless_asked(check_data(&loaded)).await?;
+    crate::config::obey(&options.guard, options.target.as_deref(), &loaded, facts.as_ref())?;
     let named = options.target.as_deref().map(TargetUrl::from_env).transpose();
     named.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     serve::check_results(&options.results).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
@@ -147,7 +131,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
 }
 
 /// What the run asks of this machine, with the servers on it.
-fn check_local_limits(loaded: &Loaded) -> Result<(), Failure> {
+pub(crate) fn check_local_limits(loaded: &Loaded) -> Result<(), Failure> {
     let refuse = |faults| crate::scenario_file::refuse(&faults);
     let files = crate::limits::open_files();
     plan::check_open_files(&loaded.checked, LOCAL_PRIMARIES, files).map_err(refuse)?;
@@ -167,7 +151,7 @@ async fn check_limits_of(target: &str, loaded: &Loaded) -> Result<(), Failure> {
         .map_err(|faults| crate::scenario_file::refuse(&faults))
 }
 
-async fn start_cluster() -> Result<LocalCluster, Failure> {
+pub(crate) async fn start_cluster() -> Result<LocalCluster, Failure> {
     let files = ServerFiles::find().map_err(|e| Failure::new(Exit::Target, e.to_string()))?;
     let started = LocalCluster::start(LocalClusterOptions::new(files)).await;
     started.map_err(|e| Failure::new(Exit::Target, e.to_string()))
@@ -182,7 +166,7 @@ async fn drive(
     signals: &Signals,
     display: &mut Display,
 ) -> Result<(Option<String>, Exit), Failure> {
-    let mut children = Children::new()?;
+    let mut children = Children::new(token)?;
     let coordinator = children.coordinator_pid();
     let mut last = None;
     let ended = tokio::select! {
@@ -210,7 +194,16 @@ async fn fleet(
     display: &mut Display,
     last: &mut Option<Status>,
 ) -> Result<Exit, Failure> {
-    let Some(address) = children.start_coordinator(options, target).await? else {
+    let launch = Launch {
+        scenario: &options.scenario,
+        target,
+        set: &options.set,
+        results: &options.results,
+        cleanup: options.cleanup,
+        most_memory: options.guard.most_memory_bytes,
+        on_demand: false,
+    };
+    let Some(address) = children.start_coordinator(&launch).await? else {
         return children.coordinator_ended().await;
     };
     let fleet = &loaded.checked.scenario.fleet;
@@ -224,7 +217,7 @@ async fn fleet(
 }
 
 /// Follows the run until it ends; leaves the last status.
-async fn watch(address: &str, token: &str, display: &mut Display, last: &mut Option<Status>) {
+pub(crate) async fn watch(address: &str, token: &str, display: &mut Display, last: &mut Option<Status>) {
     let Ok(mut client) = FleetClient::connect(format!("http://{address}")).await else { return };
     let Ok(statuses) = client.watch(WatchRequest { token: token.to_owned(), members: false }).await else {
         return;

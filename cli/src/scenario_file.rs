@@ -6,6 +6,7 @@ use std::str::FromStr;
 use miette::GraphicalReportHandler;
 use vst_common::exit::Exit;
 use vst_common::scenario::check::{self, Checked, Faults};
+use vst_common::scenario::library;
 
 use crate::builtin;
 use crate::error::Failure;
@@ -47,7 +48,7 @@ pub(crate) struct Loaded {
 /// Reads `name`: the path of a file, or the name of a built-in scenario.
 pub(crate) fn load(name: &str, overrides: &[Override]) -> Result<Loaded, Failure> {
     let path = Path::new(name);
-    let (text, base, file_name) = match check::builtin(name) {
+    let (text, base, file_name) = match library::text_of(name) {
         Some(text) if !path.exists() => {
             let base = builtin::unpack().map_err(|e| {
                 Failure::new(
@@ -59,7 +60,7 @@ pub(crate) fn load(name: &str, overrides: &[Override]) -> Result<Loaded, Failure
         }
         _ => {
             let text = std::fs::read_to_string(path).map_err(|e| {
-                let known: Vec<&str> = check::BUILTIN.iter().map(|(name, _)| *name).collect();
+                let known: Vec<&str> = library::LIBRARY.iter().map(|(name, _)| *name).collect();
                 let message = format!(
                     "scenario `{name}` cannot be read: {e}; give the path of a file or one of: {}",
                     known.join(", ")

@@ -9,11 +9,24 @@ use vst_common::exit::Exit;
 
 use crate::error::Failure;
 
-const NAME: &str = "VST_TOKEN";
+pub(crate) const NAME: &str = "VST_TOKEN";
 
 /// `None` where the fleet has none.
 pub(crate) fn from_env() -> Result<Option<String>, Failure> {
     of(std::env::var_os(NAME)).map_err(|why| Failure::new(Exit::Usage, why))
+}
+
+/// The same; where the environment has none, from a file.
+pub(crate) fn from_env_or(file: Option<&std::path::Path>) -> Result<Option<String>, Failure> {
+    match (from_env()?, file) {
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                Failure::new(Exit::Scenario, format!("token_file `{}` cannot be read: {e}", path.display()))
+            })?;
+            of(Some(text.trim_end().into())).map_err(|why| Failure::new(Exit::Usage, why))
+        }
+        (found, _) => Ok(found),
+    }
 }
 
 fn of(value: Option<OsString>) -> Result<Option<String>, String> {

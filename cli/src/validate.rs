@@ -1,11 +1,14 @@
 //! `vst validate`: checks a file without starting anything.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use vst_common::exit::Exit;
+use vst_common::scenario::Step;
 
 use crate::error::Failure;
 use crate::output;
-use crate::scenario_file::{Override, load};
+use crate::scenario_file::{Override, load, refuse};
 
 /// What to check.
 #[derive(Debug, Subcommand)]
@@ -17,15 +20,39 @@ pub(crate) enum ValidateCommand {
         /// Replaces a value: a path of keys (phases by their name) and what to put there
         #[arg(long = "set", value_name = "PATH=VALUE")]
         set: Vec<Override>,
+        /// Also refuse a scenario that measures nothing
+        #[arg(long)]
+        strict: bool,
         /// Result as JSON
         #[arg(long)]
         json: bool,
     },
+    /// An environment: its file and those that it extends
+    Config {
+        /// Path of the file
+        file: PathBuf,
+        /// Also refuse one that names what is not there, or a target without a guard
+        #[arg(long)]
+        strict: bool,
+    },
 }
 
 pub(crate) async fn run(command: &ValidateCommand) -> Result<Exit, Failure> {
-    let ValidateCommand::Scenario { scenario, set, json } = command;
+    let (scenario, set, strict, json) = match command {
+        ValidateCommand::Scenario { scenario, set, strict, json } => (scenario, set, *strict, json),
+        ValidateCommand::Config { file, strict } => return validate_config(file, *strict),
+    };
     let loaded = load(scenario, set)?;
+    let measures = |step: &Step| matches!(step, Step::Query(_) | Step::Kv(_) | Step::Checkpoint);
+    if strict && !loaded.checked.scenario.phases.iter().any(|phase| measures(&phase.step)) {
+        let fault = loaded.checked.source.fault(
+            "phases",
+            "the scenario measures nothing",
+            "no phase asks, sends commands or takes memory",
+            "add a `query`, a `kv` or a `checkpoint`",
+        );
+        return Err(refuse(&fault));
+    }
     let facts = crate::run::check_data(&loaded).await?;
     let phases = loaded.checked.scenario.phases.len();
     if *json {
@@ -40,5 +67,14 @@ pub(crate) async fn run(command: &ValidateCommand) -> Result<Exit, Failure> {
             crate::run::describe(facts.as_ref())
         ))?;
     }
+    Ok(Exit::Valid)
+}
+
+fn validate_config(file: &Path, strict: bool) -> Result<Exit, Failure> {
+    let config = crate::config::load(file)?;
+    if strict {
+        crate::config::strictly(&config)?;
+    }
+    output::result(&format!("{}: valid", file.display()))?;
     Ok(Exit::Valid)
 }

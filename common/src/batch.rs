@@ -5,6 +5,7 @@
 //! row carries the identity of its delivery (`worker`, `generation`, `sequence`), so that "every acknowledged batch
 //! once" can be checked by anyone with a Parquet reader.
 
+pub mod allocator;
 mod columns;
 pub mod commandstats;
 pub mod events;

@@ -32,6 +32,22 @@ impl Exit {
     pub fn code(self) -> u8 {
         self as u8
     }
+
+    /// What a number means that a process of vst returned; any other number is a bug.
+    #[must_use]
+    pub fn of_code(code: i32) -> Self {
+        let all = [
+            Self::Valid,
+            Self::Usage,
+            Self::Scenario,
+            Self::Target,
+            Self::Fleet,
+            Self::Criterion,
+            Self::NotValid,
+            Self::Interrupted,
+        ];
+        all.into_iter().find(|exit| i32::from(exit.code()) == code).unwrap_or(Self::Bug)
+    }
 }
 
 impl From<Exit> for ExitCode {

@@ -4,6 +4,7 @@
 //! opened. Whoever runs a fleet, drives load or reads results builds on these types, so a change here is a change of
 //! contract.
 
+pub mod attributes;
 pub mod batch;
 pub mod clock;
 pub mod content;
@@ -17,6 +18,7 @@ pub mod ids;
 pub mod keys;
 pub mod latency;
 pub mod live_set;
+pub mod mix;
 pub mod outcome;
 pub mod phase;
 pub mod ranges;

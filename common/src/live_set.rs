@@ -128,6 +128,22 @@ impl LiveSet {
         Self { turn, ..self }.with_cut((self.count() - gone).saturating_add(come))
     }
 
+    /// The copies behind the first `keep` as a population of their own, in which copy 0 is copy `keep` of this one;
+    /// nothing is alive.
+    #[must_use]
+    pub fn behind(self, keep: u32) -> Self {
+        let copies = self.copies.saturating_sub(keep);
+        Self { copies, missing: if copies == 0 { 0 } else { self.missing }, turn: 0, cut: 0, ..self }
+    }
+
+    /// The first `keep` copies with every row alive.
+    #[must_use]
+    pub fn first(self, keep: u32) -> Self {
+        let copies = keep.min(self.copies);
+        let missing = if copies == self.copies { self.missing } else { 0 };
+        Self { copies, missing, turn: 0, cut: 0, ..self }.full()
+    }
+
     /// Cells that are alive.
     #[must_use]
     pub fn count(self) -> u64 {
@@ -276,6 +292,21 @@ mod tests {
             prop_assert_eq!(count::len(alive(half).len()), half.count());
             prop_assert!(alive(half).is_subset(&cells));
             prop_assert_eq!((0..half.cut).map(|p| half.cell_at(p).unwrap()).collect::<HashSet<_>>(), alive(half));
+        }
+
+        #[test]
+        fn whole_copies_go_as_the_rows_that_the_others_do_not_have(
+            seed: u64, rows in 1_u64..100, copies in 1_u32..6, lack in 0.0_f64..=1.0, keep in 1_u32..6,
+        ) {
+            let missing = count::from_f64(lack * count::to_f64(rows));
+            let all = LiveSet::empty(seed, rows, copies).lacking(missing).full();
+            let (left, gone) = (all.first(keep), all.behind(keep));
+            let own = |(copy, row): (u32, u64)| (copy + keep, row);
+            let gone: HashSet<_> = (0..gone.cells()).map(|n| own(gone.cell(n).unwrap())).collect();
+            let left = alive(left);
+            prop_assert!(left.is_disjoint(&gone));
+            prop_assert_eq!(left.union(&gone).copied().collect::<HashSet<_>>(), alive(all));
+            prop_assert!(left.iter().all(|(copy, _)| *copy < keep));
         }
 
         #[test]

@@ -5,11 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attributes::Attributes;
 use crate::expand::Expansion;
 use crate::ids::{NodeId, PhaseIndex};
 use crate::live_set::LiveSet;
+use crate::mix::{Mix, MixWeights};
 use crate::scenario::{
-    CommandSpec, CopyOrder, DatasetSpec, KeyDistribution, KeyspaceSpec, Load, Metric, ValueSpec,
+    Ask, CommandSpec, CopyOrder, DatasetSpec, KeyDistribution, KeyspaceSpec, Load, Metric, ValueSpec,
 };
 
 /// One phase of load, as a worker needs it.
@@ -46,10 +48,21 @@ pub struct PhaseOrder {
 pub enum Work {
     /// `HSET` of leased row ranges.
     Ingest(VectorWork),
+    /// The same of those rows of leased ranges that the target does not hold.
+    Fill(VectorWork),
     /// `HSET` of the live rows of leased ranges of cells, over what is there.
     Update(VectorWork),
+    /// `HSET` of those rows of leased ranges of cells that are alive now and were not when this many were.
+    Grow(VectorWork, u64),
     /// `DEL` of leased ranges of positions in the live set's order.
     Delete(VectorWork),
+    /// `DEL` of the leased ranges of cells of the copies behind the first `keep`, which are all alive.
+    DropCopies {
+        /// Data, keys and index; what was alive before.
+        vectors: VectorWork,
+        /// Copies that stay.
+        keep: u32,
+    },
     /// Both in turn, at a constant population: of the leased units, 2i deletes the cell at position i and 2i + 1 writes
     /// the i-th cell behind those that are alive.
     Churn(VectorWork),
@@ -57,10 +70,21 @@ pub enum Work {
     Query {
         /// Data, keys and index.
         vectors: VectorWork,
-        /// Neighbours asked for.
-        k: u32,
-        /// Candidates looked at.
-        ef_runtime: Option<u32>,
+        /// What each asks.
+        #[serde(flatten)]
+        ask: Ask,
+    },
+    /// Leased units, each of which is a query, or writes or deletes a row, by its number alone.
+    Mixed {
+        /// Data, keys and index; what was alive before.
+        vectors: VectorWork,
+        /// What each query asks.
+        #[serde(flatten)]
+        ask: Ask,
+        /// Which part of the units does what.
+        weights: MixWeights,
+        /// How many units there are.
+        units: u64,
     },
     /// Plain commands on keys of their own; request n is one of them by its number alone.
     Commands(CommandWork),
@@ -70,7 +94,17 @@ impl Work {
     /// Whether its rows are leased in ranges; otherwise requests are numbered and dealt in shares.
     #[must_use]
     pub fn is_leased(&self) -> bool {
-        matches!(self, Self::Ingest(_) | Self::Update(_) | Self::Delete(_) | Self::Churn(_))
+        match self {
+            Self::Ingest(_)
+            | Self::Fill(_)
+            | Self::Grow(..)
+            | Self::Update(_)
+            | Self::Delete(_)
+            | Self::DropCopies { .. }
+            | Self::Churn(_)
+            | Self::Mixed { .. } => true,
+            Self::Query { .. } | Self::Commands(_) => false,
+        }
     }
 
     /// Data, keys and index, where there are any.
@@ -78,11 +112,33 @@ impl Work {
     pub fn vectors(&self) -> Option<&VectorWork> {
         match self {
             Self::Ingest(vectors)
+            | Self::Fill(vectors)
+            | Self::Grow(vectors, _)
             | Self::Update(vectors)
             | Self::Delete(vectors)
             | Self::Churn(vectors)
+            | Self::DropCopies { vectors, .. }
+            | Self::Mixed { vectors, .. }
             | Self::Query { vectors, .. } => Some(vectors),
             Self::Commands(_) => None,
+        }
+    }
+
+    /// What its queries ask, where it has any.
+    #[must_use]
+    pub fn ask(&self) -> Option<&Ask> {
+        match self {
+            Self::Query { ask, .. } | Self::Mixed { ask, .. } => Some(ask),
+            _ => None,
+        }
+    }
+
+    /// What each unit of a mixed phase does.
+    #[must_use]
+    pub fn mix(&self) -> Option<Mix> {
+        match self {
+            Self::Mixed { vectors, weights, units, .. } => Some(Mix::new(*weights, *units, vectors.live)),
+            _ => None,
         }
     }
 }
@@ -126,6 +182,9 @@ pub struct VectorWork {
     pub prefix: String,
     /// Hash field that holds the vector.
     pub field: String,
+    /// What rows carry beside it.
+    #[serde(default)]
+    pub attributes: Attributes,
     /// What is alive while the phase runs (for a mutation: before it).
     pub live: LiveSet,
     /// How the index is asked.

@@ -6,11 +6,13 @@
 
 pub mod check;
 pub mod commands;
+pub mod criteria;
+pub mod library;
 pub mod model;
 
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
-    Algorithm, Arrival, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Load,
-    Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
-    UpdateSpec,
+    Algorithm, Arrival, Ask, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec,
+    IndexSpec, Keep, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, QuerySpec, RebuildSpec, Returns,
+    SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
 };

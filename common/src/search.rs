@@ -13,10 +13,11 @@ mod tests;
 
 pub use detect::{Detected, detect_module};
 pub use info::{IndexInfo, parse_info};
-pub use knn::{Hit, SCORE_ALIAS, knn_args, knn_command, merge_knn, parse_knn};
+pub use knn::{Hit, Knn, SCORE_ALIAS, knn_args, knn_command, merge_knn, parse_keys, parse_knn};
 
 use std::fmt;
 
+use crate::attributes::{Attributes, NUMBER_FIELD, TAG_FIELD};
 use crate::phase::SearchModule;
 use crate::scenario::{Algorithm, Metric};
 
@@ -57,7 +58,7 @@ impl fmt::Display for SearchModule {
 }
 
 /// An index over FLOAT32 vectors in one field of hashes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IndexShape<'a> {
     /// Keys that begin with it are indexed.
     pub prefix: &'a str,
@@ -73,6 +74,8 @@ pub struct IndexShape<'a> {
     pub m: u32,
     /// Candidates looked at while a vector is inserted.
     pub ef_construction: u32,
+    /// What rows carry beside the vector, so that queries can ask among a part of them.
+    pub attributes: Attributes,
 }
 
 /// `FT.CREATE` for an index; both modules take the same words.
@@ -111,6 +114,11 @@ pub fn create_args(index: &str, shape: &IndexShape<'_>) -> Vec<Vec<u8>> {
     for (name, value) in attributes {
         args.push(name.as_bytes().to_vec());
         args.push(value.into_bytes());
+    }
+    let kinds =
+        [(shape.attributes.has_tags(), TAG_FIELD, "TAG"), (shape.attributes.number, NUMBER_FIELD, "NUMERIC")];
+    for (_, field, kind) in kinds.into_iter().filter(|(has, ..)| *has) {
+        args.extend([field.as_bytes().to_vec(), kind.as_bytes().to_vec()]);
     }
     args
 }

@@ -59,6 +59,39 @@ impl Leases {
         }
     }
 
+    /// As another coordinator's log has them: these ranges are done, and who holds which of the others is not known.
+    #[must_use]
+    pub fn resume(cut: Cut, done: &[RowRange]) -> Self {
+        let mut leases = Self::new(cut);
+        let positions: BTreeSet<u64> = done.iter().filter_map(|range| cut.position(*range)).collect();
+        leases.next = positions.last().map_or(0, |last| last.saturating_add(1));
+        leases.pool = (0..leases.next).filter(|position| !positions.contains(position)).collect();
+        leases.rows_done = positions.iter().filter_map(|p| cut.get(*p)).map(|range| range.len()).sum();
+        leases
+    }
+
+    /// A worker came back and says which ranges it holds: those, as far as they are not done or another's, and no
+    /// others are its own.
+    pub fn adopt(&mut self, holder: Generation, held: &[RowRange]) {
+        let stated: BTreeSet<u64> = held.iter().filter_map(|range| self.cut.position(*range)).collect();
+        for position in positions(&self.held, holder) {
+            if !stated.contains(&position) {
+                self.held.remove(&position);
+                self.pool.insert(position);
+            }
+        }
+        for position in stated {
+            // Leased by a coordinator whose log does not say so.
+            while self.next <= position {
+                self.pool.insert(self.next);
+                self.next = self.next.saturating_add(1);
+            }
+            if self.pool.remove(&position) {
+                self.held.insert(position, holder);
+            }
+        }
+    }
+
     /// Leases up to `wanted` ranges to a worker; fewer, or none, where no more are free.
     ///
     /// A range that this worker failed before is given to it only when nothing else is free, so that another worker

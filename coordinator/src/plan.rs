@@ -12,28 +12,35 @@ mod estimate;
 mod kv;
 mod limits;
 mod phases;
+mod sample;
 mod sound;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
+use vst_common::attributes::Attributes;
 use vst_common::expand::Expansion;
 use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
-use vst_common::phase::{PhaseOrder, SearchPlan};
-use vst_common::ranges::Cut;
+use vst_common::phase::{PhaseOrder, SearchPlan, Work};
+use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Scenario, SettleSpec};
+use vst_common::scenario::{IndexSpec, PhaseSpec, Scenario, SettleSpec, Step};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate};
 pub(crate) use kv::spaces;
 pub use limits::{ClientLimit, check_clients, check_open_files};
 pub(crate) use phases::index_on;
+pub use sample::Sample;
+pub(crate) use sample::samples;
 
 /// Name of the phase that vst puts before the scenario's: memory of the target before anything is loaded.
 pub const BASELINE: &str = "baseline";
+
+/// Name of that phase where the target holds rows already: its memory is no baseline.
+pub const AS_FOUND: &str = "as_found";
 
 /// Hash field that holds the vector.
 pub const FIELD: &str = "vector";
@@ -78,14 +85,23 @@ pub fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> 
 /// The whole run, from a scenario, its data and the way in which the target is asked.
 ///
 /// # Errors
-/// As [`check`], which it repeats.
+/// As [`check`], which it repeats; and queries that return no distance where the answers of several nodes are merged.
 pub fn plan(
     checked: &Checked,
     data: Option<&DataFacts>,
     search: Option<SearchPlan>,
 ) -> Result<RunPlan, Faults> {
     check(checked, data)?;
+    check::mergeable(checked, search.as_ref())?;
     Ok(phases::plan(&checked.scenario, data, search))
+}
+
+/// One more phase behind those of a plan: queries, a settling or a checkpoint, which leave the population as it is.
+///
+/// # Errors
+/// Why it cannot be, for people.
+pub fn further(plan: &RunPlan, data: Option<&DataFacts>, spec: &PhaseSpec) -> Result<PlannedPhase, String> {
+    phases::further(plan, data, spec)
 }
 
 /// The whole run.
@@ -103,8 +119,62 @@ pub struct RunPlan {
     pub expansion: Expansion,
     /// Dimensions of a vector of the base.
     pub dims: u32,
-    /// The phases in order; the first is the [`BASELINE`].
+    /// The index is one that an earlier run made.
+    pub index_is_there: bool,
+    /// The phases in order; the first is the [`BASELINE`], or [`AS_FOUND`].
     pub phases: Vec<PlannedPhase>,
+}
+
+impl RunPlan {
+    /// What rows carry beside their vectors.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes {
+        phases::attributes(&self.scenario, self.rows)
+    }
+
+    /// All cells that the plan can hold; none is alive.
+    #[must_use]
+    pub fn population(&self) -> LiveSet {
+        self.phases
+            .first()
+            .map_or_else(|| LiveSet::empty(self.scenario.seed, 0, 1), |phase| phase.before.with_cut(0))
+    }
+
+    /// The name of the phase that takes over what an earlier run left, where there is one: the first that loads.
+    #[must_use]
+    pub fn reuses(&self) -> Option<&str> {
+        let mut phases = self.scenario.phases.iter();
+        let first = phases.find(|phase| matches!(phase.step, Step::Ingest { .. }))?;
+        matches!(first.step, Step::Ingest { reuse: true, .. }).then_some(first.name.as_str())
+    }
+
+    /// The same over what an earlier run left: the whole population or a part of it, with or without the index.
+    #[must_use]
+    pub fn over(&self, whole: bool, index_is_there: bool) -> Self {
+        let mut plan = Self { index_is_there, ..self.clone() };
+        let Some(name) = self.reuses() else { return plan };
+        let full = self.population().full();
+        for phase in &mut plan.phases {
+            if phase.name == BASELINE {
+                AS_FOUND.clone_into(&mut phase.name);
+            }
+            let loads = phase.name == name;
+            if whole {
+                (phase.before, phase.after) = (full, full);
+            }
+            if loads && let PlannedStep::Load(load) = &mut phase.step {
+                if whole {
+                    load.cut = load.cut.map(|_| Cut::new(RowRange { start: 0, end: 0 }, 1));
+                } else if let Work::Ingest(vectors) = &load.order.work {
+                    load.order.work = Work::Fill(vectors.clone());
+                }
+            }
+            if loads {
+                break;
+            }
+        }
+        plan
+    }
 }
 
 /// One phase.
@@ -129,6 +199,8 @@ impl PlannedPhase {
         match &self.step {
             PlannedStep::Checkpoint => "checkpoint",
             PlannedStep::CreateIndex => "create_index",
+            PlannedStep::DropIndex => "drop_index",
+            PlannedStep::RebuildIndex(_) => "rebuild_index",
             PlannedStep::Settle(_) => "settle",
             PlannedStep::Load(load) => load.word,
         }
@@ -153,6 +225,10 @@ pub enum PlannedStep {
     Checkpoint,
     /// The index is created.
     CreateIndex,
+    /// Drop it; the rows stay.
+    DropIndex,
+    /// Drop it and make it anew, of this shape, over the rows that are there.
+    RebuildIndex(IndexSpec),
     /// Wait until the target has come to rest.
     Settle(SettleSpec),
     /// The fleet sends load.

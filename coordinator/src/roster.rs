@@ -1,15 +1,17 @@
 //! Who is in the fleet: registration, liveness, and the deal of lanes and nodes.
 //!
 //! Fed by the run with what arrives on worker streams; each stream is one [`Generation`]. Law: a name is registered at
-//! most once at a time, a member counts as lost when neither its stream nor its heartbeats are there, and what is lost
-//! never comes back under the same generation. Silence counts only while somebody listens: a coordinator that was
+//! most once at a time, a member counts as lost when nothing was heard of it for lease and margin, and what is lost
+//! never comes back under the same generation; until then a worker whose stream ended may resume its registration. Silence counts only while somebody listens: a coordinator that was
 //! paused has heard nobody, and that says nothing about them. The deals give each share of load and each node to
 //! exactly one member.
 
 use std::collections::BTreeMap;
 
 use vst_common::clock::{MonoNs, SECOND_NS};
-use vst_common::ids::{Generation, WorkerId};
+use vst_common::entry::Totals;
+use vst_common::ids::{Generation, PhaseIndex, WorkerId};
+use vst_common::ranges::RowRange;
 
 use crate::secret::same_secret;
 
@@ -37,6 +39,47 @@ pub struct Arrival {
     pub address: String,
     /// Where its own HTTP port listens; empty where it has none.
     pub http: String,
+    /// Drawn when the process started.
+    pub instance: u64,
+    /// What it has of a registration whose stream ended.
+    pub before: Option<Before>,
+}
+
+/// What a worker still has when it comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// The registration.
+    pub generation: Generation,
+    /// The phase that it has and how far it is, if any.
+    pub phase: Option<(PhaseIndex, Stage)>,
+    /// Leased ranges that it has not handed back.
+    pub held: Vec<RowRange>,
+    /// Its last statement about a phase, if it made one.
+    pub ended: Option<Statement>,
+}
+
+/// How far a worker is with a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is getting ready.
+    Preparing,
+    /// It waits for the start.
+    Armed,
+    /// The schedule has begun.
+    Running,
+}
+
+/// A worker's last word about a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The phase.
+    pub phase: PhaseIndex,
+    /// Last sequence that it delivers for the phase, over all tables; 0 if it delivered nothing so far.
+    pub last_sequence: u64,
+    /// What became of its requests.
+    pub totals: Totals,
+    /// Batches of measurements that it had to give up since its last statement.
+    pub dropped: u64,
 }
 
 /// Why a worker is not let in.
@@ -100,6 +143,8 @@ pub struct Member {
     listened: u64,
     /// Whether it is there.
     pub presence: Presence,
+    /// Whether it has no stream at the moment; it may come back until it counts as lost.
+    pub away: bool,
 }
 
 impl Member {
@@ -143,12 +188,27 @@ impl Roster {
     /// # Errors
     /// [`Refusal`] with the text that the worker is told.
     pub fn register(&mut self, generation: Generation, arrival: Arrival, now: MonoNs) -> Result<(), Refusal> {
+        self.admit(&arrival)?;
+        let worker = arrival.worker.clone();
+        let taken = |m: &Member| m.presence == Presence::Here && m.arrival.worker == worker;
+        if self.members.contains_key(&generation) || self.members.values().any(taken) {
+            return Err(Refusal::Taken { worker });
+        }
+        let arrival = Arrival { token: String::new(), before: None, ..arrival };
+        let listened = self.listened;
+        let member = Member { arrival, heard: now, listened, presence: Presence::Here, away: false };
+        self.members.insert(generation, member);
+        Ok(())
+    }
+
+    /// Whether whoever says this of itself may be a member at all.
+    fn admit(&self, arrival: &Arrival) -> Result<(), Refusal> {
         let worker = arrival.worker.clone();
         if arrival.version != self.terms.version {
             return Err(Refusal::Version {
                 worker,
                 own: self.terms.version.clone(),
-                theirs: arrival.version,
+                theirs: arrival.version.clone(),
             });
         }
         if let Some(token) = &self.terms.token
@@ -159,14 +219,56 @@ impl Roster {
         if arrival.lanes == 0 || worker.as_str().is_empty() {
             return Err(Refusal::Empty { worker, lanes: arrival.lanes });
         }
-        let taken = |m: &Member| m.presence == Presence::Here && m.arrival.worker == worker;
-        if self.members.contains_key(&generation) || self.members.values().any(taken) {
-            return Err(Refusal::Taken { worker });
-        }
-        let arrival = Arrival { token: String::new(), ..arrival };
-        let listened = self.listened;
-        self.members.insert(generation, Member { arrival, heard: now, listened, presence: Presence::Here });
         Ok(())
+    }
+
+    /// Puts back a member that the log knows. One that is here is away until it resumes or counts as lost.
+    pub fn restore(&mut self, generation: Generation, arrival: Arrival, presence: Presence, now: MonoNs) {
+        let listened = self.listened;
+        let member = Member { arrival, heard: now, listened, presence, away: true };
+        self.members.insert(generation, member);
+    }
+
+    /// Lets a worker go on under the registration that it had; gives whether it may. Only the process that registered
+    /// may, and only while the registration stands.
+    pub fn resume(&mut self, generation: Generation, arrival: &Arrival, now: MonoNs) -> bool {
+        if self.admit(arrival).is_err() {
+            return false;
+        }
+        let listened = self.listened;
+        let Some(member) = self.members.get_mut(&generation) else { return false };
+        let same_process = member.arrival.instance == arrival.instance;
+        if member.presence != Presence::Here || member.arrival.worker != arrival.worker || !same_process {
+            return false;
+        }
+        member.arrival = Arrival { token: String::new(), before: None, ..arrival.clone() };
+        member.heard = member.heard.max(now);
+        member.listened = listened;
+        member.away = false;
+        true
+    }
+
+    /// An earlier registration of the very process that says this of itself.
+    #[must_use]
+    pub fn earlier(&self, arrival: &Arrival) -> Option<Generation> {
+        let same = |m: &Member| {
+            m.presence == Presence::Here
+                && m.arrival.worker == arrival.worker
+                && m.arrival.instance == arrival.instance
+        };
+        self.members.iter().find(|(_, m)| same(m)).map(|(g, _)| *g)
+    }
+
+    /// A member's stream has ended.
+    pub fn gone_away(&mut self, generation: Generation) {
+        if let Some(member) = self.members.get_mut(&generation) {
+            member.away = true;
+        }
+    }
+
+    /// Members that are here and have no stream at the moment.
+    pub fn away(&self) -> impl Iterator<Item = Generation> {
+        self.here().filter(|(_, m)| m.away).map(|(g, _)| g)
     }
 
     /// A sign of life.
@@ -233,10 +335,10 @@ impl Roster {
         self.members.iter().filter(|(_, m)| m.presence == Presence::Here).map(|(g, m)| (*g, m))
     }
 
-    /// Number of members that are here.
+    /// Number of members that are here and can be spoken to.
     #[must_use]
     pub fn count_here(&self) -> usize {
-        self.here().count()
+        self.here().filter(|(_, m)| !m.away).count()
     }
 
     /// All that ever registered.
@@ -302,6 +404,8 @@ mod tests {
             lanes,
             address: String::new(),
             http: String::new(),
+            instance: 7,
+            before: None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! has ended it or is lost, its end is logged only after what the workers stated is delivered or given up on, and
 //! the log says started and ended in turns, in the order of the plan. The legal moves are in `run::state`.
 
+mod awaiting;
 mod beginning;
 mod book;
 mod checkpointing;
@@ -12,6 +13,7 @@ mod closing;
 mod ending;
 mod gathering;
 mod loading;
+mod recovery;
 mod settling;
 #[cfg(test)]
 mod simulation;
@@ -20,16 +22,19 @@ mod state;
 use std::sync::Arc;
 
 use vst_common::clock::{MonoNs, WallNs};
-use vst_common::entry::{Control, RunState, Totals};
+use vst_common::entry::{Control, RunState};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
+use vst_common::scenario::IndexSpec;
 
-use crate::plan::RunPlan;
-use crate::roster::{Arrival, Presence, Refusal, Roster};
+use crate::plan::{PlannedPhase, RunPlan};
+pub use crate::roster::Statement;
+use crate::roster::{Arrival, Before, Presence, Refusal, Roster};
 use book::Book;
 pub use book::{Findings, Settings, View};
+pub use recovery::Past;
 use state::State;
 
 /// Names one log record until it is durable.
@@ -52,7 +57,7 @@ pub enum Event {
     Tick,
     /// A worker said something on its stream.
     Said(Generation, Said),
-    /// A worker's stream ended, whoever ended it.
+    /// A worker's stream ended, whoever ended it. The worker may come back until its lease is over.
     StreamEnded(Generation),
     /// The log holds this worker's batches up to this sequence, without a gap.
     Delivered(Generation, u64),
@@ -60,6 +65,8 @@ pub enum Event {
     Logged(Ticket),
     /// The index exists on every node.
     IndexCreated,
+    /// The index exists on no node.
+    IndexDropped,
     /// The server's counters were read and handed to the log.
     CommandsCounted(Edge),
     /// A lost worker's connections are closed on every node, or why that is not known.
@@ -70,6 +77,8 @@ pub enum Event {
     Archived,
     /// Something could not be done; the run cannot go on.
     Failed(Failure),
+    /// Of a run whose phases come on demand: one more at the end of the plan, or none will come.
+    Next(Option<Box<PlannedPhase>>),
     /// Somebody wants the run to end early. The second time it ends at once.
     Stop(String),
 }
@@ -123,19 +132,6 @@ pub enum Said {
     Goodbye(String),
 }
 
-/// A worker's last word about a phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Statement {
-    /// The phase.
-    pub phase: PhaseIndex,
-    /// Last sequence that it delivers for the phase, over all tables; 0 if it delivered nothing so far.
-    pub last_sequence: u64,
-    /// What became of its requests.
-    pub totals: Totals,
-    /// Batches of measurements that it had to give up since its last statement.
-    pub dropped: u64,
-}
-
 /// How far the target is from rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rest {
@@ -152,8 +148,19 @@ pub struct Failure {
     pub exit: Exit,
     /// For people: lower case, with the fix where one is known.
     pub reason: String,
-    /// Whether the run log itself is what failed, so that nothing more can be logged.
-    pub log_lost: bool,
+    /// Whether more can be logged.
+    pub log: LogFate,
+}
+
+/// Whether more can be logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFate {
+    /// It can.
+    Writable,
+    /// The log cannot be written any more.
+    Lost,
+    /// Another coordinator leads: the run goes on without this one.
+    Taken,
 }
 
 /// Something to do.
@@ -161,6 +168,13 @@ pub struct Failure {
 pub enum Action {
     /// Send to a worker.
     Tell(Generation, Tell),
+    /// A stream that was opened as one registration goes on as another, of which nothing else may be heard.
+    Adopt {
+        /// The stream, by the registration that it was opened as.
+        stream: Generation,
+        /// The registration that it speaks for from now on.
+        registration: Generation,
+    },
     /// Tell a worker why it is not let in, and end its stream.
     Refuse(Generation, Refusal),
     /// End the stream of a worker that counts as lost, so that it learns of it.
@@ -168,7 +182,14 @@ pub enum Action {
     /// Append to the run log, in the order of the actions. Answered by [`Event::Logged`].
     Log(Ticket, Box<Control>),
     /// Create the index. Answered by [`Event::IndexCreated`].
-    CreateIndex,
+    CreateIndex {
+        /// Whether a coordinator before this one may have begun to.
+        again: bool,
+    },
+    /// Drop the index. Answered by [`Event::IndexDropped`].
+    DropIndex,
+    /// Drop the index and create one of this shape. Answered by [`Event::IndexCreated`].
+    RebuildIndex(IndexSpec),
     /// Read the server's command counters on every node. Answered by [`Event::CommandsCounted`].
     CountCommands {
         /// For which phase.
@@ -182,6 +203,8 @@ pub enum Action {
     ReadRest,
     /// Write a row of the table of events.
     Note(Note),
+    /// Everything so far has ended and is in the log: say what comes next. Answered by [`Event::Next`].
+    AwaitNext,
     /// Turn the log into parts. Answered by [`Event::Archived`].
     Archive,
     /// The run is over.
@@ -193,6 +216,8 @@ pub enum Action {
 pub enum Tell {
     /// It is a member.
     Welcome,
+    /// It goes on under the registration that it had.
+    Resumed,
     /// Its heartbeat was heard; with this its lease is renewed, so only members that are here get it.
     Heard {
         /// Its clock when it asked.
@@ -233,6 +258,8 @@ pub enum Tell {
     Observe {
         /// The phase that samples belong to from now on.
         phase: PhaseIndex,
+        /// Its name.
+        name: String,
         /// Which nodes.
         nodes: Vec<usize>,
         /// Whether the index exists.
@@ -307,6 +334,22 @@ impl RunCore {
         Self { book: Book::new(plan, settings, roster, nodes, now), state, stops: 0 }
     }
 
+    /// Goes on where the log of another coordinator ends; gives what is to be done first.
+    #[must_use]
+    pub fn resume(
+        plan: Arc<RunPlan>,
+        settings: Settings,
+        roster: Roster,
+        nodes: usize,
+        past: &Past,
+        now: MonoNs,
+    ) -> (Self, Vec<Action>) {
+        let mut book = Book::new(plan, settings, roster, nodes, now);
+        let state = recovery::go_on(past, now, &mut book);
+        let first = book.take_actions();
+        (Self { book, state, stops: 0 }, first)
+    }
+
     /// Takes in what happened and says what to do, in order.
     pub fn step(&mut self, event: Event, now: MonoNs) -> Vec<Action> {
         match event {
@@ -319,13 +362,14 @@ impl RunCore {
                 self.advance(Happened::Tick, now);
             }
             Event::Said(generation, said) => self.said(generation, said, now),
-            Event::StreamEnded(generation) => self.leave(generation, now, "its stream ended"),
+            Event::StreamEnded(generation) => self.stream_ended(generation, now),
             Event::Delivered(generation, sequence) => {
                 self.book.delivered(generation, sequence);
                 self.advance(Happened::Delivered, now);
             }
             Event::Logged(ticket) => self.advance(Happened::Logged(ticket), now),
             Event::IndexCreated => self.advance(Happened::IndexCreated, now),
+            Event::IndexDropped => self.advance(Happened::IndexDropped, now),
             Event::CommandsCounted(edge) => self.advance(Happened::CommandsCounted(edge), now),
             Event::CutOff(generation, outcome) => {
                 if self.book.was_cut_off(generation, outcome, now) {
@@ -334,6 +378,10 @@ impl RunCore {
             }
             Event::RestRead(rest) => self.advance(Happened::RestRead(rest), now),
             Event::Archived => self.advance(Happened::Archived, now),
+            Event::Next(phase) => {
+                self.book.demand(phase);
+                self.advance(Happened::Next, now);
+            }
             Event::Failed(failure) => self.replace(|state, book| state.fail(failure, now, book)),
             Event::Stop(reason) => {
                 self.stops = self.stops.saturating_add(1);
@@ -349,6 +397,12 @@ impl RunCore {
     pub fn view(&self, now: MonoNs) -> View {
         let (units_done, units_total) = self.state.units();
         self.book.view(&self.state.doing(&self.book), units_done, units_total, now)
+    }
+
+    /// Whether the index was made.
+    #[must_use]
+    pub fn is_indexed(&self) -> bool {
+        self.book.indexed
     }
 
     /// Whether [`Action::Finish`] was given.
@@ -395,6 +449,14 @@ impl RunCore {
     }
 
     fn hello(&mut self, generation: Generation, arrival: Arrival, now: MonoNs) {
+        if let Some(before) = arrival.before.clone()
+            && self.book.roster.resume(before.generation, &arrival, now)
+        {
+            return self.resumed(generation, before, now);
+        }
+        if let Some(earlier) = self.book.roster.earlier(&arrival) {
+            self.leave(earlier, now, "it registered anew");
+        }
         match self.book.roster.register(generation, arrival, now) {
             Ok(()) => {
                 self.book.joined(generation, now);
@@ -405,6 +467,28 @@ impl RunCore {
                 self.book.act(Action::Refuse(generation, refusal));
             }
         }
+    }
+
+    /// A worker whose stream had ended, or whose coordinator was another one, goes on.
+    fn resumed(&mut self, stream: Generation, before: Before, now: MonoNs) {
+        let registration = before.generation;
+        self.book.act(Action::Adopt { stream, registration });
+        self.book.tell(registration, Tell::Resumed);
+        let name = self.book.worker_name(registration);
+        let detail = format!("worker {name} is back and goes on where it was");
+        self.book.note("worker_resumed", Some(registration), detail);
+        self.book.observe();
+        self.advance(Happened::Resumed(registration, before), now);
+    }
+
+    /// A worker without a stream may come back; it is not lost before its lease is over.
+    fn stream_ended(&mut self, generation: Generation, now: MonoNs) {
+        let here = self.book.roster.get(generation).is_some_and(|m| m.presence == Presence::Here);
+        if here && !self.state.is_closing() && self.state.counts_losses() {
+            self.book.roster.gone_away(generation);
+            return;
+        }
+        self.leave(generation, now, "its stream ended");
     }
 
     fn leave(&mut self, generation: Generation, now: MonoNs, how: &str) {
@@ -447,6 +531,8 @@ pub(crate) enum Happened {
     Tick,
     /// A member came.
     Joined(Generation),
+    /// A member came back, and what it has.
+    Resumed(Generation, Before),
     /// A member is gone; the roster says whether lost or left.
     Left(Generation),
     /// A member that is here said something other than hello and heartbeat.
@@ -455,9 +541,12 @@ pub(crate) enum Happened {
     Delivered,
     Logged(Ticket),
     IndexCreated,
+    IndexDropped,
     CommandsCounted(Edge),
     /// A lost worker can send nothing more.
     CutOff(Generation),
     RestRead(Rest),
+    /// There is another phase, or it is known that there will be none.
+    Next,
     Archived,
 }

@@ -17,16 +17,24 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::{StreamExt, pin_mut};
 use tokio::sync::{mpsc, oneshot, watch};
-use vst_common::clock;
+use vst_common::clock::{self, MonoNs, SECOND_NS};
 use vst_common::entry::{self, Control, StoredBatch};
 use vst_common::ids::RunId;
 use vst_common::run_dir::{self, RunDir, layout};
 
-use self::core::{Action, Event, Now, RunLogCore, Ticket};
+use self::core::{Action, Event, Found, Now, RunLogCore, Ticket};
 pub use self::core::{Limits, Record, Stopped};
 pub use self::replay::Replay;
 use self::store::DurableStore;
 use crate::intake::{BatchLog, Durable, Refused};
+
+/// A leader is sure to lead for this long after it began its last entry, nanoseconds: nobody takes the lead before
+/// [`SILENCE_NS`].
+pub const SURE_NS: u64 = 4 * SECOND_NS;
+/// A log that has not grown for this long has no leader any more, nanoseconds.
+const SILENCE_NS: u64 = 6 * SECOND_NS;
+/// Time between two looks for the next entry.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Records that wait to be looked at; behind them the log holds at most [`Limits::entry_bytes`] and one batch.
 const QUEUE_RECORDS: usize = 256;
@@ -55,6 +63,14 @@ pub enum Error {
         wanted: RunId,
         /// The run in the log.
         found: RunId,
+    },
+    /// The run is not what this coordinator was started for.
+    #[error("run {run} cannot be continued: {reason}")]
+    Unfit {
+        /// The run.
+        run: RunId,
+        /// Why, with the fix.
+        reason: String,
     },
     /// Two leaders wrote at once: the store does not keep its promise of create-if-absent.
     #[error(
@@ -92,6 +108,113 @@ pub async fn open(location: &str, run: &RunId, leader: &str) -> Result<RunLog, E
 /// As [`open`].
 pub async fn open_dir(dir: RunDir, run: &RunId, leader: &str, limits: Limits) -> Result<RunLog, Error> {
     let replay = replay(&dir, run).await?;
+    lead(dir, run, leader, limits, replay).await
+}
+
+/// What waiting for the lead came to.
+#[derive(Debug)]
+pub enum Waited {
+    /// The lead is taken; the replay says what was there before.
+    Leads(RunLog),
+    /// The run is over.
+    Over(Replay),
+}
+
+/// Who may begin a run that has no log yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// This coordinator, at once.
+    Here,
+    /// Only another one, which has to within this time, nanoseconds.
+    ByAnother {
+        /// From now on.
+        within_ns: u64,
+    },
+}
+
+/// Takes the lead of a run as soon as nobody has it: at once where there is no log yet, else when the log has not grown
+/// for a while. `look` is shown what the log says while somebody else leads, and may refuse to go on with such a run.
+///
+/// # Errors
+/// As [`open`]; but that another coordinator took the lead meanwhile only means to wait on.
+pub async fn wait_for_lead(
+    location: &str,
+    run: &RunId,
+    leader: &str,
+    begin: Begin,
+    mut look: impl FnMut(&Replay) -> Result<(), Error>,
+) -> Result<Waited, Error> {
+    let folder = run_dir::folder_of(location)?;
+    store::prepare_folder(&folder)
+        .await
+        .map_err(|source| Error::Folder { location: location.to_owned(), source })?;
+    let dir = RunDir::open(location)?;
+    let store = DurableStore::new(dir.clone());
+    let mut replay = replay(&dir, run).await?;
+    let mut grew = clock::mono_ns();
+    let since = grew;
+    if let Begin::ByAnother { within_ns } = begin
+        && replay.last == 0
+    {
+        let seconds = within_ns / SECOND_NS;
+        tracing::warn!(
+            "run {run} has no log in `{location}` yet; waiting up to {seconds} s for its leader to begin it"
+        );
+    }
+    loop {
+        let is_over = |(_, control): &(u64, Control)| matches!(control, Control::RunClosed { .. });
+        if replay.controls.last().is_some_and(is_over) {
+            return Ok(Waited::Over(replay));
+        }
+        if replay.last > 0 {
+            look(&replay)?;
+        }
+        let silent = clock::mono_ns().saturating_sub(grew) >= SILENCE_NS;
+        let free = if replay.last == 0 { begin == Begin::Here } else { silent };
+        if let Begin::ByAnother { within_ns } = begin
+            && replay.last == 0
+            && clock::mono_ns().saturating_sub(since) >= within_ns
+        {
+            let reason = format!(
+                "no coordinator has begun it in `{location}`; give --results and --run the leader's values, in a \
+                 place that both can write to"
+            );
+            return Err(Error::Unfit { run: run.clone(), reason });
+        }
+        if free {
+            let known = replay.clone();
+            match lead(dir.clone(), run, leader, Limits::default(), known).await {
+                Ok(log) => return Ok(Waited::Leads(log)),
+                Err(Error::Stopped(Stopped::OtherLeader { .. })) => grew = clock::mono_ns(),
+                Err(e) => return Err(e),
+            }
+        }
+        let number = replay.last.saturating_add(1);
+        match store.find(&layout::entry_path(number)).await {
+            Found::Object(bytes) => {
+                let entry = entry::Entry::decode(&bytes)
+                    .map_err(|source| run_dir::Error::Entry { number, source })?;
+                replay.take(entry, run)?;
+                grew = clock::mono_ns();
+            }
+            Found::Nothing => tokio::time::sleep(LOOK_EVERY).await,
+            Found::Unreadable(reason) => {
+                // Nothing is known about the leader: silence must not be counted.
+                tracing::warn!("log entry {number} cannot be read: {reason}");
+                grew = clock::mono_ns();
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+async fn lead(
+    dir: RunDir,
+    run: &RunId,
+    leader: &str,
+    limits: Limits,
+    replay: Replay,
+) -> Result<RunLog, Error> {
     let (claim, claimed) = oneshot::channel();
     let now = now();
     let ticket = Ticket(0);
@@ -99,7 +222,7 @@ pub async fn open_dir(dir: RunDir, run: &RunId, leader: &str, limits: Limits) ->
     let epoch = replay.epoch.saturating_add(1);
     let (core, actions) = RunLogCore::lead(run.clone(), leader, epoch, next, ticket, limits, now);
     let (requests, incoming) = mpsc::channel(QUEUE_RECORDS);
-    let (state, seen) = watch::channel(Progress { durable: replay.last, stopped: None });
+    let (state, seen) = watch::channel(Progress { durable: replay.last, confirmed: 0, stopped: None });
     let shell = Shell {
         core,
         store: DurableStore::new(dir.clone()),
@@ -140,6 +263,8 @@ pub async fn replay(dir: &RunDir, run: &RunId) -> Result<Replay, Error> {
 #[derive(Clone, Debug)]
 struct Progress {
     durable: u64,
+    /// When the last durable entry was begun.
+    confirmed: MonoNs,
     stopped: Option<Stopped>,
 }
 
@@ -197,6 +322,12 @@ impl RunLog {
     #[must_use]
     pub fn last_durable(&self) -> u64 {
         self.seen.borrow().durable
+    }
+
+    /// When this leader was last seen to lead: the instant at which its last durable entry was begun.
+    #[must_use]
+    pub fn confirmed_at(&self) -> MonoNs {
+        self.seen.borrow().confirmed
     }
 
     /// Waits until entry `number` is durable; `false` when the log stopped before.
@@ -366,8 +497,11 @@ impl Shell {
                         async move { Event::ReadBack(store.find(&layout::entry_path(number)).await) }.boxed(),
                     );
                 }
-                Action::Durable { number, tickets } => {
-                    self.state.send_modify(|state| state.durable = number);
+                Action::Durable { number, begun, tickets } => {
+                    self.state.send_modify(|state| {
+                        state.durable = number;
+                        state.confirmed = begun;
+                    });
                     self.answer(tickets, &Ok(number));
                 }
                 Action::Refuse(tickets, reason) => {

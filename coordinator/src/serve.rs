@@ -35,12 +35,12 @@ use crate::archive::{self, Follower};
 use crate::intake::{Intake, flight_service};
 use crate::plan;
 use crate::roster::{Roster, Terms};
-use crate::run::{Event, Failure, RunCore, Settings};
-use crate::run_log;
+use crate::run::{Action, Event, Failure, LogFate, Past, RunCore, Settings};
+use crate::run_log::{self, RunLog};
 use crate::session::{FleetService, Hub, Words, role_name};
 use crate::site::CoordinatorSite;
 use crate::status::{self, Look};
-use crate::target::{Lease, TargetError};
+use crate::target::{Lease, OwnerMarker, TargetError};
 pub use prepare::{Prepared, prepare};
 pub use preview::{Preview, preview};
 pub use results::check as check_results;
@@ -74,6 +74,12 @@ pub struct CoordinatorOptions {
     pub listen: String,
     /// The bound address is written to this file when workers can come.
     pub announce: Option<PathBuf>,
+    /// The run's name, where other coordinators may go on with it or it may be one that another began.
+    pub run: Option<RunId>,
+    /// Only go on with a run that another coordinator began.
+    pub standby: bool,
+    /// How long such a one waits for the begin of that run, nanoseconds.
+    pub begun_within_ns: u64,
     /// Workers to wait for; the scenario's number where absent.
     pub workers: Option<u32>,
     /// Where the state is shown over HTTP, `host:port`; nowhere where absent.
@@ -86,6 +92,10 @@ pub struct CoordinatorOptions {
     pub token: Option<String>,
     /// Remove what an earlier run left under the prefix before, and what this run made after.
     pub cleanup: bool,
+    /// Memory of the target, bytes over all nodes, at which the run ends; no bound where absent.
+    pub most_memory: Option<u64>,
+    /// After the scenario's phases wait for more, which come one by one, until it is said that none will.
+    pub on_demand: bool,
 }
 
 /// How a run ended.
@@ -208,69 +218,212 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>)
         Some(address) => Some(HttpServer::start(address, Arc::new(CoordinatorSite(looks.clone()))).await?),
         None => None,
     };
-    let prepared = tokio::select! {
+    let mut prepared = tokio::select! {
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
+    let candidate = Candidate::new(&options, &prepared)?;
+    if options.run.is_some() {
+        return lead_when_free(options, prepared, candidate, (shown, looks), stops).await;
+    }
     // Bound before anything is written, so that an address that is taken costs nothing.
-    let listen_error = |source| Error::Listen { address: options.listen.clone(), source };
-    let listener = TcpListener::bind(&options.listen).await.map_err(listen_error)?;
-    let address = listener.local_addr().map_err(listen_error)?;
-    let run = facts::run_id(&prepared.plan.scenario.name);
+    let listener = bind(&options).await?;
     let lease = tokio::select! {
-        lease = prepare::take(&prepared, &run, options.cleanup) => lease?,
+        lease = prepare::take(&mut prepared, &candidate.run, options.cleanup) => lease?,
         // What was being removed is still marked, and a sign of life runs out by itself.
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
-    let ended = lead(options, prepared, run, &lease, (listener, address), (shown, looks), stops).await;
-    lease.release().await;
+    let log = match run_log::open(&candidate.location, &candidate.run, &candidate.leader).await {
+        Ok(log) => log,
+        Err(e) => {
+            lease.release().await;
+            return Err(e.into());
+        }
+    };
+    let marker = prepare::marker(&prepared, &candidate.run);
+    let lead = Lead { candidate, log, past: Past::default(), listener, marker };
+    finish(lead, options, prepared, lease, (shown, looks), stops).await
+}
+
+type Shown = (watch::Sender<Look>, watch::Receiver<Look>);
+
+/// Who would lead which run, and where its directory is.
+struct Candidate {
+    run: RunId,
+    location: String,
+    leader: String,
+}
+
+impl Candidate {
+    fn new(options: &CoordinatorOptions, prepared: &Prepared) -> Result<Self, Error> {
+        let run = options.run.clone().unwrap_or_else(|| facts::run_id(&prepared.plan.scenario.name));
+        let run_dir = options.results.join(run.as_str());
+        let location =
+            run_dir.to_str().ok_or_else(|| Error::Results { path: options.results.clone() })?.to_owned();
+        Ok(Self { run, location, leader: facts::leader() })
+    }
+}
+
+/// Everything that leading needs beside what was prepared.
+struct Lead {
+    candidate: Candidate,
+    log: RunLog,
+    /// What another coordinator did before.
+    past: Past,
+    listener: TcpListener,
+    marker: OwnerMarker,
+}
+
+async fn bind(options: &CoordinatorOptions) -> Result<TcpListener, Error> {
+    let listen_error = |source| Error::Listen { address: options.listen.clone(), source };
+    TcpListener::bind(&options.listen).await.map_err(listen_error)
+}
+
+/// Waits until nobody leads the run, and goes on with it where it was begun.
+async fn lead_when_free(
+    options: CoordinatorOptions,
+    mut prepared: Prepared,
+    candidate: Candidate,
+    (shown, looks): Shown,
+    mut stops: mpsc::Receiver<String>,
+) -> Result<RunEnd, Error> {
+    // Known now and not when the leader is gone; the port itself stays closed until this one leads.
+    drop(bind(&options).await?);
+    let Candidate { run, location, leader } = &candidate;
+    let own = facts::scenario_hash(&prepared.plan.scenario);
+    let look = |replay: &run_log::Replay| {
+        let past = Past::of(replay.controls.iter().map(|(_, control)| control));
+        let theirs = past.facts().and_then(|facts| facts.get("scenario_sha256")).and_then(|h| h.as_str());
+        if theirs.is_some_and(|theirs| theirs != own) {
+            let reason = String::from(
+                "it was opened with another scenario; start this one with the same file and values",
+            );
+            return Err(run_log::Error::Unfit { run: run.clone(), reason });
+        }
+        let message = format!("another coordinator leads run {run} in epoch {}", replay.epoch);
+        shown.send_replace(Look::idle(status::Role::Standby, message, clock::mono_ns()));
+        Ok(())
+    };
+    let begin = match options.standby {
+        true => run_log::Begin::ByAnother { within_ns: options.begun_within_ns },
+        false => run_log::Begin::Here,
+    };
+    let waited = tokio::select! {
+        waited = run_log::wait_for_lead(location, run, leader, begin, look) => waited?,
+        Some(_) = stops.recv() => return Err(Error::Interrupted),
+    };
+    let log = match waited {
+        run_log::Waited::Leads(log) => log,
+        run_log::Waited::Over(replay) => return Ok(over(&options, candidate.run, &replay)),
+    };
+    let past = Past::of(log.replay().controls.iter().map(|(_, control)| control));
+    let taken = async {
+        let listener = bind(&options).await?;
+        if let Some(facts) = past.facts() {
+            prepare::as_planned(&mut prepared, facts);
+            let (lease, marker) = prepare::take_over(&prepared, run).await?;
+            return Ok((listener, lease, marker));
+        }
+        let lease = prepare::take(&mut prepared, run, options.cleanup).await?;
+        Ok((listener, lease, prepare::marker(&prepared, run)))
+    };
+    match taken.await {
+        Ok((listener, lease, marker)) => {
+            let lead = Lead { candidate, log, past, listener, marker };
+            finish(lead, options, prepared, lease, (shown, looks), stops).await
+        }
+        Err(e) => {
+            close_failed(&log, &e).await;
+            Err(e)
+        }
+    }
+}
+
+/// The end of a run that another coordinator led.
+fn over(options: &CoordinatorOptions, run: RunId, replay: &run_log::Replay) -> RunEnd {
+    let past = Past::of(replay.controls.iter().map(|(_, control)| control));
+    let exit = past.closed().map_or(Exit::Bug, |(_, code)| Exit::of_code(i32::from(*code)));
+    let reason = match past.closed() {
+        Some((RunState::Failed { reason }, _)) => Some(reason.clone()),
+        _ => None,
+    };
+    RunEnd { run_dir: options.results.join(run.as_str()), run, exit, reason }
+}
+
+/// A run that cannot even begin is over: no other coordinator must try the same again.
+async fn close_failed(log: &RunLog, error: &Error) {
+    let closed = Control::RunClosed {
+        state: RunState::Failed { reason: error.to_string() },
+        exit_code: error.exit().code(),
+        at_wall_ns: clock::wall_ns(),
+    };
+    // The error matters more than whether the log took it.
+    let _ = log.append_control(closed).await;
+}
+
+/// Leads to the end, and lets go of the prefix unless another coordinator leads now.
+async fn finish(
+    lead: Lead,
+    options: CoordinatorOptions,
+    prepared: Prepared,
+    lease: Lease,
+    shown: Shown,
+    stops: mpsc::Receiver<String>,
+) -> Result<RunEnd, Error> {
+    let (ended, leads) = match lead_on(lead, options, prepared, &lease, shown, stops).await {
+        Ok((ended, leads)) => (Ok(ended), leads),
+        Err(e) => (Err(e), true),
+    };
+    if leads {
+        lease.release().await;
+    }
     ended
 }
 
-/// The run, from its directory to its end, under a prefix that is held.
-async fn lead(
+/// The run, from its directory to its end, under a prefix that is held. Gives whether this coordinator led to the end.
+async fn lead_on(
+    lead: Lead,
     options: CoordinatorOptions,
     prepared: Prepared,
-    run: RunId,
     lease: &Lease,
-    (listener, address): (TcpListener, SocketAddr),
-    (shown, looks): (watch::Sender<Look>, watch::Receiver<Look>),
+    (shown, looks): Shown,
     stops: mpsc::Receiver<String>,
-) -> Result<RunEnd, Error> {
-    let run_dir = options.results.join(run.as_str());
-    let location =
-        run_dir.to_str().ok_or_else(|| Error::Results { path: options.results.clone() })?.to_owned();
-    let leader = facts::leader();
-    let log = run_log::open(&location, &run, &leader).await?;
-    let marker = prepare::marker(&prepared, &run);
+) -> Result<(RunEnd, bool), Error> {
+    let Lead { candidate: Candidate { run, location, leader }, log, past, listener, marker } = lead;
+    let address =
+        listener.local_addr().map_err(|source| Error::Listen { address: options.listen.clone(), source })?;
     let workers_wanted = options.workers.unwrap_or(prepared.plan.scenario.fleet.workers);
-    let facts = facts::run_json(&run, &prepared, workers_wanted);
+    let facts = past.facts().cloned().unwrap_or_else(|| facts::run_json(&run, &prepared, workers_wanted));
     log.write_run_json(&facts).await?;
     let intake = Intake::spawn(run.clone(), log.replay().delivered.clone(), log.clone());
     let archive = Follower::spawn(log.clone(), run.clone(), archive::Limits::default()).await?;
-    let opened = Control::RunOpened { at_wall_ns: clock::wall_ns(), facts: facts.clone() };
-    log.append_control(opened).await.map_err(run_log::Error::from)?;
-    if let Err(e) = lease.claim(&marker).await {
-        let exit_code = e.exit().code();
-        let closed = Control::RunClosed {
-            state: RunState::Failed { reason: chain(&e) },
-            exit_code,
-            at_wall_ns: clock::wall_ns(),
-        };
-        // The target's words matter more than whether the log took them.
-        let _ = log.append_control(closed).await;
-        return Err(e.into());
+    if past.facts().is_none() {
+        let opened = Control::RunOpened { at_wall_ns: clock::wall_ns(), facts: facts.clone() };
+        log.append_control(opened).await.map_err(run_log::Error::from)?;
+    }
+    // What was there before is nobody's to remove unasked.
+    let adopted = prepared.prefill.is_some();
+    let claimed = match &prepared.prefill {
+        Some(prefill) => lease.adopt(&prefill.left, &marker).await,
+        None => lease.claim(&marker).await,
+    };
+    if let Err(e) = claimed {
+        let e = e.into();
+        close_failed(&log, &e).await;
+        return Err(e);
     }
 
     let (events, inbox) = mpsc::channel(QUEUE);
     let ownership = tokio::spawn(tell_of_loss(lease.lost(), events.clone()));
     let before = Generation(log.epoch().saturating_sub(1).saturating_mul(GENERATIONS));
     let token = options.token.clone().filter(|token| !token.is_empty());
-    let hub = Arc::new(Hub::new(words(&run, &prepared), token.clone(), before, events, looks));
+    let (demand, demands) = mpsc::channel(QUEUE);
+    let hub = Hub::new(words(&run, &prepared), token.clone(), before, events, looks);
+    let hub = Arc::new(if options.on_demand { hub.on_demand(demand) } else { hub });
     let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
-    let core = core(&prepared, workers_wanted, token);
+    let (core, first) = core(&prepared, workers_wanted, token, options.on_demand, &past);
     if let Err(source) = announce(options.announce.as_ref(), address) {
-        prepare::remove(&prepared.target, &marker, lease, false).await?;
+        prepare::unmark(&prepared, &marker, lease).await?;
         return Err(Error::Announce { path: options.announce.unwrap_or_default(), source });
     }
     let announced = match &options.etcd {
@@ -286,8 +439,13 @@ async fn lead(
             };
             match fleet.announce(&entry).await {
                 Ok(announced) => Some(announced),
+                // etcd holds nothing that the run cannot lose: whoever goes on with a run does so without it.
+                Err(e) if past.facts().is_some() => {
+                    tracing::error!("workers cannot be told who leads: {e}");
+                    None
+                }
                 Err(e) => {
-                    prepare::remove(&prepared.target, &marker, lease, false).await?;
+                    prepare::unmark(&prepared, &marker, lease).await?;
                     return Err(e.into());
                 }
             }
@@ -301,16 +459,20 @@ async fn lead(
         location,
         leader,
         prepared,
+        most_memory: options.most_memory,
         log,
         intake,
         archive,
         hub,
         core,
+        first,
+        counters: past.counters().and_then(|counters| serde_json::from_value(counters.clone()).ok()),
+        touched: past.touched(),
         shown,
         facts,
     };
-    let mut ended = Shell::run(parts, inbox, stops).await;
-    if ended.leads && (options.cleanup || !ended.touched) {
+    let mut ended = Shell::run(parts, inbox, stops, demands).await;
+    if ended.leads && !adopted && (options.cleanup || !ended.touched) {
         let cleaned = prepare::remove(&ended.target, &marker, lease, ended.touched).await;
         if let Err(e) = cleaned
             && ended.verdict.exit == Exit::Valid
@@ -327,7 +489,8 @@ async fn lead(
     }
     server.end().await;
     let reason = Some(ended.verdict.reason).filter(|reason| !reason.is_empty());
-    Ok(RunEnd { run, run_dir, exit: ended.verdict.exit, reason })
+    let run_dir = options.results.join(run.as_str());
+    Ok((RunEnd { run, run_dir, exit: ended.verdict.exit, reason }, ended.leads))
 }
 
 /// Where workers are told to call.
@@ -342,12 +505,18 @@ async fn advertised(options: &CoordinatorOptions, fleet: &vst_etcd::Fleet, bound
 /// A run whose prefix somebody else has taken must not go on.
 async fn tell_of_loss(lost: impl Future<Output = TargetError>, events: mpsc::Sender<Event>) {
     let e = lost.await;
-    let failure = Failure { exit: e.exit(), reason: chain(&e), log_lost: false };
+    let failure = Failure { exit: e.exit(), reason: chain(&e), log: LogFate::Writable };
     // A run that is over needs no warning.
     let _ = events.send(Event::Failed(failure)).await;
 }
 
-fn core(prepared: &Prepared, workers_wanted: u32, token: Option<String>) -> RunCore {
+fn core(
+    prepared: &Prepared,
+    workers_wanted: u32,
+    token: Option<String>,
+    on_demand: bool,
+    past: &Past,
+) -> (RunCore, Vec<Action>) {
     let terms = Terms {
         version: String::from(env!("CARGO_PKG_VERSION")),
         token,
@@ -357,8 +526,14 @@ fn core(prepared: &Prepared, workers_wanted: u32, token: Option<String>) -> RunC
     let now = clock::mono_ns();
     let wall_minus_mono_ns = clock::wall_ns().saturating_sub(count::to_i64(now));
     let wanted = count::index(u64::from(workers_wanted));
-    let settings = Settings::new(wanted, prepared.sample_interval_ns(), wall_minus_mono_ns);
-    RunCore::new(Arc::clone(&prepared.plan), settings, Roster::new(terms), prepared.target.nodes().len(), now)
+    let mut settings = Settings::new(wanted, prepared.sample_interval_ns(), wall_minus_mono_ns);
+    settings.on_demand = on_demand;
+    let (plan, roster, nodes) =
+        (Arc::clone(&prepared.plan), Roster::new(terms), prepared.target.nodes().len());
+    match past.facts() {
+        Some(_) => RunCore::resume(plan, settings, roster, nodes, past, now),
+        None => (RunCore::new(plan, settings, roster, nodes, now), Vec::new()),
+    }
 }
 
 fn words(run: &RunId, prepared: &Prepared) -> Words {
@@ -369,7 +544,6 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
         lease_ns: LEASE_NS,
         heartbeat_ns: HEARTBEAT_NS,
         sample_interval_ns: prepared.sample_interval_ns(),
-        phases: prepared.plan.phases.iter().map(|phase| phase.name.clone()).collect(),
         nodes: nodes
             .iter()
             .map(|node| fleet::Node {

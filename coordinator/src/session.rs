@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use vst_common::clock;
 use vst_common::ids::Generation;
 use vst_common::phase::SearchPlan;
+use vst_common::scenario::PhaseSpec;
 use vst_proto::fleet;
 use vst_proto::fleet::worker_message::Message as FromWorker;
 
@@ -31,6 +32,8 @@ pub(crate) use words::role_name;
 
 /// Orders that wait to be read by one worker.
 const OUTGOING: usize = 256;
+/// A registration that no stream has: generations of a leader begin at 1.
+const NOBODY: u64 = 0;
 /// Time between two looks at the run.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
@@ -45,13 +48,36 @@ pub struct Hub {
     events: mpsc::Sender<Event>,
     streams: Mutex<HashMap<Generation, Outgoing>>,
     board: Mutex<Board>,
+    demands: Option<mpsc::Sender<Demand>>,
     status: watch::Receiver<Look>,
+}
+
+/// Somebody wants a further phase of a run whose phases come on demand.
+#[derive(Debug)]
+pub struct Demand {
+    /// The phase; `None` only to wait.
+    pub phase: Option<PhaseSpec>,
+    /// No phase will come any more.
+    pub last: bool,
+    /// Told when the run waits for the next, or why it never will.
+    pub answer: oneshot::Sender<Result<Waiting, String>>,
+}
+
+/// Where a run is that waits for its next phase.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The run.
+    pub run: String,
+    /// Its directory.
+    pub run_directory: String,
 }
 
 #[derive(Clone, Debug)]
 struct Outgoing {
     orders: mpsc::Sender<Order>,
     ended: CancellationToken,
+    /// As which registration what it says is passed on.
+    speaks_as: Arc<AtomicU64>,
     /// Whether the worker at the other end was let in.
     welcomed: bool,
 }
@@ -73,6 +99,7 @@ impl Hub {
             events,
             streams: Mutex::default(),
             board: Mutex::default(),
+            demands: None,
             status,
         }
     }
@@ -82,10 +109,16 @@ impl Hub {
         self.words.lock().unwrap_or_else(PoisonError::into_inner).learn(nodes, search);
     }
 
+    /// Whoever asks for a further phase is heard by this channel's other end.
+    #[must_use]
+    pub fn on_demand(self, demands: mpsc::Sender<Demand>) -> Self {
+        Self { demands: Some(demands), ..self }
+    }
+
     /// Sends to a worker. One that is gone is told nothing; one that does not read is let go.
     pub fn tell(&self, generation: Generation, tell: &Tell) {
         let known = self.streams().get_mut(&generation).map(|outgoing| {
-            outgoing.welcomed |= matches!(tell, Tell::Welcome);
+            outgoing.welcomed |= matches!(tell, Tell::Welcome | Tell::Resumed);
             outgoing.clone()
         });
         let Some(outgoing) = known else { return };
@@ -119,12 +152,35 @@ impl Hub {
         self.end(generation);
     }
 
+    /// From now on this stream is that of an earlier registration; what the stream before still says is nobody's.
+    pub fn adopt(&self, stream: Generation, registration: Generation) {
+        let mut streams = self.streams();
+        let Some(outgoing) = streams.remove(&stream) else { return };
+        outgoing.speaks_as.store(registration.0, Ordering::Release);
+        if let Some(before) = streams.insert(registration, outgoing) {
+            before.speaks_as.store(NOBODY, Ordering::Release);
+            before.ended.cancel();
+        }
+    }
+
     /// Ends a stream; what was sent before still goes out.
     pub fn end(&self, generation: Generation) {
         if let Some(outgoing) = self.streams().remove(&generation) {
             outgoing.ended.cancel();
         }
         self.board().left(generation);
+    }
+
+    /// Takes a stream out that has ended; gives whose it was, and nobody where another has taken its place.
+    fn ended_by_itself(&self, speaks_as: &Arc<AtomicU64>) -> Option<Generation> {
+        let mut streams = self.streams();
+        let generation = Generation(speaks_as.load(Ordering::Acquire));
+        if streams.get(&generation).is_some_and(|outgoing| Arc::ptr_eq(&outgoing.speaks_as, speaks_as)) {
+            streams.remove(&generation);
+        }
+        drop(streams);
+        self.board().left(generation);
+        (generation.0 != NOBODY).then_some(generation)
     }
 
     /// The figures that workers report.
@@ -148,11 +204,13 @@ impl Hub {
     /// Reads one stream until either side ends it.
     async fn read(
         self: Arc<Self>,
-        generation: Generation,
+        speaks_as: Arc<AtomicU64>,
         from: String,
         mut inbound: Streaming<fleet::WorkerMessage>,
         ended: CancellationToken,
     ) {
+        let own = || Generation(speaks_as.load(Ordering::Acquire));
+        let run = self.words.lock().unwrap_or_else(PoisonError::into_inner).run.clone();
         loop {
             let message = tokio::select! {
                 () = ended.cancelled() => break,
@@ -161,7 +219,7 @@ impl Hub {
             // A broken stream is an ended one: the worker comes back with a new one if it can.
             let Ok(Some(fleet::WorkerMessage { message })) = message else { break };
             let Some(message) = message else { continue };
-            let now = clock::mono_ns();
+            let (now, generation) = (clock::mono_ns(), own());
             // Only a member has figures: whoever was not let in must not be able to show any.
             let welcomed = || self.streams().get(&generation).is_some_and(|outgoing| outgoing.welcomed);
             if let FromWorker::Progress(progress) = message {
@@ -175,12 +233,12 @@ impl Hub {
             {
                 self.board().unacknowledged(generation, beat.unacknowledged);
             }
-            let Some(said) = words::said(message, now, &from) else { continue };
-            if self.events.send(Event::Said(generation, said)).await.is_err() {
+            let Some(said) = words::said(message, now, &from, &run) else { continue };
+            if generation.0 == NOBODY || self.events.send(Event::Said(generation, said)).await.is_err() {
                 break;
             }
         }
-        self.end(generation);
+        let Some(generation) = self.ended_by_itself(&speaks_as) else { return };
         // The run may be over, then nobody needs to know.
         let _ = self.events.send(Event::StreamEnded(generation)).await;
     }
@@ -211,9 +269,12 @@ impl fleet::fleet_server::Fleet for FleetService {
         let generation = Generation(hub.opened.fetch_add(1, Ordering::Relaxed).saturating_add(1));
         let (orders, outgoing) = mpsc::channel(OUTGOING);
         let ended = CancellationToken::new();
-        hub.streams().insert(generation, Outgoing { orders, ended: ended.clone(), welcomed: false });
+        let speaks_as = Arc::new(AtomicU64::new(generation.0));
+        let stream =
+            Outgoing { orders, ended: ended.clone(), speaks_as: Arc::clone(&speaks_as), welcomed: false };
+        hub.streams().insert(generation, stream);
         let from = request.remote_addr().map_or_else(String::new, |address| address.to_string());
-        tokio::spawn(hub.read(generation, from, request.into_inner(), ended));
+        tokio::spawn(hub.read(speaks_as, from, request.into_inner(), ended));
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
@@ -250,6 +311,26 @@ impl fleet::fleet_server::Fleet for FleetService {
         let sent = self.0.events.send(Event::Stop(reason)).await;
         sent.map_err(|_| Status::failed_precondition("the run is over"))?;
         Ok(Response::new(fleet::StopReply {}))
+    }
+
+    async fn next(&self, request: Request<fleet::NextRequest>) -> Result<Response<fleet::NextReply>, Status> {
+        let fleet::NextRequest { token, phase_json, last } = request.into_inner();
+        self.0.admit(&token)?;
+        let phase = match phase_json.as_str() {
+            "" => None,
+            text => Some(serde_json::from_str(text).map_err(|e| Status::invalid_argument(e.to_string()))?),
+        };
+        let over = || Status::failed_precondition("the run is over");
+        let Some(demands) = &self.0.demands else {
+            return Err(Status::failed_precondition(
+                "this run has all its phases: it was not started for more",
+            ));
+        };
+        let (answer, answered) = oneshot::channel();
+        demands.send(Demand { phase, last, answer }).await.map_err(|_| over())?;
+        let Waiting { run, run_directory } =
+            answered.await.map_err(|_| over())?.map_err(Status::failed_precondition)?;
+        Ok(Response::new(fleet::NextReply { run, run_directory }))
     }
 }
 

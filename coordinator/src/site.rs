@@ -88,8 +88,9 @@ fn of_run(status: &fleet::Status, m: &mut Metrics) {
     m.gauge("vst_achieved_requests_per_second", help, &[], status.achieved_per_second);
     let help = "Latency of the last interval over all workers: response time of an open loop, service time of a \
                 closed one.";
-    for (quantile, ns) in [("0.5", status.p50_ns), ("0.99", status.p99_ns)] {
-        m.gauge("vst_latency_seconds", help, &[("quantile", quantile)], seconds(ns));
+    // Not `quantile`: that label belongs to summaries, which these figures of one interval are not.
+    for (percentile, ns) in [("50", status.p50_ns), ("99", status.p99_ns)] {
+        m.gauge("vst_latency_seconds", help, &[("percentile", percentile)], seconds(ns));
     }
     m.gauge("vst_recall_ratio", "Recall@k of the phase so far; 0 where it has none.", &[], status.recall);
     let memory = count::to_f64(status.used_memory_bytes);
@@ -187,7 +188,7 @@ mod tests {
         site.metrics(&mut metrics);
         let text = metrics.text().unwrap();
         assert!(text.contains("vst_requests_total{outcome=\"ok\",phase=\"query\"} 42\n"), "{text}");
-        assert!(text.contains("vst_latency_seconds{quantile=\"0.99\"} 0.0015\n"), "{text}");
+        assert!(text.contains("vst_latency_seconds{percentile=\"99\"} 0.0015\n"), "{text}");
         assert_eq!(text.matches("vst_worker_info{").count(), 3);
         assert_eq!(site.status()["members"].as_array().unwrap().len(), 3);
     }

@@ -14,6 +14,7 @@ mod lease;
 mod link;
 mod observe;
 mod ownership;
+mod prefill;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -25,6 +26,7 @@ pub use lease::{Holder, Lease};
 pub use observe::{CommandCalls, NodeCalls, NodeFacts, RowCount, TargetFacts};
 pub(crate) use ownership::left_behind;
 pub use ownership::{Cleaned, Found, OwnerMarker};
+pub use prefill::Prefill;
 pub use topology::{Role, TargetNode};
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::rpc::auth_client::AuthClient;
 use crate::rpc::kv_client::KvClient;
@@ -45,7 +45,17 @@ pub enum Error {
         call: &'static str,
         /// What came back; never holds a password.
         message: String,
+        /// Whether nobody answered, so that asking again later may help.
+        away: bool,
     },
+}
+
+impl Error {
+    /// Whether etcd could not be reached: it may be about to start.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Call { away: true, .. })
+    }
 }
 
 /// Addresses of one etcd cluster, at least one, all `http` or all `https`.
@@ -169,6 +179,7 @@ impl Client {
                 endpoints: client.endpoints.clone(),
                 call: "log-in",
                 message: "the token is not a header value".into(),
+                away: false,
             })?);
         }
         Ok(client)
@@ -248,7 +259,11 @@ impl Client {
     }
 
     pub(crate) fn failed(&self, call: &'static str, message: impl Into<String>) -> Error {
-        Error::Call { endpoints: self.endpoints.clone(), call, message: message.into() }
+        Error::Call { endpoints: self.endpoints.clone(), call, message: message.into(), away: false }
+    }
+
+    fn away(&self, call: &'static str, message: String) -> Error {
+        Error::Call { endpoints: self.endpoints.clone(), call, message, away: true }
     }
 
     pub(crate) async fn within<T>(
@@ -258,8 +273,9 @@ impl Client {
     ) -> Result<T, Error> {
         match tokio::time::timeout(CALL, asked).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) if status.code() == Code::Unavailable => Err(self.away(call, explain(&status))),
             Ok(Err(status)) => Err(self.failed(call, explain(&status))),
-            Err(_) => Err(self.failed(call, format!("no answer for {} s; is it running?", CALL.as_secs()))),
+            Err(_) => Err(self.away(call, format!("no answer for {} s; is it running?", CALL.as_secs()))),
         }
     }
 }

@@ -6,6 +6,8 @@ use redis::aio::MultiplexedConnection;
 use vst_common::ids::NodeId;
 use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, LocalNode, ServerFiles};
 
+use crate::command::project;
+
 /// Servers of a test, and plain connections to them.
 #[derive(Debug)]
 pub struct Servers {
@@ -35,6 +37,14 @@ impl Servers {
         let wait = ["--cluster-node-timeout", "3000", "--repl-diskless-sync-delay", "0"];
         options.extra_args = wait.map(String::from).to_vec();
         Self::start(options).await
+    }
+
+    /// Three primaries of Debian's Valkey 8, which uses jemalloc; the others use the C library's allocator.
+    pub async fn cluster_with_jemalloc() -> Self {
+        let valkey_server = project().join(".local/debian/valkey/run/valkey-server");
+        assert!(valkey_server.is_file(), "Debian's Valkey is there: run `make fleet-servers`");
+        let valkey_server = valkey_server.canonicalize().expect("a path");
+        Self::start(LocalClusterOptions::new(ServerFiles { valkey_server, ..files() })).await
     }
 
     /// One server that is no cluster.

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use vst_common::count;
 use vst_common::entry::{Control, PhaseEnded, PhaseOutcome};
+use vst_common::keys::KeySpace;
+use vst_common::live_set::LiveSet;
 use vst_common::ranges::RowRange;
 use vst_common::run_dir::RunDir;
 
 use crate::cluster::Servers;
-use crate::command::LIMIT;
+use crate::command::{LIMIT, project};
 use crate::run::Results;
 
 /// Rows of the quick scenario.
@@ -91,4 +94,54 @@ pub async fn in_mid_ingest(servers: &Servers) {
         }
     };
     tokio::time::timeout(LIMIT, middle).await.expect("rows arrive");
+}
+
+/// Waits until the servers hold this many rows.
+pub async fn rows_are_there(servers: &Servers, rows: u64) {
+    let all = async {
+        while count_rows(servers).await < rows {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, all).await.expect("rows arrive");
+}
+
+/// Every row that should live is there with the bytes of the base, and no other.
+pub async fn check_rows(servers: &Servers, live: LiveSet) {
+    let base = std::fs::read(project().join("data/bigann10k/base.u8bin")).expect("the base");
+    let dims = 128;
+    let keys = KeySpace::new("vst:");
+    let mut seen = 0_u64;
+    for connection in servers.connections().await.values_mut() {
+        let names: Vec<Vec<u8>> =
+            redis::cmd("KEYS").arg("vst:*").query_async(connection).await.expect("KEYS");
+        for name in names {
+            let (copy, row) = keys.parse(&name).expect("a key of the run");
+            assert!(live.is_live(copy, row), "row {row} should not be there");
+            let field = vst_coordinator::plan::FIELD;
+            let found: Vec<u8> =
+                redis::cmd("HGET").arg(&name).arg(field).query_async(connection).await.expect("HGET");
+            let at = 8 + count::index(row) * dims;
+            let wanted: Vec<u8> =
+                base[at..at + dims].iter().flat_map(|byte| f32::from(*byte).to_le_bytes()).collect();
+            assert_eq!(found, wanted, "the bytes of row {row}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, live.count(), "rows are missing");
+}
+
+/// (worker, generation, sequence) of every batch that a worker says it was told is safe.
+#[must_use]
+pub fn acknowledged(journal: &str) -> Vec<(String, u64, u64)> {
+    let batch = |line: &str| {
+        let said = line.split("acknowledged ").nth(1)?;
+        let value = |name: &str| said.split(' ').find_map(|f| f.strip_prefix(name)?.strip_prefix('='));
+        Some((
+            value("worker")?.to_owned(),
+            value("generation")?.parse().ok()?,
+            value("sequence")?.parse().ok()?,
+        ))
+    };
+    journal.lines().filter_map(batch).collect()
 }

@@ -24,7 +24,9 @@ impl Fleet {
     /// Starts the coordinator: the quick scenario with these values replaced.
     #[must_use]
     pub fn start(results: &Results, target: &str, sets: &[&str]) -> Self {
-        Self::start_dressed(results, target, sets, |_| ())
+        Self::start_dressed(results, target, sets, |command| {
+            command.arg("--cleanup");
+        })
     }
 
     /// As [`Fleet::start`], with options and an environment of the test's own.
@@ -36,8 +38,7 @@ impl Fleet {
         dress: impl FnOnce(&mut Command),
     ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command =
-            vst(&["coordinator", "start", "--scenario", "quick", "--cleanup", "--target", target]);
+        let mut command = vst(&["coordinator", "start", "--scenario", "quick", "--target", target]);
         command.args(["--results", results.path()]).arg("--announce").arg(folder.path().join("address"));
         for set in sets {
             command.args(["--set", set]);

@@ -17,6 +17,8 @@ pub enum Lie {
     RepeatsOneKey,
     /// Names the rows of another copy.
     AnotherCopy,
+    /// Searches among all rows whatever the query's filter says.
+    IgnoresFilters,
 }
 
 /// A lying server; it ends with the runtime of its test.
@@ -61,6 +63,7 @@ async fn serve(mut client: TcpStream, mut server: TcpStream, lie: Lie) -> io::Re
             client.write_all(b":1\r\n").await?;
             continue;
         }
+        let command = if lie == Lie::IgnoresFilters { unfiltered(command) } else { command };
         server.write_all(&command).await?;
         let reply = next(&mut server, &mut answered).await?;
         let reply = if name == "FT.SEARCH" { falsified(&reply, lie) } else { reply };
@@ -84,6 +87,20 @@ fn name(command: &[u8]) -> String {
     let frame = Frame::parse(command).ok();
     let first = frame.as_ref().and_then(|f| f.as_array()?.first()?.as_str());
     first.unwrap_or_default().to_ascii_uppercase()
+}
+
+/// The same command without what comes before `=>[KNN` in its query.
+fn unfiltered(command: Vec<u8>) -> Vec<u8> {
+    let Ok(Frame::Array(args)) = Frame::parse(&command) else { return command };
+    let mut out = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in &args {
+        let knn = arg.as_str().and_then(|text| text.split_once("=>[KNN"));
+        match (knn, arg.as_bytes()) {
+            (Some((_, knn)), _) => write_bulk(format!("*=>[KNN{knn}").as_bytes(), &mut out),
+            (None, bytes) => write_bulk(bytes.unwrap_or_default(), &mut out),
+        }
+    }
+    out
 }
 
 /// The reply to a search: `[number, key, fields, key, fields, ...]`.

@@ -8,6 +8,10 @@
 )]
 
 mod long {
+    mod analysis;
     mod copies;
+    mod election;
+    mod library;
+    mod limit;
     mod load;
 }

@@ -9,10 +9,17 @@ mod real {
     mod copies;
     mod discovery;
     mod durability;
+    mod election;
     mod failover;
+    mod filters;
     mod fleet;
     mod kv;
     mod liar;
+    mod library;
+    mod limit;
+    mod memory;
+    mod mixed;
+    mod prefill;
     mod quick;
     mod registry;
     mod rows;

@@ -13,7 +13,7 @@ use crate::number::float;
 use crate::statistics::{Estimate, mean, squares};
 
 /// Repeats by which the noise at a point can be told from the point alone.
-const REPEATS_TO_TELL: usize = 3;
+pub(crate) const REPEATS_TO_TELL: usize = 3;
 
 /// What the constraints say of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::figure::{Figure, Scale};
 use crate::measured::{Event, Measured};
 use crate::number::float;
 use crate::replay::{Pause, Replay, Source};
+use crate::search::{self, Search, Spec};
 use crate::statistics::{Estimate, Interval, mean, student};
 
 /// Share of comparisons in which the smallest effect that is named would be seen.
@@ -92,17 +93,8 @@ impl CompareSpec {
     }
 }
 
-/// What to do next.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Wait until nothing of the last measurement is left to do.
-    Drain,
-    /// Measure this side once.
-    Measure(Ask),
-    /// Nothing: this follows.
-    Done(Box<Outcome>),
-}
+/// What to do next, in this order.
+pub type Action = search::Action<Ask, Outcome>;
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,49 +156,33 @@ pub struct Outcome {
 }
 
 /// A comparison of two sides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Compare {
-    spec: CompareSpec,
-    log: Vec<Event>,
-}
+pub type Compare = Search<CompareSpec>;
 
-impl Compare {
-    /// Begins.
-    ///
-    /// # Errors
-    /// When the specification cannot be compared by.
-    pub fn new(spec: CompareSpec) -> Result<Self, CompareError> {
-        if spec.margins.is_empty() {
+impl Spec for CompareSpec {
+    type Ask = Ask;
+    type Outcome = Outcome;
+    type Error = CompareError;
+
+    fn check(&self) -> Result<(), CompareError> {
+        if self.margins.is_empty() {
             return Err(CompareError::NoFigure);
         }
-        for Margin { figure, change } in &spec.margins {
+        for Margin { figure, change } in &self.margins {
             if !(*change > 0.0 && *change < 1.0) {
                 return Err(CompareError::Margin { figure: *figure, change: *change });
             }
         }
-        if !(spec.confidence >= 0.5 && spec.confidence < 1.0) {
-            return Err(CompareError::Confidence(spec.confidence));
+        if !(self.confidence >= 0.5 && self.confidence < 1.0) {
+            return Err(CompareError::Confidence(self.confidence));
         }
-        if spec.blocks < BLOCKS_LEAST {
-            return Err(CompareError::Blocks(spec.blocks));
+        if self.blocks < BLOCKS_LEAST {
+            return Err(CompareError::Blocks(self.blocks));
         }
-        Ok(Self { spec, log: Vec::new() })
+        Ok(())
     }
 
-    /// What to do now: also the first call, and the call after the state was read back.
-    #[must_use]
-    pub fn actions(&self) -> Vec<Action> {
-        match run(&self.spec, &mut Replay::new(&self.log)) {
-            Ok(outcome) => vec![Action::Done(Box::new(outcome))],
-            Err(ask) if self.log.is_empty() => vec![Action::Measure(ask)],
-            Err(ask) => vec![Action::Drain, Action::Measure(ask)],
-        }
-    }
-
-    /// Takes what became of the last question; says what to do now.
-    pub fn step(&mut self, event: Event) -> Vec<Action> {
-        self.log.push(event.checked());
-        self.actions()
+    fn follow(&self, answers: &[Event]) -> Result<Outcome, Ask> {
+        run(self, &mut Replay::new(answers))
     }
 }
 

@@ -16,8 +16,11 @@ pub mod curve;
 pub mod figure;
 pub mod limit;
 pub mod measured;
+pub mod search;
 pub mod section;
 pub mod statistics;
+pub mod sweep;
+pub mod throughput;
 pub mod tune;
 
 #[cfg(test)]

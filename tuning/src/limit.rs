@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::constraint::Constraint;
 use crate::figure::Figure;
 use crate::measured::Event;
-use crate::replay::{Pause, Replay};
+use crate::replay::{Pause, Replay, Source};
+use crate::search::{self, Search, Spec};
 use crate::statistics::Interval;
 
 /// What is looked for.
@@ -144,16 +145,7 @@ impl LimitSpec {
 }
 
 /// What to do next, in this order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Wait until the target has nothing of the last measurement left to do.
-    Drain,
-    /// Run one measurement at this rate.
-    Measure(Ask),
-    /// Nothing: this follows.
-    Done(Box<Outcome>),
-}
+pub type Action = search::Action<Ask, Outcome>;
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -274,37 +266,25 @@ pub enum Conclusion {
 }
 
 /// A search for the limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Limit {
-    spec: LimitSpec,
-    log: Vec<Event>,
+pub type Limit = Search<LimitSpec>;
+
+impl Spec for LimitSpec {
+    type Ask = Ask;
+    type Outcome = Outcome;
+    type Error = LimitError;
+
+    fn check(&self) -> Result<(), LimitError> {
+        Self::check(self)
+    }
+
+    fn follow(&self, answers: &[Event]) -> Result<Outcome, Ask> {
+        walk::run(self, &mut Replay::new(answers))
+    }
 }
 
-impl Limit {
-    /// Begins.
-    ///
-    /// # Errors
-    /// When the specification cannot be searched.
-    pub fn new(spec: LimitSpec) -> Result<Self, LimitError> {
-        spec.check()?;
-        Ok(Self { spec, log: Vec::new() })
-    }
-
-    /// What to do now: also the first call, and the call after the state was read back.
-    #[must_use]
-    pub fn actions(&self) -> Vec<Action> {
-        match walk::run(&self.spec, &mut Replay::new(&self.log)) {
-            Ok(outcome) => vec![Action::Done(Box::new(outcome))],
-            Err(ask) if self.log.is_empty() => vec![Action::Measure(ask)],
-            Err(ask) => vec![Action::Drain, Action::Measure(ask)],
-        }
-    }
-
-    /// Takes what became of the last question; says what to do now.
-    pub fn step(&mut self, event: Event) -> Vec<Action> {
-        self.log.push(event.checked());
-        self.actions()
-    }
+/// Searches with whoever answers; `Err` is the next question.
+pub(crate) fn run(spec: &LimitSpec, source: &mut impl Source<Ask>) -> Result<Outcome, Ask> {
+    walk::run(spec, source)
 }
 
 /// What every walk may stop at.

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::constraint::Constraint;
 use crate::figure::Figure;
 use crate::measured::Event;
-use crate::replay::{Pause, Replay};
+use crate::replay::{Pause, Replay, Source};
+use crate::search::{self, Search, Spec};
 use crate::statistics::Interval;
 
 pub use parameter::{Parameter, ParameterError, Range, Setting, Shape, Value};
@@ -148,17 +149,8 @@ impl TuneSpec {
     }
 }
 
-/// What to do next.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Wait until nothing of the last measurement is left to do.
-    Drain,
-    /// Measure this setting once.
-    Measure(Ask),
-    /// Nothing: this follows.
-    Done(Box<Outcome>),
-}
+/// What to do next, in this order.
+pub type Action = search::Action<Ask, Outcome>;
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -256,37 +248,25 @@ pub enum Conclusion {
 }
 
 /// A search for the best setting.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tune {
-    spec: TuneSpec,
-    log: Vec<Event>,
+pub type Tune = Search<TuneSpec>;
+
+impl Spec for TuneSpec {
+    type Ask = Ask;
+    type Outcome = Outcome;
+    type Error = TuneError;
+
+    fn check(&self) -> Result<(), TuneError> {
+        Self::check(self)
+    }
+
+    fn follow(&self, answers: &[Event]) -> Result<Outcome, Ask> {
+        walk::run(self, &mut Replay::new(answers))
+    }
 }
 
-impl Tune {
-    /// Begins.
-    ///
-    /// # Errors
-    /// When the specification cannot be searched.
-    pub fn new(spec: TuneSpec) -> Result<Self, TuneError> {
-        spec.check()?;
-        Ok(Self { spec, log: Vec::new() })
-    }
-
-    /// What to do now: also the first call, and the call after the state was read back.
-    #[must_use]
-    pub fn actions(&self) -> Vec<Action> {
-        match walk::run(&self.spec, &mut Replay::new(&self.log)) {
-            Ok(outcome) => vec![Action::Done(Box::new(outcome))],
-            Err(ask) if self.log.is_empty() => vec![Action::Measure(ask)],
-            Err(ask) => vec![Action::Drain, Action::Measure(ask)],
-        }
-    }
-
-    /// Takes what became of the last question; says what to do now.
-    pub fn step(&mut self, event: Event) -> Vec<Action> {
-        self.log.push(event.checked());
-        self.actions()
-    }
+/// Searches with whoever answers; `Err` is the next question.
+pub(crate) fn run(spec: &TuneSpec, source: &mut impl Source<Ask>) -> Result<Outcome, Ask> {
+    walk::run(spec, source)
 }
 
 /// What every walk may stop at.

@@ -9,17 +9,19 @@ pub(crate) mod verify;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use url::Url;
 use vst_common::count;
 use vst_common::dataset::{DatasetView, ReadFault, Rows};
 use vst_common::expand::Copier;
 use vst_common::live_set::LiveSet;
+use vst_common::mix::{Deed, Mix};
 use vst_common::phase::{PhaseOrder, VectorWork, Work};
 use vst_common::ranges::RowRange;
 use vst_common::scenario::{CopyOrder, Load};
 
+use crate::presence::{self, Presence};
 use crate::work::RowBlock;
 
 /// Rows of a block: few enough that the last blocks of a phase end at nearly the same time on all lanes.
@@ -67,6 +69,9 @@ pub enum Error {
         /// Cells that there are.
         cells: u64,
     },
+    /// What the target holds is not known.
+    #[error(transparent)]
+    Presence(#[from] presence::Error),
     /// The process is ending.
     #[error("the worker is ending")]
     Ending,
@@ -76,6 +81,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Source {
     kind: Kind,
+    /// Where only rows are wanted that the target does not hold.
+    presence: Option<Presence>,
     reads: Semaphore,
     block_rows: usize,
 }
@@ -87,7 +94,32 @@ struct Shape {
     vector_bytes: usize,
     /// Rows that are not alive are left out.
     only_live: bool,
+    /// Of those only the ones at this position of the order or behind it: what is before was there already.
+    from: u64,
     block_rows: usize,
+}
+
+/// What the units of a phase do.
+#[derive(Debug)]
+enum Units {
+    /// At even places cells leave, at odd ones cells come.
+    Exchange,
+    Mixed(Box<Mix>),
+}
+
+impl Units {
+    /// The position that a unit changes, and whether it is written; `None` where it changes none.
+    fn change(&self, live: LiveSet, unit: u64) -> Option<(u64, bool)> {
+        match self {
+            Self::Exchange if unit.is_multiple_of(2) => Some((unit / 2, false)),
+            Self::Exchange => Some((live.count() + unit / 2, true)),
+            Self::Mixed(mix) => match mix.deed(unit) {
+                Deed::Query => None,
+                Deed::Delete(position) => Some((position, false)),
+                Deed::Ingest(position) | Deed::Update(position) => Some((position, true)),
+            },
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -96,8 +128,21 @@ enum Kind {
     Vectors { view: DatasetView, live: LiveSet, order: CopyOrder, copier: Arc<Copier>, shape: Shape },
     /// Cells by their position in the live set's order; no vectors.
     Cells(LiveSet),
-    /// Cells that leave, and between them those that come, with their vectors.
-    Exchange { view: DatasetView, live: LiveSet, copier: Copier },
+    /// Cells of the copies behind the first so many; no vectors.
+    Copies(LiveSet, u32),
+    /// Units that change a row or none, with the vectors of those that are written.
+    Units { view: DatasetView, live: LiveSet, copier: Copier, units: Units },
+}
+
+impl Kind {
+    async fn units(vectors: &VectorWork, units: Units) -> Result<Self, Error> {
+        Ok(Self::Units {
+            view: open_vectors(&vectors.dataset.base, vectors).await?,
+            live: vectors.live,
+            copier: vectors.expansion.copier(vectors.dims),
+            units,
+        })
+    }
 }
 
 impl Source {
@@ -109,24 +154,27 @@ impl Source {
         let kind = match work {
             Work::Query { .. } | Work::Commands(_) => return Ok(None),
             Work::Delete(vectors) => Kind::Cells(vectors.live),
-            Work::Ingest(vectors) | Work::Update(vectors) => {
+            Work::DropCopies { vectors, keep } => Kind::Copies(vectors.live, *keep),
+            Work::Ingest(vectors) | Work::Fill(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
                 let view = open_vectors(&vectors.dataset.base, vectors).await?;
                 let copier = Arc::new(vectors.expansion.copier(vectors.dims));
-                let only_live = matches!(work, Work::Update(_));
+                let only_live = matches!(work, Work::Update(_) | Work::Grow(..));
+                let from = if let Work::Grow(_, from) = work { *from } else { 0 };
                 // What is overwritten is there already: the order in which it came says nothing any more.
-                let order = if only_live { CopyOrder::Interleaved } else { vectors.order };
+                let order =
+                    if matches!(work, Work::Update(_)) { CopyOrder::Interleaved } else { vectors.order };
                 let dims = vectors.expansion.index_dims(vectors.dims);
                 let vector_bytes = count::index(u64::from(dims).saturating_mul(4));
-                let shape = Shape { vector_bytes, only_live, block_rows: BLOCK_ROWS };
+                let shape = Shape { vector_bytes, only_live, from, block_rows: BLOCK_ROWS };
                 Kind::Vectors { view, live: vectors.live, order, copier, shape }
             }
-            Work::Churn(vectors) => Kind::Exchange {
-                view: open_vectors(&vectors.dataset.base, vectors).await?,
-                live: vectors.live,
-                copier: vectors.expansion.copier(vectors.dims),
-            },
+            Work::Churn(vectors) => Kind::units(vectors, Units::Exchange).await?,
+            Work::Mixed { vectors, weights, units, .. } => {
+                let mix = Mix::new(*weights, *units, vectors.live);
+                Kind::units(vectors, Units::Mixed(Box::new(mix))).await?
+            }
         };
-        Ok(Some(Self { kind, reads: Semaphore::new(READS), block_rows: BLOCK_ROWS }))
+        Ok(Some(Self { kind, presence: None, reads: Semaphore::new(READS), block_rows: BLOCK_ROWS }))
     }
 
     /// The same, in blocks that suit the load.
@@ -145,12 +193,18 @@ impl Source {
         Ok(Self::open(&order.work).await?.map(|source| Self { block_rows, ..source }))
     }
 
+    /// The same, without the rows that the target holds.
+    #[must_use]
+    pub fn without(self, presence: Presence) -> Self {
+        Self { presence: Some(presence), ..self }
+    }
+
     /// Failed requests to the store that were repeated, since the last call.
     #[must_use]
     pub fn faults(&self) -> Vec<ReadFault> {
         match &self.kind {
-            Kind::Vectors { view, .. } | Kind::Exchange { view, .. } => view.faults().take(),
-            Kind::Cells(_) => Vec::new(),
+            Kind::Vectors { view, .. } | Kind::Units { view, .. } => view.faults().take(),
+            Kind::Cells(_) | Kind::Copies(..) => Vec::new(),
         }
     }
 
@@ -159,10 +213,29 @@ impl Source {
     /// # Errors
     /// When the range is not in the data or cannot be read.
     pub async fn blocks(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
+        let blocks = self.every_block(range).await?;
+        let Some(presence) = &self.presence else { return Ok(blocks) };
+        let mut missing = Vec::new();
+        for block in blocks {
+            missing.push(presence.missing(block).boxed().await?);
+        }
+        missing.retain(|block| !block.rows.is_empty());
+        Ok(missing)
+    }
+
+    /// The same with the rows that the target was found to hold.
+    pub(crate) async fn every_block(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
         let (view, live, order, copier, shape) = match &self.kind {
-            Kind::Cells(live) => return cells(*live, range, self.block_rows),
-            Kind::Exchange { view, live, copier } => {
-                return exchange(view, *live, copier, range, self.block_rows).await;
+            Kind::Cells(live) => {
+                return cells(*live, range, self.block_rows, |position| live.cell_at(position));
+            }
+            Kind::Copies(live, keep) => {
+                let behind = live.behind(*keep);
+                let own = |number| behind.cell(number).map(|(copy, row)| (copy.saturating_add(*keep), row));
+                return cells(*live, range, self.block_rows, own);
+            }
+            Kind::Units { view, live, copier, units } => {
+                return changes(view, *live, copier, units, range, self.block_rows).await;
             }
             Kind::Vectors { view, live, order, copier, shape } => {
                 (view, *live, *order, copier, Shape { block_rows: self.block_rows, ..*shape })
@@ -197,41 +270,59 @@ pub(crate) fn parse(reference: &str) -> Result<Url, Error> {
     Url::parse(reference).map_err(|reason| Error::Reference { reference: reference.to_owned(), reason })
 }
 
-fn cells(live: LiveSet, range: RowRange, block_rows: usize) -> Result<Vec<RowBlock>, Error> {
+fn cells(
+    live: LiveSet,
+    range: RowRange,
+    block_rows: usize,
+    cell: impl Fn(u64) -> Option<(u32, u64)>,
+) -> Result<Vec<RowBlock>, Error> {
     let RowRange { start, end } = range;
-    let cells: Option<Vec<(u32, u64)>> = (start..end).map(|position| live.cell_at(position)).collect();
+    let cells: Option<Vec<(u32, u64)>> = (start..end).map(cell).collect();
     let cells = cells.ok_or(Error::Position { start, end, cells: live.cells() })?;
     Ok(cells
         .chunks(block_rows)
-        .map(|rows| RowBlock { id: 0, rows: rows.to_vec(), vectors: Vec::new() })
+        .map(|rows| RowBlock { id: 0, rows: rows.to_vec(), ..RowBlock::default() })
         .collect())
 }
 
-/// The units of a churn: at even places cells that leave, at odd ones cells that come.
-async fn exchange(
+/// Units by their numbers, in blocks; only what is written has a vector.
+async fn changes(
     view: &DatasetView,
     live: LiveSet,
     copier: &Copier,
+    units: &Units,
     range: RowRange,
     block_rows: usize,
 ) -> Result<Vec<RowBlock>, Error> {
     let RowRange { start, end } = range;
-    let position = |unit: u64| if unit.is_multiple_of(2) { unit / 2 } else { live.count() + unit / 2 };
-    let cells: Option<Vec<(u32, u64)>> = (start..end).map(|unit| live.cell_at(position(unit))).collect();
-    let cells = cells.ok_or(Error::Position { start, end, cells: live.cells() })?;
-    let mut wanted: Vec<u64> = cells.iter().skip(1).step_by(2).map(|(_, row)| *row).collect();
+    // (copy, row) and whether it is written.
+    let mut cells: Vec<((u32, u64), bool)> = Vec::new();
+    for unit in start..end {
+        cells.push(match units.change(live, unit) {
+            None => ((0, 0), false),
+            Some((position, written)) => {
+                let cell =
+                    live.cell_at(position).ok_or(Error::Position { start, end, cells: live.cells() })?;
+                (cell, written)
+            }
+        });
+    }
+    let mut wanted: Vec<u64> =
+        cells.iter().filter(|(_, written)| *written).map(|((_, row), _)| *row).collect();
     wanted.sort_unstable();
     wanted.dedup();
     let known = read_rows(view, &wanted).await?;
     let mut made = Vec::new();
     let mut blocks = Vec::new();
-    for rows in cells.chunks(block_rows) {
+    let step = block_rows.max(1);
+    for (first, cells) in (start..).step_by(step).zip(cells.chunks(step)) {
         let mut vectors = Vec::new();
-        for (copy, row) in rows.iter().skip(1).step_by(2) {
+        for ((copy, row), _) in cells.iter().filter(|(_, written)| *written) {
             copier.row(*copy, known.get(row).map_or(&[][..], Vec::as_slice), &mut made);
             vectors.extend(made.iter().flat_map(|x| x.to_le_bytes()));
         }
-        blocks.push(RowBlock { id: 0, rows: rows.to_vec(), vectors });
+        let rows = cells.iter().map(|(cell, _)| *cell).collect();
+        blocks.push(RowBlock { id: 0, first, rows, vectors });
     }
     Ok(blocks)
 }
@@ -312,7 +403,7 @@ fn parts(live: LiveSet, order: CopyOrder, range: RowRange) -> Result<Vec<Part>, 
 
 impl Part {
     fn blocks(self, live: LiveSet, read: &Rows, copier: &Copier, shape: Shape) -> Vec<RowBlock> {
-        let Shape { vector_bytes, only_live, block_rows } = shape;
+        let Shape { vector_bytes, only_live, from, block_rows } = shape;
         let RowRange { start, end } = self.rows;
         let mut cells: Vec<(u32, u64)> = match self.cells {
             CellRange::Numbers(numbers) => {
@@ -320,7 +411,10 @@ impl Part {
             }
             CellRange::Copy(copy) => (start..end).map(|row| (copy, row)).collect(),
         };
-        cells.retain(|(copy, row)| !only_live || live.is_live(*copy, *row));
+        let wanted = |(copy, row): &(u32, u64)| {
+            live.position(*copy, *row).is_some_and(|position| (from..live.cut).contains(&position))
+        };
+        cells.retain(|cell| !only_live || wanted(cell));
         let (mut at, mut row_of_base, mut made) = (None, Vec::new(), Vec::new());
         let place = |row: u64| count::index(row.saturating_sub(start));
         let block = |rows: &[(u32, u64)]| {
@@ -331,7 +425,7 @@ impl Part {
             if let (true, Some((_, first))) = (whole, rows.first()) {
                 let first = place(*first);
                 read.write_f32_le(first..first.saturating_add(rows.len()), &mut vectors);
-                return RowBlock { id: 0, rows: rows.to_vec(), vectors };
+                return RowBlock { id: 0, rows: rows.to_vec(), vectors, ..RowBlock::default() };
             }
             for ((copy, row), vector) in rows.iter().zip(vectors.chunks_exact_mut(vector_bytes.max(1))) {
                 // Copies of a row follow each other: it is widened once.
@@ -344,7 +438,7 @@ impl Part {
                     *bytes = number.to_le_bytes();
                 }
             }
-            RowBlock { id: 0, rows: rows.to_vec(), vectors }
+            RowBlock { id: 0, rows: rows.to_vec(), vectors, ..RowBlock::default() }
         };
         cells.chunks(block_rows).map(block).collect()
     }
@@ -379,6 +473,7 @@ mod tests {
             metric: Metric::L2,
             prefix: "t:".into(),
             field: "v".into(),
+            attributes: vst_common::attributes::Attributes::default(),
             live,
             search: vst_common::phase::SearchPlan::ServerSide {
                 module: vst_common::phase::SearchModule::RediSearch,
@@ -514,8 +609,17 @@ mod tests {
             prop_assert_eq!(count::len(written.len()), live.count());
             prop_assert_eq!(written.into_iter().map(|(cell, _)| cell).collect::<std::collections::BTreeSet<_>>(), cells(live));
 
+            // What grew is what was not there before.
+            let from = count::from_f64(by * count::to_f64(live.count()));
+            let grown: std::collections::BTreeSet<_> = all(Work::Grow(order.clone(), from), live.cells())
+                .into_iter()
+                .flat_map(|block| block.rows)
+                .collect();
+            prop_assert_eq!(&cells(live) - &cells(live.with_cut(from)), grown);
+
             let room = live.count().min(live.cells() - live.count());
             let pairs = count::from_f64(by * count::to_f64(room));
+            let mixed = order.clone();
             let (mut now, mut changed): (_, Vec<(u32, u64)>) = (cells(live), Vec::new());
             for block in all(Work::Churn(order), 2 * pairs) {
                 prop_assert_eq!(block.vectors.len(), block.rows.len() / 2 * 8);
@@ -528,6 +632,32 @@ mod tests {
             }
             prop_assert_eq!(changed.len(), changed.iter().collect::<std::collections::BTreeSet<_>>().len(), "no cell twice");
             prop_assert_eq!(now, cells(live.moved_on(pairs, pairs)));
+
+            let weights = vst_common::mix::MixWeights { query: 3, ingest: 2, delete: 1, update: 1 };
+            let mut units = 2 * pairs + 3;
+            while !Mix::new(weights, units, live).fits() {
+                units -= 1;
+            }
+            let ask = vst_common::scenario::Ask::nearest(1, None);
+            let work = Work::Mixed { vectors: mixed, ask, weights, units };
+            let mix = work.mix().unwrap();
+            let (mut now, mut next) = (cells(live), 0);
+            for block in all(work, units) {
+                prop_assert_eq!(block.first, next);
+                let mut vectors = block.vectors.chunks(8);
+                for ((copy, row), unit) in block.rows.iter().copied().zip(block.first..) {
+                    let right = match mix.deed(unit) {
+                        Deed::Query => true,
+                        Deed::Delete(_) => now.remove(&(copy, row)),
+                        Deed::Ingest(_) => now.insert((copy, row)) && vectors.next() == Some(&own(copy, row)[..]),
+                        Deed::Update(_) => now.contains(&(copy, row)) && vectors.next() == Some(&own(copy, row)[..]),
+                    };
+                    prop_assert!(right, "unit {} of {:?}", unit, mix);
+                    next = unit + 1;
+                }
+                prop_assert_eq!(vectors.next(), None);
+            }
+            prop_assert_eq!((next, now), (units, cells(mix.after())));
         }
     }
 

@@ -10,6 +10,7 @@ pub mod health;
 pub mod lane;
 mod pacer;
 mod pipeline;
+pub mod presence;
 pub mod recall_probe;
 mod recorder;
 mod requests;

@@ -12,10 +12,9 @@ use vst_common::count;
 use vst_common::dataset::{DatasetView, ReadFaults, Rows, open_truth};
 use vst_common::expand::{self, Copier};
 use vst_common::ground_truth::{ExactSearch, GroundTruth, TruthList, measure};
-use vst_common::live_set::LiveSet;
-use vst_common::phase::{TruthSource, VectorWork};
+use vst_common::phase::{TruthSource, VectorWork, Work};
 use vst_common::ranges::RowRange;
-use vst_common::recall::QueryJudge;
+use vst_common::recall::{Findable, QueryJudge};
 use vst_common::scenario::Metric;
 
 use crate::fetch::{self, read_rows};
@@ -54,12 +53,26 @@ impl From<vst_common::dataset::Error> for Error {
     }
 }
 
-/// Reads and builds the queries of a phase that asks for `k` neighbours; requests to stores that had to be repeated go
-/// to `faults`.
+/// Reads and builds the queries of a phase, if it asks; requests to stores that had to be repeated go to `faults`.
 ///
 /// # Errors
 /// When a file cannot be read or the files do not belong together.
-pub async fn build(work: &VectorWork, k: u32, faults: &ReadFaults) -> Result<QuerySet, Error> {
+pub async fn build(work: &Work, faults: &ReadFaults) -> Result<Option<QuerySet>, Error> {
+    let (Some(ask), Some(vectors)) = (work.ask(), work.vectors()) else { return Ok(None) };
+    let always = Findable::from(&vectors.live);
+    let findable =
+        work.mix().map_or(always, |mix| Findable { stable: mix.stable(), ever: mix.ever(), ..always });
+    let selection = ask.filter.map(|filter| vectors.attributes.selection(filter));
+    asked(vectors, ask.k, Findable { selection, ..findable }, faults).await.map(Some)
+}
+
+/// The queries of work that asks for `k` of these neighbours.
+async fn asked(
+    work: &VectorWork,
+    k: u32,
+    findable: Findable,
+    faults: &ReadFaults,
+) -> Result<QuerySet, Error> {
     let queries = fetch::open_vectors(&work.dataset.queries, work).await?;
     let base = fetch::open_vectors(&work.dataset.base, work).await?;
     let n = queries.manifest().rows;
@@ -69,7 +82,7 @@ pub async fn build(work: &VectorWork, k: u32, faults: &ReadFaults) -> Result<Que
         .filter_map(|(query, copy)| Some((u32::try_from(query).ok()?, copy)))
         .collect();
     let probe = Arc::new(Probe {
-        live: work.live,
+        findable,
         metric: work.metric,
         copier: work.expansion.copier(work.dims),
         queries: asked.iter().collect(),
@@ -128,7 +141,7 @@ async fn computed(probe: &Arc<Probe>, base: &DatasetView, rows: u64) -> Result<V
 
 /// What all pairs of a phase have in common.
 struct Probe {
-    live: LiveSet,
+    findable: Findable,
     metric: Metric,
     copier: Copier,
     queries: Vec<Vec<f32>>,
@@ -179,7 +192,7 @@ impl Probe {
     fn searches(&self) -> Vec<ExactSearch> {
         // Rows tied with the k-th are hits too, so the list goes on beyond it.
         let depth = count::index(u64::from(self.k)).saturating_mul(2).saturating_add(16);
-        (0..self.live.copies)
+        (0..self.findable.stable.copies)
             .map(|copy| {
                 let queries: Vec<Vec<f32>> =
                     self.of_copy(copy).map(|(_, (query, _))| self.asked((query, 0))).collect();
@@ -197,7 +210,7 @@ impl Probe {
             rows.extend_from_slice(&made);
         }
         for (copy, search) in (0..).zip(searches) {
-            search.add(first, &rows, |row| self.live.is_live(copy, row), threads);
+            search.add(first, &rows, |row| self.findable.has(copy, row), threads);
         }
     }
 
@@ -220,7 +233,7 @@ impl Probe {
         let pairs = self.pairs.iter().enumerate();
         let mut rows: Vec<u64> = pairs
             .flat_map(|(number, pair)| {
-                QueryJudge::wanted(lists.of(number, *pair), pair.1, self.k, &self.live)
+                QueryJudge::wanted(lists.of(number, *pair), pair.1, self.k, self.findable)
             })
             .collect();
         rows.sort_unstable();
@@ -237,7 +250,7 @@ impl Probe {
                 self.copier.row(pair.1, known.get(&row)?, &mut made);
                 Some(measure(self.metric, &asked, &made))
             };
-            judges.push(QueryJudge::build(lists.of(number, *pair), pair.1, self.k, &self.live, own));
+            judges.push(QueryJudge::build(lists.of(number, *pair), pair.1, self.k, self.findable, own));
             blobs.push(asked.iter().flat_map(|x| x.to_le_bytes()).collect());
         }
         QuerySet { blobs, judges, pairs: self.pairs.clone() }
@@ -262,7 +275,7 @@ mod tests {
     use vst_common::keys::KeySpace;
     use vst_common::live_set::LiveSet;
     use vst_common::phase::{SearchModule, SearchPlan};
-    use vst_common::scenario::{DatasetSpec, Metric};
+    use vst_common::scenario::{Ask, DatasetSpec, Metric};
 
     use super::*;
     use crate::fetch::join_close;
@@ -321,17 +334,16 @@ mod tests {
             metric: Metric::L2,
             prefix: "t:".into(),
             field: "v".into(),
+            attributes: vst_common::attributes::Attributes::default(),
             live,
             search: SearchPlan::ServerSide { module: SearchModule::RediSearch, index: "i".into() },
         }
     }
 
     fn build_now(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(build(
-            work,
-            k,
-            &ReadFaults::default(),
-        ))
+        let work = Work::Query { vectors: work.clone(), ask: Ask::nearest(k, None) };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(build(&work, &ReadFaults::default())).map(Option::unwrap)
     }
 
     proptest! {

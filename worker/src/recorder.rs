@@ -5,6 +5,7 @@
 //! was handed over becomes another cell of the same key and sums stay right.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use vst_common::ids::NodeId;
@@ -47,6 +48,8 @@ pub(crate) struct Recorder {
     start: u64,
     interval_ns: u64,
     current: u64,
+    /// The instants that belong to the current interval.
+    span: Range<u64>,
     /// Cells of the current interval, by window, operation and place: found without hashing.
     open: Vec<Option<Box<Cell>>>,
     /// Everything of other intervals that was not handed over yet.
@@ -79,6 +82,7 @@ impl Recorder {
             start,
             interval_ns: interval_ns.max(1),
             current: 0,
+            span: 0..0,
             open: Vec::new(),
             closed: BTreeMap::new(),
             nodes,
@@ -88,6 +92,7 @@ impl Recorder {
             health: LaneHealth::default(),
             health_closed: Vec::new(),
         };
+        recorder.go_to(0);
         recorder.open.resize_with(recorder.slots(), || None);
         recorder
     }
@@ -136,7 +141,17 @@ impl Recorder {
 
     /// Interval of an instant; what happened before the start counts in the first.
     pub(crate) fn interval(&self, at: u64) -> u64 {
+        // Nearly everything falls into the current one: two comparisons are cheaper than a division.
+        if self.span.contains(&at) {
+            return self.current;
+        }
         at.saturating_sub(self.start) / self.interval_ns
+    }
+
+    fn go_to(&mut self, interval: u64) {
+        let begin = self.start.saturating_add(interval.saturating_mul(self.interval_ns));
+        self.current = interval;
+        self.span = if interval == 0 { 0 } else { begin }..begin.saturating_add(self.interval_ns);
     }
 
     /// The cell in which something at this instant is counted.
@@ -145,7 +160,7 @@ impl Recorder {
         let slot = self.slot(window, operation, place);
         if interval > self.current {
             self.close_open();
-            self.current = interval;
+            self.go_to(interval);
         }
         if interval == self.current && slot < self.open.len() {
             // In bounds: `open` has as many entries as there are slots.
@@ -200,7 +215,7 @@ impl Recorder {
         let interval = self.interval(now);
         if all || interval > self.current {
             self.close_open();
-            self.current = self.current.max(interval);
+            self.go_to(self.current.max(interval));
         }
         self.roll_health(now);
         let mut health = std::mem::take(&mut self.health_closed);

@@ -5,11 +5,15 @@
 
 use std::sync::Arc;
 
+use vst_common::attributes::Attributes;
 use vst_common::content::{self, Commands, Scratch};
+use vst_common::count;
 use vst_common::keys::{KeySpace, SLOTS};
+use vst_common::mix::{Deed, Mix};
 use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::recall::Verdict;
 use vst_common::resp::{Command, Frame};
+use vst_common::scenario::{Ask, Returns};
 use vst_common::search;
 use vst_common::seed::Draw;
 
@@ -41,22 +45,41 @@ pub(crate) struct Requests {
 
 #[derive(Debug)]
 enum Kind {
-    Write {
-        command: Command,
-        vector_bytes: usize,
-    },
+    Write(Write),
     Delete {
         command: Command,
     },
     /// Rows at even places are deleted, those at odd ones written.
     Exchange {
         delete: Command,
-        write: Command,
-        vector_bytes: usize,
+        write: Write,
     },
     Query(QueryKind),
+    /// Each unit by its number.
+    Mixed(Box<Mixed>),
     Commands(Box<Commands>),
 }
+
+/// What writes a row.
+#[derive(Debug)]
+struct Write {
+    command: Command,
+    vector_bytes: usize,
+    attributes: Attributes,
+}
+
+#[derive(Debug)]
+struct Mixed {
+    mix: Mix,
+    query: QueryKind,
+    delete: Command,
+    write: Write,
+}
+
+/// Operations of a mixed phase, behind those of its queries.
+const HSET: Operation = Operation(2);
+const DEL: Operation = Operation(3);
+const UPDATE: Operation = Operation(4);
 
 #[derive(Debug)]
 struct QueryKind {
@@ -68,6 +91,7 @@ struct QueryKind {
     module: SearchModule,
     set: Arc<QuerySet>,
     k: usize,
+    returns: Returns,
     seed: u64,
     phase: u32,
 }
@@ -88,22 +112,26 @@ impl Requests {
         let prefix = match &order.work {
             Work::Commands(work) => &work.prefix,
             Work::Ingest(vectors)
+            | Work::Fill(vectors)
+            | Work::Grow(vectors, _)
             | Work::Update(vectors)
             | Work::Delete(vectors)
             | Work::Churn(vectors)
-            | Work::Query { vectors, .. } => &vectors.prefix,
+            | Work::DropCopies { vectors, .. }
+            | Work::Query { vectors, .. }
+            | Work::Mixed { vectors, .. } => &vectors.prefix,
         };
         let name = OperationName::new;
         let (operations, work) = match &order.work {
-            Work::Ingest(vectors) | Work::Update(vectors) => {
-                let (command, vector_bytes) = write(vectors);
-                (vec![name("hset", "hset")], Kind::Write { command, vector_bytes })
+            Work::Ingest(vectors) | Work::Fill(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
+                (vec![name("hset", "hset")], Kind::Write(Write::of(vectors)))
             }
-            Work::Delete(_) => (vec![name("del", "del")], Kind::Delete { command: delete() }),
+            Work::Delete(_) | Work::DropCopies { .. } => {
+                (vec![name("del", "del")], Kind::Delete { command: delete() })
+            }
             Work::Churn(vectors) => {
-                let (write, vector_bytes) = write(vectors);
                 let names = vec![name("del", "del"), name("hset", "hset")];
-                (names, Kind::Exchange { delete: delete(), write, vector_bytes })
+                (names, Kind::Exchange { delete: delete(), write: Write::of(vectors) })
             }
             Work::Commands(work) => {
                 let compiled = Commands::new(work, order.seed, order.index.0)?;
@@ -111,34 +139,19 @@ impl Requests {
                 let names = names.iter().map(|(operation, command)| name(operation, command)).collect();
                 (names, Kind::Commands(Box::new(compiled)))
             }
-            Work::Query { vectors, k, ef_runtime } => {
-                let set = queries.ok_or_else(|| Error::NoQueries(order.name.clone()))?;
-                let (module, fan_out, indexes) = indexes(vectors, topology)?;
-                let anchors = indexes.iter().map(|(anchor, _)| *anchor).collect();
-                let commands = indexes
-                    .iter()
-                    .map(|(_, index)| {
-                        let timeout_ms = order.timeout_ns / 1_000_000;
-                        let (before, after) =
-                            search::knn_args(module, index, &vectors.field, *k, *ef_runtime, timeout_ms);
-                        let mut args: Vec<Option<&[u8]>> =
-                            before.iter().map(|a| Some(a.as_slice())).collect();
-                        args.push(None);
-                        args.extend(after.iter().map(|a| Some(a.as_slice())));
-                        Command::new(&args)
-                    })
-                    .collect();
-                let kind = QueryKind {
-                    commands,
-                    fan_out,
-                    anchors,
-                    module,
-                    set: Arc::clone(set),
-                    k: usize::try_from(*k).unwrap_or(usize::MAX),
-                    seed: order.seed,
-                    phase: order.index.0,
+            Work::Query { vectors, ask } => {
+                let kind = QueryKind::new(order, vectors, ask, topology, queries)?;
+                (asking().to_vec(), Kind::Query(kind))
+            }
+            Work::Mixed { vectors, ask, weights, units } => {
+                let changing = [name("hset", "hset"), name("del", "del"), name("update", "hset")];
+                let mixed = Mixed {
+                    mix: Mix::new(*weights, *units, vectors.live),
+                    query: QueryKind::new(order, vectors, ask, topology, queries)?,
+                    delete: delete(),
+                    write: Write::of(vectors),
                 };
-                (vec![name("knn", "FT.SEARCH"), name("knn_part", "FT.SEARCH")], Kind::Query(kind))
+                (asking().into_iter().chain(changing).collect(), Kind::Mixed(Box::new(mixed)))
             }
         };
         Ok(Self { keys: KeySpace::new(prefix), operations: operations.into(), work })
@@ -149,11 +162,35 @@ impl Requests {
         Arc::clone(&self.operations)
     }
 
-    /// The operation that the row at a place of its block is reported as.
-    pub(crate) fn row_operation(&self, position: usize) -> Operation {
+    /// The operation that a unit which changes a row is reported as.
+    pub(crate) fn row_operation(&self, unit: u64) -> Operation {
         match &self.work {
-            Kind::Exchange { .. } => Operation(u16::from(!position.is_multiple_of(2))),
+            Kind::Exchange { .. } => Operation(u16::from(!unit.is_multiple_of(2))),
+            Kind::Mixed(mixed) => match mixed.mix.deed(unit) {
+                Deed::Query => Operation(0),
+                Deed::Ingest(_) => HSET,
+                Deed::Delete(_) => DEL,
+                Deed::Update(_) => UPDATE,
+            },
             _ => Operation(0),
+        }
+    }
+
+    /// Whether a leased unit asks and changes no row.
+    pub(crate) fn asks(&self, unit: u64) -> bool {
+        matches!(&self.work, Kind::Mixed(mixed) if mixed.mix.asks(unit))
+    }
+
+    /// The queries of the phase, where this operation is one.
+    fn asking(&self, operation: Operation) -> Option<&QueryKind> {
+        self.query_kind().filter(|_| operation == Operation(0))
+    }
+
+    fn query_kind(&self) -> Option<&QueryKind> {
+        match &self.work {
+            Kind::Query(query) => Some(query),
+            Kind::Mixed(mixed) => Some(&mixed.query),
+            _ => None,
         }
     }
 
@@ -167,15 +204,12 @@ impl Requests {
 
     /// Whether each request of an operation goes to every primary.
     pub(crate) fn fans_out(&self, operation: Operation) -> bool {
-        operation.0 == 0 && matches!(&self.work, Kind::Query(query) if query.fan_out)
+        operation.0 == 0 && self.query_kind().is_some_and(|query| query.fan_out)
     }
 
     /// A slot of each part of a fanned-out request: its owner has the index that answers the part.
     pub(crate) fn anchors(&self) -> &[u16] {
-        match &self.work {
-            Kind::Query(query) if query.fan_out => &query.anchors,
-            _ => &[],
-        }
+        self.query_kind().filter(|query| query.fan_out).map_or(&[], |query| &query.anchors)
     }
 
     /// The operation under which one node's part of the work is counted.
@@ -198,19 +232,19 @@ impl Requests {
 
     /// Which (query, copy) pair request `n` asks, by its number in the set.
     pub(crate) fn query(&self, n: u64) -> u32 {
-        match &self.work {
-            Kind::Query(query) => {
-                let queries = vst_common::count::len(query.set.blobs.len());
+        match self.query_kind() {
+            Some(query) => {
+                let queries = count::len(query.set.blobs.len());
                 let drawn = Draw::new(query.seed, query.phase, n).below(queries);
                 u32::try_from(drawn).unwrap_or(u32::MAX)
             }
-            _ => 0,
+            None => 0,
         }
     }
 
     /// The query and copy that a drawn number stands for.
     pub(crate) fn pair(&self, asked: u32) -> Pair {
-        let Kind::Query(kind) = &self.work else { return (asked, 0) };
+        let Some(kind) = self.query_kind() else { return (asked, 0) };
         let known = usize::try_from(asked).ok().and_then(|asked| kind.set.pairs.get(asked));
         known.copied().unwrap_or((asked, 0))
     }
@@ -221,17 +255,33 @@ impl Requests {
         self.keys.write(copy, row, out);
     }
 
-    /// Appends the command that writes or deletes a row.
-    pub(crate) fn encode_row(&self, key: &[u8], vectors: &[u8], position: usize, out: &mut Vec<u8>) {
+    /// Appends the command that writes or deletes the row at a place of its block; of the block the number of its first
+    /// unit and its vectors are given.
+    pub(crate) fn encode_row(
+        &self,
+        (_, row): (u32, u64),
+        key: &[u8],
+        (first, vectors): (u64, &[u8]),
+        position: usize,
+        out: &mut Vec<u8>,
+    ) {
         match &self.work {
-            Kind::Write { command, vector_bytes } => {
-                command.encode(out, &[key, nth(vectors, position, *vector_bytes)]);
-            }
+            Kind::Write(write) => write.encode(row, key, vectors, position, out),
             Kind::Delete { command } => command.encode(out, &[key]),
             Kind::Exchange { delete, .. } if position.is_multiple_of(2) => delete.encode(out, &[key]),
             // Only what is written has a vector.
-            Kind::Exchange { write, vector_bytes, .. } => {
-                write.encode(out, &[key, nth(vectors, position / 2, *vector_bytes)]);
+            Kind::Exchange { write, .. } => write.encode(row, key, vectors, position / 2, out),
+            Kind::Mixed(mixed) => {
+                let unit = first.saturating_add(count::len(position));
+                match mixed.mix.deed(unit) {
+                    Deed::Query => {}
+                    Deed::Delete(_) => mixed.delete.encode(out, &[key]),
+                    Deed::Ingest(_) | Deed::Update(_) => {
+                        let written =
+                            mixed.mix.written_before(unit).saturating_sub(mixed.mix.written_before(first));
+                        mixed.write.encode(row, key, vectors, count::index(written), out);
+                    }
+                }
             }
             Kind::Query(_) | Kind::Commands(_) => {}
         }
@@ -239,11 +289,10 @@ impl Requests {
 
     /// Appends numbered request `n`, which asks `query` where it asks one; of a fanned-out one, the part at a position.
     pub(crate) fn encode(&self, n: u64, query: u32, part: u16, scratch: &mut Scratch, out: &mut Vec<u8>) {
-        let kind = match &self.work {
-            Kind::Query(kind) => kind,
-            Kind::Commands(commands) => return commands.encode(n, scratch, out),
-            Kind::Write { .. } | Kind::Delete { .. } | Kind::Exchange { .. } => return,
-        };
+        if let Kind::Commands(commands) = &self.work {
+            return commands.encode(n, scratch, out);
+        }
+        let Some(kind) = self.query_kind() else { return };
         let place = if kind.fan_out { usize::from(part) } else { 0 };
         let blob = usize::try_from(query).ok().and_then(|q| kind.set.blobs.get(q));
         if let (Some(command), Some(blob)) = (kind.commands.get(place), blob) {
@@ -251,18 +300,27 @@ impl Requests {
         }
     }
 
-    /// Reads the neighbours in a reply.
-    pub(crate) fn read_hits(&self, reply: &[u8], hits: &mut Vec<Hit>) -> Result<(), String> {
-        let Kind::Query(kind) = &self.work else { return Ok(()) };
+    /// Reads the neighbours in a reply to a query; replies to other operations have none.
+    pub(crate) fn read_hits(
+        &self,
+        operation: Operation,
+        reply: &[u8],
+        hits: &mut Vec<Hit>,
+    ) -> Result<(), String> {
+        let Some(kind) = self.asking(operation) else { return Ok(()) };
         let frame = Frame::parse(reply).map_err(|e| e.to_string())?;
-        let found = search::parse_knn(&frame, kind.module).map_err(|e| e.to_string())?;
+        let found = match kind.returns {
+            Returns::Nothing => search::parse_keys(&frame, kind.module),
+            Returns::Distance | Returns::Row => search::parse_knn(&frame, kind.module),
+        };
+        let found = found.map_err(|e| e.to_string())?;
         hits.extend(found.into_iter().map(|hit| (hit.distance, Box::from(hit.key))));
         Ok(())
     }
 
     /// Judges the merged answer to a query.
-    pub(crate) fn judge(&self, query: u32, hits: &mut [Hit]) -> Option<Verdict> {
-        let Kind::Query(kind) = &self.work else { return None };
+    pub(crate) fn judge(&self, operation: Operation, query: u32, hits: &mut [Hit]) -> Option<Verdict> {
+        let kind = self.asking(operation)?;
         hits.sort_by(|a, b| a.0.total_cmp(&b.0));
         let keys: Vec<&[u8]> = hits.iter().take(kind.k).map(|(_, key)| &**key).collect();
         let judge = kind.set.judges.get(usize::try_from(query).ok()?)?;
@@ -270,11 +328,72 @@ impl Requests {
     }
 }
 
-/// What writes a row, and how long its vector is.
-fn write(vectors: &VectorWork) -> (Command, usize) {
-    let dims = vectors.expansion.index_dims(vectors.dims);
-    let vector_bytes = usize::try_from(dims).unwrap_or(0) * size_of::<f32>();
-    (Command::new(&[Some(b"HSET"), None, Some(vectors.field.as_bytes()), None]), vector_bytes)
+/// What the operations of a phase that asks are called: each query, and each node's part of it.
+fn asking() -> [OperationName; 2] {
+    [OperationName::new("knn", "FT.SEARCH"), OperationName::new("knn_part", "FT.SEARCH")]
+}
+
+impl QueryKind {
+    fn new(
+        order: &PhaseOrder,
+        vectors: &VectorWork,
+        ask: &Ask,
+        topology: &Topology,
+        queries: Option<&Arc<QuerySet>>,
+    ) -> Result<Self, Error> {
+        let set = queries.ok_or_else(|| Error::NoQueries(order.name.clone()))?;
+        let (module, fan_out, indexes) = indexes(vectors, topology)?;
+        let filter = ask.filter.map(|filter| vectors.attributes.expression(filter));
+        let beside = vectors.attributes.fields();
+        let knn = search::Knn {
+            field: &vectors.field,
+            k: ask.k,
+            ef_runtime: ask.ef_runtime,
+            filter: filter.as_deref(),
+            returns: ask.returns,
+            beside: &beside,
+        };
+        let timeout_ms = order.timeout_ns / 1_000_000;
+        let command = |(_, index): &Part| search::knn_command(module, index, &knn, timeout_ms);
+        Ok(Self {
+            commands: indexes.iter().map(command).collect(),
+            fan_out,
+            anchors: indexes.iter().map(|(anchor, _)| *anchor).collect(),
+            module,
+            set: Arc::clone(set),
+            k: count::index(u64::from(ask.k)),
+            returns: ask.returns,
+            seed: order.seed,
+            phase: order.index.0,
+        })
+    }
+}
+
+impl Write {
+    fn of(vectors: &VectorWork) -> Self {
+        let dims = vectors.expansion.index_dims(vectors.dims);
+        let vector_bytes = usize::try_from(dims).unwrap_or(0) * size_of::<f32>();
+        let attributes = vectors.attributes.clone();
+        let mut args: Vec<Option<&[u8]>> = vec![Some(b"HSET"), None, Some(vectors.field.as_bytes()), None];
+        let beside = attributes.fields();
+        args.extend(beside.iter().flat_map(|field| [Some(field.as_bytes()), None]));
+        Self { command: Command::new(&args), vector_bytes, attributes }
+    }
+
+    /// Appends the command that writes a row whose vector is the n-th of these.
+    fn encode(&self, row: u64, key: &[u8], vectors: &[u8], n: usize, out: &mut Vec<u8>) {
+        let vector = nth(vectors, n, self.vector_bytes);
+        if self.attributes.is_empty() {
+            return self.command.encode(out, &[key, vector]);
+        }
+        let (mut tag, mut number) = (Vec::new(), Vec::new());
+        self.attributes.write(row, &mut tag, &mut number);
+        match (self.attributes.has_tags(), self.attributes.number) {
+            (true, true) => self.command.encode(out, &[key, vector, &tag, &number]),
+            (true, false) => self.command.encode(out, &[key, vector, &tag]),
+            _ => self.command.encode(out, &[key, vector, &number]),
+        }
+    }
 }
 
 fn delete() -> Command {

@@ -1,9 +1,11 @@
 //! What the target's memory looks like beside the load: every observed node at the same ticks.
 //!
 //! Fed by the coordinator with nodes (each is observed by one worker) and by the session with the coordinator's clock;
-//! gives rows of table `memory`. It has connections of its own, so it neither waits for the load nor delays it. Law:
-//! each node gives exactly one row per tick, and one that did not answer in time says why instead of giving zeros.
+//! gives rows of table `memory` and, at slower ticks, of table `allocator`. It has connections of its own, so it neither
+//! waits for the load nor delays it. Law: each node gives exactly one row of memory per tick, and one that did not answer
+//! in time says why instead of giving zeros.
 
+mod jemalloc;
 mod row;
 
 use std::collections::HashMap;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, mpsc::UnboundedSender, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use vst_common::batch::allocator::AllocatorRow;
 use vst_common::batch::memory::MemoryRow;
 use vst_common::clock::{ClockOffset, MonoNs, SECOND_NS, mono_ns, wall_ns};
 use vst_common::ids::{NodeId, PhaseIndex};
@@ -25,6 +28,19 @@ use row::Answer;
 const PATIENCE_NS: u64 = SECOND_NS;
 /// The shortest time between two ticks, nanoseconds.
 const SHORTEST_NS: u64 = SECOND_NS / 100;
+
+/// The least time between two questions for the size classes, nanoseconds: their text is long, and a server that
+/// writes it does nothing else (0.9 ms were measured on a small one). The first tick of each phase asks too.
+const ALLOCATOR_NS: u64 = 5 * SECOND_NS;
+
+/// What was read of one node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sampled {
+    /// Its memory at a tick.
+    Memory(MemoryRow),
+    /// Its size classes at a slower tick.
+    Allocator(Vec<AllocatorRow>),
+}
 
 /// What is observed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +106,7 @@ impl Drop for Handle {
 
 /// Starts a sampler that observes nothing yet.
 #[must_use]
-pub fn spawn(credentials: Credentials, rows: UnboundedSender<MemoryRow>) -> Handle {
+pub fn spawn(credentials: Credentials, rows: UnboundedSender<Sampled>) -> Handle {
     let (observed, observed_by) = watch::channel(Observation::default());
     let (clock, clock_by) = watch::channel(None);
     let sampler =
@@ -104,7 +120,7 @@ type Line = Arc<Mutex<Option<MultiplexedConnection>>>;
 
 struct Sampler {
     credentials: Credentials,
-    rows: UnboundedSender<MemoryRow>,
+    rows: UnboundedSender<Sampled>,
     observed: watch::Receiver<Observation>,
     clock: watch::Receiver<Option<ClockOffset>>,
     lines: HashMap<String, Line>,
@@ -113,6 +129,7 @@ struct Sampler {
 impl Sampler {
     async fn run(mut self) {
         let mut last = 0;
+        let mut classes_of = None;
         // Samples that are under way; a sampler that ends takes them with it.
         let mut samples = JoinSet::new();
         loop {
@@ -138,7 +155,9 @@ impl Sampler {
             tokio::select! {
                 tick = due => {
                     last = tick;
-                    self.sample(tick, &observation, &mut samples);
+                    let slow = slow_tick(tick, observation.interval_ns);
+                    let with_classes = classes_of.replace((observation.phase, slow)) != Some((observation.phase, slow));
+                    self.sample(tick, &observation, with_classes, &mut samples);
                 }
                 Ok(()) = self.observed.changed() => {}
                 Ok(()) = self.clock.changed() => {}
@@ -148,13 +167,19 @@ impl Sampler {
         }
     }
 
-    fn sample(&mut self, tick: u64, observation: &Observation, samples: &mut JoinSet<()>) {
+    fn sample(
+        &mut self,
+        tick: u64,
+        observation: &Observation,
+        with_classes: bool,
+        samples: &mut JoinSet<()>,
+    ) {
         self.lines.retain(|address, _| observation.nodes.iter().any(|node| node.address == *address));
         let limit = Duration::from_nanos(observation.interval_ns.min(PATIENCE_NS));
         for node in &observation.nodes {
             let line = Arc::clone(self.lines.entry(node.address.clone()).or_default());
             let (node, credentials, rows) = (node.clone(), self.credentials.clone(), self.rows.clone());
-            let (phase, phase_name) = (PhaseIndex(observation.phase), observation.phase_name.clone());
+            let (phase_index, phase) = (PhaseIndex(observation.phase), observation.phase_name.clone());
             samples.spawn(async move {
                 let (asked, sampled_at) = (mono_ns(), wall_ns());
                 let answer = match tokio::time::timeout(limit, ask(&node, &credentials, &line)).await {
@@ -166,16 +191,51 @@ impl Sampler {
                     tick,
                     sampled_at,
                     took_ns,
-                    phase: phase_name,
-                    phase_index: phase,
-                    node: node.id,
-                    address: node.address,
-                    role: node.role,
+                    phase: phase.clone(),
+                    phase_index,
+                    node: node.id.clone(),
+                    address: node.address.clone(),
+                    role: node.role.clone(),
                     ..row::nothing()
                 };
-                let _ = rows.send(row::fill(empty, answer));
+                let _ = rows.send(Sampled::Memory(row::fill(empty, answer)));
+                if with_classes {
+                    let (asked, sampled_at) = (mono_ns(), wall_ns());
+                    let answer = classes(&line).await;
+                    let empty = AllocatorRow {
+                        tick,
+                        sampled_at,
+                        took_ns: mono_ns().saturating_sub(asked),
+                        phase,
+                        phase_index,
+                        node: node.id,
+                        role: node.role,
+                        missing: None,
+                        totals: None,
+                        class: None,
+                    };
+                    let _ = rows.send(Sampled::Allocator(row::by_class(&empty, answer)));
+                }
             });
         }
+    }
+}
+
+/// Which slow tick a tick is of: the same on all workers.
+fn slow_tick(tick: u64, interval_ns: u64) -> u64 {
+    tick.saturating_mul(interval_ns) / ALLOCATOR_NS
+}
+
+/// Asks a node for its size classes, on the connection that its memory was asked on; the ticks meanwhile do not wait.
+async fn classes(line: &Line) -> Result<jemalloc::Statistics, String> {
+    let connection = line.lock().await.clone();
+    let Some(mut connection) = connection else { return Err(String::from("no connection")) };
+    let mut command = redis::cmd("MEMORY");
+    let asked = command.arg("MALLOC-STATS").query_async::<String>(&mut connection);
+    match tokio::time::timeout(Duration::from_nanos(PATIENCE_NS), asked).await {
+        Ok(Ok(text)) => jemalloc::parse(&text),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} ms", PATIENCE_NS / 1_000_000)),
     }
 }
 

@@ -4,17 +4,18 @@
 //! and the tasks that prepare phases and read rows. It turns what they say into events and does what the actions say;
 //! no decision is made here.
 
+mod layouts;
+mod preparing;
 mod stream;
 mod whereabouts;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
-use vst_common::batch::memory::MemoryRow;
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
@@ -23,14 +24,14 @@ use vst_common::phase::{PhaseOrder, Work};
 use vst_proto::fleet;
 
 use crate::fetch::Source;
-use crate::fetch::verify::{self, Doubted, Verified};
 use crate::health::Machine;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::site::WorkerSite;
-use crate::topology::{Credentials, Layout, Node, refresh};
+use crate::topology::{Credentials, Layout, refresh};
 use crate::uplink::{Order, PhaseLabel, Report};
-use crate::work::{ArmedPhase, LaneCommand, LaneEvent};
-use crate::{lane, recall_probe, sampler, topology, uplink};
+use crate::work::{ArmedPhase, LaneEvent};
+use crate::{lane, sampler, uplink};
+use preparing::{Newest, credentials, prepare};
 pub use whereabouts::Coordinators;
 use whereabouts::Whereabouts;
 
@@ -41,7 +42,7 @@ pub const PASSWORD_VARIABLES: [&str; 2] = ["VST_PASSWORD", "VALKEY_PASSWORD"];
 const GIVE_UP_NS: u64 = 60 * SECOND_NS;
 /// First pause before the coordinator is called again, nanoseconds; doubles up to the largest.
 const RETRY_NS: u64 = SECOND_NS / 10;
-const RETRY_MAX_NS: u64 = 2 * SECOND_NS;
+const RETRY_MAX_NS: u64 = SECOND_NS;
 /// The session hears of passing time this often at least, and no more often than the shortest.
 const TICK: Duration = Duration::from_millis(50);
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
@@ -52,12 +53,6 @@ const PING: Duration = Duration::from_secs(5);
 /// A connection that does not answer a ping for this long is closed. Longer than the lease: a coordinator that was
 /// paused for a moment finds its fleet as it left it.
 const PING_ANSWER: Duration = Duration::from_secs(30);
-/// For the target to say who serves which slots.
-const TOPOLOGY_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often, and how far apart, lost rows are looked for in a cluster that does not answer.
-const VERIFY_TRIES: u32 = 5;
-const VERIFY_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a worker is started.
 #[derive(Clone)]
@@ -172,6 +167,7 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
         for action in event.map_or_else(Vec::new, |event| core.step(mono_ns(), event)) {
             match action {
                 Action::Leave(departure) => left = Some(departure),
+                Action::HangUp => worker.hang_up(&mut whereabouts),
                 action => worker.act(action)?,
             }
         }
@@ -200,7 +196,7 @@ enum Note {
     /// Something for the session.
     Session(Event),
     /// A node was sampled.
-    Sampled(MemoryRow),
+    Sampled(sampler::Sampled),
     /// The cluster was asked who owns its slots.
     Layout(Layout),
     /// The uplink says something.
@@ -210,6 +206,8 @@ enum Note {
 struct Worker {
     options: WorkerOptions,
     name: WorkerId,
+    /// Tells this process from another of the same name.
+    instance: u64,
     /// The coordinator that is called, and the way to it.
     called: Option<(String, Channel)>,
     notes: UnboundedReceiver<Note>,
@@ -246,6 +244,7 @@ impl Worker {
         let uplink = uplink::spawn(name.clone(), options.token.clone(), reports);
         Ok(Self {
             name,
+            instance: random(),
             called: None,
             notes,
             noted,
@@ -268,8 +267,12 @@ impl Worker {
     }
 
     fn config(&self) -> Config {
-        let waits = matches!(self.options.coordinators, Coordinators::Etcd(_));
-        Config { hello: self.hello(), lanes: self.options.lanes.max(1), give_up_ns: GIVE_UP_NS, waits }
+        let (waits, others) = match &self.options.coordinators {
+            Coordinators::Listed(all) => (false, all.len() > 1),
+            Coordinators::Etcd(_) => (true, true),
+        };
+        let lanes = self.options.lanes.max(1);
+        Config { hello: self.hello(), lanes, give_up_ns: GIVE_UP_NS, waits, others }
     }
 
     fn hello(&self) -> fleet::Hello {
@@ -283,6 +286,8 @@ impl Worker {
             lanes: self.options.lanes.max(1),
             token: self.options.token.clone().unwrap_or_default(),
             http: String::new(),
+            instance: self.instance,
+            before: None,
         }
     }
 
@@ -341,6 +346,14 @@ impl Worker {
         Ok(())
     }
 
+    /// The stream is over; the next call goes to the next address, after a pause.
+    fn hang_up(&mut self, whereabouts: &mut Whereabouts) {
+        self.stream = None;
+        whereabouts.failed();
+        self.call_at = mono_ns().saturating_add(self.pause_ns);
+        self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
+    }
+
     /// Somebody else may lead: what the one before still says does not count any more.
     fn moved(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Option<Event> {
         let place = whereabouts.current(run)?;
@@ -357,10 +370,7 @@ impl Worker {
             Note::Stream(id, _) if self.stream.as_ref().is_none_or(|s| s.id() != id) => None,
             Note::Stream(_, event) => {
                 if matches!(event, Event::Disconnected) {
-                    self.stream = None;
-                    whereabouts.failed();
-                    self.call_at = mono_ns().saturating_add(self.pause_ns);
-                    self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
+                    self.hang_up(whereabouts);
                 }
                 Some(event)
             }
@@ -378,8 +388,11 @@ impl Worker {
                 self.laid_out(layout);
                 None
             }
-            Note::Sampled(row) => {
-                self.uplink.send(Order::Memory(vec![row]));
+            Note::Sampled(sampled) => {
+                self.uplink.send(match sampled {
+                    sampler::Sampled::Memory(row) => Order::Memory(vec![row]),
+                    sampler::Sampled::Allocator(rows) => Order::Allocator(rows),
+                });
                 None
             }
             Note::Uplink(Report::Flushed { ticket, last_sequence, dropped }) => {
@@ -440,7 +453,8 @@ impl Worker {
                 self.end_lanes();
                 self.uplink.send(Order::Deliver);
             }
-            Action::Leave(_) => {}
+            // The loop's own.
+            Action::Leave(_) | Action::HangUp => {}
         }
         Ok(())
     }
@@ -455,35 +469,6 @@ impl Worker {
         self.sampler = Some(sampler::spawn(self.credentials.clone(), forward(&self.noted, Note::Sampled)));
         self.refresh = Some(refresh::spawn(self.credentials.clone(), forward(&self.noted, Note::Layout)));
         self.start_lanes()
-    }
-
-    /// A lane doubts what it knows of the cluster.
-    fn doubt(&self) {
-        if let Some(refresh) = &self.refresh {
-            refresh.doubt();
-        }
-    }
-
-    /// Nodes to ask when the one that the target's URL names is away.
-    fn remember(&mut self, nodes: &[Node]) {
-        if let Some(refresh) = &self.refresh {
-            refresh.know(nodes);
-        }
-        for node in nodes {
-            let place = (node.host.clone(), node.port);
-            if !self.known.contains(&place) {
-                self.known.push(place);
-            }
-        }
-    }
-
-    /// The cluster has said who owns its slots: every lane is told.
-    fn laid_out(&mut self, layout: Layout) {
-        self.remember(&layout.nodes);
-        let layout = Arc::new(layout);
-        for lane in &self.lanes {
-            lane.send(LaneCommand::Layout(Arc::clone(&layout)));
-        }
     }
 
     /// Replaces the lanes. The old ones lose their way to speak, so nothing they say late is taken for news.
@@ -537,22 +522,6 @@ impl Worker {
         });
     }
 
-    fn verify(&self, ticket: u64, doubted: Doubted) {
-        let (source, noted) = (self.source.of(ticket), self.noted.clone());
-        let (target, known, credentials) =
-            (self.target.clone(), self.known.clone(), self.credentials.clone());
-        tokio::spawn(async move {
-            let outcome = match source {
-                Some((work, source)) => {
-                    let look = verify_rows(&work, &source, &doubted, &target, &known, &credentials);
-                    look.boxed().await
-                }
-                None => Err(String::from("the phase has no rows")),
-            };
-            let _ = noted.send(Note::Session(Event::Verified { ticket, outcome }));
-        });
-    }
-
     async fn leave(mut self, departure: Departure) -> Result<Exit, Error> {
         let lanes = std::mem::take(&mut self.lanes);
         let _ = tokio::task::spawn_blocking(move || drop(lanes)).await;
@@ -576,59 +545,15 @@ impl Worker {
     }
 }
 
-/// Looks for lost rows, several times where the cluster is not calm yet.
-async fn verify_rows(
-    work: &Work,
-    source: &Source,
-    doubted: &Doubted,
-    target: &str,
-    known: &[(String, u16)],
-    credentials: &Credentials,
-) -> Result<Verified, String> {
-    let mut tries = 0;
-    loop {
-        let looked = async {
-            let topology =
-                topology::discover(target, known, credentials).await.map_err(|e| with_sources(&e))?;
-            verify::lost_rows(source, work, doubted, &topology, credentials).await
-        };
-        match looked.await {
-            Err(_) if tries < VERIFY_TRIES => {
-                tries += 1;
-                tokio::time::sleep(VERIFY_PAUSE).await;
-            }
-            outcome => return outcome,
-        }
-    }
+/// Random bits from the seed that the standard library takes from the system for its hash maps.
+fn random() -> u64 {
+    RandomState::new().hash_one(mono_ns())
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let unusable = |source| Error::Address { address: address.to_owned(), source };
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unusable)?;
     Ok(endpoint.connect_timeout(PING).http2_keep_alive_interval(PING).keep_alive_timeout(PING_ANSWER))
-}
-
-/// What the newest phase works with, by the ticket of its preparation. What an older preparation brings late is not
-/// kept, and nobody gets what belongs to another phase.
-#[derive(Debug)]
-struct Newest<T>(Option<(u64, Option<T>)>);
-
-impl<T> Default for Newest<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<T: Clone> Newest<T> {
-    fn put(&mut self, ticket: u64, item: Option<T>) {
-        if self.0.as_ref().is_none_or(|(own, _)| *own < ticket) {
-            self.0 = Some((ticket, item));
-        }
-    }
-
-    fn of(&self, ticket: u64) -> Option<T> {
-        self.0.as_ref().filter(|(own, _)| *own == ticket).and_then(|(_, item)| item.clone())
-    }
 }
 
 /// A channel whose items become notes.
@@ -652,45 +577,6 @@ fn tell(faults: &[ReadFault], noted: &UnboundedSender<Note>) {
     }
 }
 
-async fn prepare(
-    order: PhaseOrder,
-    target: String,
-    known: &[(String, u16)],
-    credentials: Credentials,
-    faults: &ReadFaults,
-) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
-    // Boxed: the compiler cannot see by itself that the client's future may move between threads.
-    let asked =
-        tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, known, &credentials).boxed()).await;
-    let no_target = |reason| NotReady { reason, target: true };
-    let topology = match asked {
-        Ok(topology) => topology.map_err(|e| no_target(with_sources(&e)))?,
-        Err(_) => {
-            let seconds = TOPOLOGY_LIMIT.as_secs();
-            return Err(no_target(format!(
-                "target `{target}` did not say within {seconds} s who serves its slots"
-            )));
-        }
-    };
-    let not_ready = |e: &dyn std::error::Error| NotReady { reason: with_sources(e), target: false };
-    let source = Source::of_order(&order).await.map_err(|e| not_ready(&e))?;
-    let queries = match &order.work {
-        Work::Query { vectors, k, .. } => {
-            Some(Arc::new(recall_probe::build(vectors, *k, faults).await.map_err(|e| not_ready(&e))?))
-        }
-        Work::Ingest(_) | Work::Update(_) | Work::Delete(_) | Work::Churn(_) | Work::Commands(_) => None,
-    };
-    Ok((Arc::new(ArmedPhase { order, topology: Arc::new(topology), queries }), source.map(Arc::new)))
-}
-
-/// User from the target's URL, password from the environment: no password is ever in a URL, an order or a log.
-fn credentials(target: &str, variable: &dyn Fn(&str) -> Option<String>) -> Credentials {
-    let username =
-        url::Url::parse(target).ok().map(|url| url.username().to_owned()).filter(|user| !user.is_empty());
-    let password = PASSWORD_VARIABLES.iter().find_map(|name| variable(name)).filter(|p| !p.is_empty());
-    Credentials { username, password }
-}
-
 /// The error and what is behind it, in one line.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -709,26 +595,6 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_user_comes_from_the_url_and_the_password_from_the_environment() {
-        let set = |name: &str| (name == "VALKEY_PASSWORD").then(|| String::from("secret"));
-        let found = credentials("valkey://alice@host:7000", &set);
-        assert_eq!(found.username.as_deref(), Some("alice"));
-        assert_eq!(found.password.as_deref(), Some("secret"));
-        let found = credentials("valkey://host:7000", &|_| None);
-        assert_eq!((found.username, found.password), (None, None));
-    }
-
-    #[test]
-    fn what_an_older_preparation_brings_late_is_not_kept() {
-        let mut newest = Newest::default();
-        newest.put(2, Some("second"));
-        newest.put(1, Some("first, drained meanwhile"));
-        assert_eq!((newest.of(2), newest.of(1)), (Some("second"), None));
-        newest.put(3, None);
-        assert_eq!((newest.of(2), newest.of(3)), (None, None), "a phase without rows has no source");
-    }
 
     #[test]
     fn an_error_is_told_with_its_causes_and_none_twice() {

@@ -28,6 +28,9 @@ use phase::Phase;
 pub use terms::{Action, Departure, Event, NotReady};
 pub use view::{PhaseView, View};
 
+/// A coordinator that says nothing for this long is left for another where there may be one, nanoseconds. Shorter than
+/// the lease, so that the load goes on under the next one.
+const SILENCE_NS: u64 = 5 * SECOND_NS;
 /// Time for the last deliveries after the coordinator closed the run, nanoseconds.
 const CLOSING_NS: u64 = 10 * SECOND_NS;
 
@@ -42,6 +45,8 @@ pub struct Config {
     pub give_up_ns: u64,
     /// Whether it waits without limit for its first registration.
     pub waits: bool,
+    /// Whether another coordinator may lead when the one that was called says nothing.
+    pub others: bool,
 }
 
 /// Whether there is somebody to talk to.
@@ -74,6 +79,14 @@ pub struct SessionCore {
     config: Config,
     link: Link,
     run: Option<RunId>,
+    /// The registration of this worker, also while nobody is there to speak to.
+    generation: Option<Generation>,
+    /// Its last statement about a phase.
+    statement: Option<fleet::PhaseDone>,
+    /// What there was to say while nobody was there.
+    unsaid: Vec<ToCoordinator>,
+    /// When the coordinator was last heard of.
+    heard_at: MonoNs,
     lease: Lease,
     heartbeat_ns: u64,
     next_heartbeat: MonoNs,
@@ -96,6 +109,10 @@ impl SessionCore {
             config,
             link: Link::Away(now),
             run: None,
+            generation: None,
+            statement: None,
+            unsaid: Vec::new(),
+            heard_at: now,
             lease: Lease { length_ns: 0, right: LoadLease::new(now), fenced: true },
             heartbeat_ns: SECOND_NS,
             next_heartbeat: now,
@@ -144,13 +161,15 @@ impl SessionCore {
     #[must_use]
     pub fn wake_at(&self) -> MonoNs {
         match self.link {
-            Link::Away(since) | Link::Greeted { since, .. } => self.fence_at().min(self.gives_up_at(since)),
+            Link::Away(since) | Link::Greeted { since, .. } => {
+                self.fence_at().min(self.gives_up_at(since)).min(self.hangs_up_at())
+            }
             Link::Closing { until, .. } => until.min(self.next_heartbeat),
             Link::Over => MonoNs::MAX,
             Link::Welcomed => {
                 let phase = self.phase.as_ref().map_or(MonoNs::MAX, Phase::wake_at);
                 let leave = self.leaving.unwrap_or(MonoNs::MAX);
-                self.next_heartbeat.min(phase).min(self.fence_at()).min(leave)
+                self.next_heartbeat.min(phase).min(self.fence_at()).min(leave).min(self.hangs_up_at())
             }
         }
     }
@@ -167,6 +186,15 @@ impl SessionCore {
             return MonoNs::MAX;
         }
         since.saturating_add(self.config.give_up_ns)
+    }
+
+    /// When a coordinator that says nothing is left for another.
+    fn hangs_up_at(&self) -> MonoNs {
+        match self.link {
+            Link::Greeted { hello, .. } if self.config.others => hello.saturating_add(SILENCE_NS),
+            Link::Welcomed if self.config.others => self.heard_at.saturating_add(SILENCE_NS),
+            _ => MonoNs::MAX,
+        }
     }
 
     fn fence_at(&self) -> MonoNs {
@@ -239,7 +267,31 @@ impl SessionCore {
             Event::Stop => self.stop(now, &mut out),
         }
         self.advance(now, &mut out);
+        self.keep_unsaid(&mut out);
         out
+    }
+
+    /// What must reach a coordinator waits until one is there.
+    fn keep_unsaid(&mut self, out: &mut Vec<Action>) {
+        let speechless = matches!(self.link, Link::Away(_) | Link::Greeted { .. });
+        out.retain(|action| {
+            let Action::Send(message) = action else { return true };
+            if let ToCoordinator::PhaseDone(statement) = message {
+                self.statement = Some(*statement);
+            }
+            let matters = matches!(
+                message,
+                ToCoordinator::RangeDone(_)
+                    | ToCoordinator::PhaseDone(_)
+                    | ToCoordinator::Armed(_)
+                    | ToCoordinator::Fault(_)
+            );
+            if speechless && matters && self.generation.is_some() {
+                self.unsaid.push(message.clone());
+                return false;
+            }
+            true
+        });
     }
 
     /// What the passing of time alone does.
@@ -260,6 +312,14 @@ impl SessionCore {
         match self.link {
             Link::Away(since) | Link::Greeted { since, .. } if now >= self.gives_up_at(since) => {
                 self.leave(Departure::CoordinatorGone, out);
+            }
+            Link::Greeted { since, .. } if now >= self.hangs_up_at() => {
+                self.link = Link::Away(since);
+                out.push(Action::HangUp);
+            }
+            Link::Welcomed if now >= self.hangs_up_at() => {
+                self.link = Link::Away(now);
+                out.push(Action::HangUp);
             }
             Link::Closing { until, stopped } if now >= until => {
                 self.leave(if stopped { Departure::Stopped } else { Departure::Closed }, out);
@@ -299,8 +359,28 @@ impl SessionCore {
     fn connected(&mut self, now: MonoNs, out: &mut Vec<Action>) {
         if let Link::Away(since) = self.link {
             self.link = Link::Greeted { since, hello: now };
-            out.push(Action::Send(ToCoordinator::Hello(self.config.hello.clone())));
+            let before = self.registration();
+            let hello = fleet::Hello { before, ..self.config.hello.clone() };
+            out.push(Action::Send(ToCoordinator::Hello(hello)));
         }
+    }
+
+    /// What this worker has, for a coordinator that may let it go on.
+    fn registration(&self) -> Option<fleet::Registration> {
+        let (run, generation) = (self.run.as_ref()?, self.generation?);
+        let mut held = self.phase.as_ref().map_or_else(Vec::new, Phase::held);
+        held.extend(self.unsaid.iter().filter_map(|message| match message {
+            ToCoordinator::RangeDone(done) => done.range,
+            _ => None,
+        }));
+        Some(fleet::Registration {
+            run: run.to_string(),
+            generation: generation.0,
+            phase: self.phase.as_ref().map_or(0, |phase| phase.index().0),
+            stage: self.phase.as_ref().map_or(fleet::Stage::None, Phase::stage).into(),
+            held,
+            ended: self.statement,
+        })
     }
 
     fn received(&mut self, now: MonoNs, message: FromCoordinator, out: &mut Vec<Action>) {
@@ -343,14 +423,21 @@ impl SessionCore {
     }
 
     fn welcomed(&mut self, now: MonoNs, hello: MonoNs, welcome: fleet::Welcome, out: &mut Vec<Action>) {
-        let run = RunId::new(welcome.run);
+        self.heard_at = now;
+        let run = RunId::new(welcome.run.as_str());
         if self.run.as_ref().is_some_and(|own| *own != run) {
             let reason = format!("the coordinator now leads run {run}; start a new worker for it");
             self.leave(Departure::Refused { reason }, out);
             return;
         }
-        // Each stream is a registration of its own, and what the last one held is void: the coordinator has given it
-        // to others once this worker's lease was over.
+        if welcome.resumed && self.generation == Some(Generation(welcome.generation)) {
+            return self.resumed(now, hello, &welcome, out);
+        }
+        // What the last registration held is void: the coordinator has given it to others once this worker's lease
+        // was over.
+        self.generation = Some(Generation(welcome.generation));
+        self.statement = None;
+        self.unsaid.clear();
         self.phase = None;
         self.lanes_stale = false;
         self.run = Some(run.clone());
@@ -370,6 +457,22 @@ impl SessionCore {
         self.pass(now, out);
     }
 
+    /// The registration goes on, and with it everything that runs.
+    fn resumed(&mut self, now: MonoNs, hello: MonoNs, welcome: &fleet::Welcome, out: &mut Vec<Action>) {
+        self.link = Link::Welcomed;
+        // Perhaps another coordinator, with another clock.
+        self.exchanges = Exchanges::default();
+        self.heartbeat_ns = welcome.heartbeat_ns.max(1_000_000);
+        self.next_heartbeat = now;
+        self.lease.length_ns = welcome.lease_ns;
+        self.renew(now, hello.saturating_add(welcome.lease_ns), out);
+        if let Some(phase) = &mut self.phase {
+            phase.resumed();
+        }
+        out.extend(std::mem::take(&mut self.unsaid).into_iter().map(Action::Send));
+        self.pass(now, out);
+    }
+
     fn heard(&mut self, now: MonoNs, reply: fleet::HeartbeatReply, out: &mut Vec<Action>) {
         self.exchanges.add(ClockOffset::from_exchange(reply.worker_mono_ns, reply.coordinator_mono_ns, now));
         if let Some(best) = self.exchanges.best() {
@@ -378,6 +481,11 @@ impl SessionCore {
         // Counted from the question, not the answer: the coordinator may have forgotten this worker at any moment
         // after it answered.
         let until = reply.worker_mono_ns.min(now).saturating_add(self.lease.length_ns);
+        self.heard_at = now;
+        self.renew(now, until, out);
+    }
+
+    fn renew(&mut self, now: MonoNs, until: MonoNs, out: &mut Vec<Action>) {
         self.lease.right.renew(until);
         if self.lease.fenced && now < self.lease.right.until() {
             self.lease.fenced = false;

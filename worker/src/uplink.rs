@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tonic::transport::Channel;
+use vst_common::batch::allocator::AllocatorRow;
 use vst_common::batch::memory::MemoryRow;
 use vst_common::batch::{DELIVERY_BYTES, Stamp, Table};
 use vst_common::clock::{ClockOffset, MonoNs, SECOND_NS, mono_ns, wall_ns};
@@ -92,6 +93,8 @@ pub enum Order {
     },
     /// What the sampler read.
     Memory(Vec<MemoryRow>),
+    /// Size classes that the sampler read.
+    Allocator(Vec<AllocatorRow>),
     /// The coordinator's clock as seen from here.
     Offset(ClockOffset),
     /// Number everything taken in so far and report the last sequence.
@@ -159,6 +162,7 @@ pub fn spawn(worker: WorkerId, token: Option<String>, reports: UnboundedSender<R
         phases: BTreeMap::new(),
         events: Events::default(),
         memory: Vec::new(),
+        allocator: Vec::new(),
         clock: ClockOffset { offset_ns: 0, error_ns: 0 },
         streams: BTreeMap::new(),
         retry: BTreeMap::new(),
@@ -186,6 +190,7 @@ struct Uplink {
     phases: BTreeMap<PhaseIndex, Intervals>,
     events: Events,
     memory: Vec<MemoryRow>,
+    allocator: Vec<AllocatorRow>,
     clock: ClockOffset,
     streams: BTreeMap<Table, Stream>,
     retry: BTreeMap<Table, Retry>,
@@ -258,6 +263,7 @@ impl Uplink {
                 self.events.add(wall_ns(), phase, kind, node, detail, count)
             }
             Order::Memory(rows) => self.memory.extend(rows),
+            Order::Allocator(rows) => self.allocator.extend(rows),
             Order::Offset(clock) => self.clock = clock,
             Order::Flush { ticket, phase } => {
                 self.cut(true);
@@ -281,6 +287,7 @@ impl Uplink {
             rows.extend(if all { intervals.take_all() } else { intervals.take_complete() });
         }
         rows.push(TableRows::Memory(std::mem::take(&mut self.memory)));
+        rows.push(TableRows::Allocator(std::mem::take(&mut self.allocator)));
         rows.push(self.events.take());
         seal(core, rows, &mut self.events);
         // What is given up while this is sealed is said with it: there may be no next time.

@@ -45,13 +45,16 @@ pub struct QuerySet {
 pub const REPAIR_BLOCKS: u64 = 1 << 63;
 
 /// Rows of one leased range (or a part of it) for a lane to write or delete.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RowBlock {
     /// Identifies the block in [`LaneEvent::BlockDone`].
     pub id: u64,
-    /// (copy, row) of each row.
+    /// Number of its first unit within the phase; the others follow it. Where all units are alike it does not matter.
+    pub first: u64,
+    /// (copy, row) of each row; of a unit that asks it says nothing.
     pub rows: Vec<(u32, u64)>,
-    /// For `HSET`: the vectors, FLOAT32 little endian, `dims * 4` bytes each, in the order of `rows`. Empty for `DEL`.
+    /// For `HSET`: the vectors, FLOAT32 little endian, `dims * 4` bytes each, in the order of `rows`, of those that are
+    /// written. Empty for `DEL`.
     pub vectors: Vec<u8>,
 }
 

@@ -162,7 +162,7 @@ impl Log {
                 self.opened = Some(at_wall_ns);
                 self.facts = facts;
             }
-            Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns } => {
+            Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns, .. } => {
                 self.workers.push(WorkerRecord {
                     worker,
                     generation,
@@ -189,12 +189,17 @@ impl Log {
                 }
             }
             Control::StreamEnded { worker, generation, phase, last_sequence, totals } => {
+                // Said again by a coordinator that took the lead before the phase's end was logged.
+                self.streams.retain(|s| (&s.worker, s.generation, s.phase) != (&worker, generation, phase));
                 self.streams.push(StreamRecord { worker, generation, phase, last_sequence, totals });
             }
             Control::RunClosed { state, exit_code, at_wall_ns } => {
                 self.closed = Some(ClosedRecord { at: at_wall_ns, state, exit_code });
             }
-            Control::SharesOwned { .. } | Control::RangeDone { .. } | Control::PopulationChanged { .. } => {}
+            Control::SharesOwned { .. }
+            | Control::RangeDone { .. }
+            | Control::CommandsCounted { .. }
+            | Control::PopulationChanged { .. } => {}
         }
     }
 }

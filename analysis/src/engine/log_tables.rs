@@ -12,7 +12,6 @@ use datafusion::execution::context::SessionContext;
 use vst_common::clock::WallNs;
 use vst_common::count;
 use vst_common::entry::{PhaseOutcome, RunState};
-use vst_common::phase::Work;
 use vst_common::scenario::Load;
 
 use super::Error;
@@ -85,8 +84,8 @@ fn phases(log: &Log) -> Made {
     let ended = |p: &PhaseRecord| p.ended.clone();
     let order = |p: &PhaseRecord| p.started.order.clone();
     let query = |p: &PhaseRecord| match p.started.order.as_ref().map(|o| &o.work) {
-        Some(Work::Query { k, ef_runtime, .. }) => Some((*k, *ef_runtime)),
-        _ => None,
+        Some(work) => work.ask().map(|ask| (ask.k, ask.ef_runtime)),
+        None => None,
     };
     let total = |pick: fn(&vst_common::entry::Totals) -> u64| {
         int(all().map(|p| p.ended.as_ref().map(|e| pick(&e.totals))).collect::<Vec<_>>().into_iter())

@@ -8,7 +8,7 @@ use super::{Call, Comparison, Judgement, Metric};
 use crate::number;
 
 /// The verdict in one line.
-fn headline(comparison: &Comparison) -> String {
+pub(crate) fn headline(comparison: &Comparison) -> String {
     let regressions = comparison.regressions().count();
     let judged = comparison.judgements.iter().filter(|j| j.call != Call::TooShort).count();
     match (regressions, judged) {
@@ -51,10 +51,10 @@ fn unsigned(metric: Metric, x: Option<f64>) -> String {
     x.map_or_else(|| String::from("-"), |x| change(metric, x).trim_start_matches('+').to_owned())
 }
 
-const HEADER: [&str; 9] =
+pub(crate) const HEADER: [&str; 9] =
     ["phase", "metric", "baseline", "candidate", "change", "±", "tolerated", "smallest seen", "verdict"];
 
-fn cells(j: &Judgement) -> [String; 9] {
+pub(crate) fn cells(j: &Judgement) -> [String; 9] {
     let metric = match &j.operation {
         Some(operation) if j.metric != Metric::Recall => format!("{operation} {}", j.metric.as_str()),
         _ => j.metric.as_str().to_owned(),
@@ -73,7 +73,7 @@ fn cells(j: &Judgement) -> [String; 9] {
 }
 
 /// How to read the table.
-fn explanation(comparison: &Comparison) -> String {
+pub(crate) fn explanation(comparison: &Comparison) -> String {
     format!(
         "± is half the interval of the change at {} for all verdicts together, autocorrelation included; a change counts \
          beyond both ± and what is tolerated. An effect as large as `smallest seen` would be called in 4 of 5 comparisons.",

@@ -8,6 +8,7 @@ use vst_common::clock::rfc3339;
 use vst_common::count;
 
 use crate::accounting::Check;
+use crate::criteria::CriterionRow;
 use crate::latency::{Distribution, OperationSummary};
 use crate::number::{bytes, duration, fraction, grouped, percent, quantile, rate, short_node, significant};
 use crate::phase::PhaseSummary;
@@ -25,12 +26,15 @@ const NONE: &str = "-";
 pub(crate) fn render(summary: &Summary, styled: bool) -> String {
     let sections = [
         verdict(&summary.verdict, styled),
+        criteria(summary),
         setting(summary),
         load(summary),
         outcomes(summary),
         recall(summary),
         nodes(summary),
         memory(summary),
+        size_classes(summary),
+        growth(summary),
         accounting(summary),
         notes("Findings", &summary.verdict.findings),
         next(summary),
@@ -52,12 +56,19 @@ pub(crate) fn headline(verdict: &Verdict) -> String {
     if !verdict.saturated.is_empty() {
         words.push("SATURATED");
     }
+    if !verdict.missed.is_empty() {
+        words.push("CRITERIA MISSED");
+    }
     words.join(", ")
 }
 
 fn verdict(verdict: &Verdict, styled: bool) -> String {
     let headline = headline(verdict);
-    let colour = match (&verdict.end, verdict.not_valid.is_empty(), verdict.saturated.is_empty()) {
+    let colour = match (
+        &verdict.end,
+        verdict.not_valid.is_empty(),
+        verdict.saturated.is_empty() && verdict.missed.is_empty(),
+    ) {
         (RunEnd::Finished, true, true) => "32",
         (RunEnd::Finished | RunEnd::Interrupted | RunEnd::Open, true, _) => "33",
         _ => "31",
@@ -72,7 +83,7 @@ fn verdict(verdict: &Verdict, styled: bool) -> String {
         ),
         RunEnd::Failed { reason, .. } => push_wrapped(&mut out, &format!("the run failed: {reason}")),
     }
-    for note in verdict.not_valid.iter().chain(&verdict.saturated) {
+    for note in verdict.not_valid.iter().chain(&verdict.saturated).chain(&verdict.missed) {
         push_wrapped(&mut out, &sentence(note));
     }
     out
@@ -145,6 +156,9 @@ fn setting(summary: &Summary) -> String {
     if !data.is_empty() {
         lines.push(("data", data.join(", ")));
     }
+    if let Some(prefill) = &s.prefill {
+        lines.push(("prefill", prefill.clone()));
+    }
     if let (Some(from), Some(to)) = (s.opened_wall_ns, s.ended_wall_ns) {
         let took = duration(count::to_u64(to.saturating_sub(from)));
         lines.push(("time", format!("{}, {took}", rfc3339(from))));
@@ -180,6 +194,15 @@ fn table(title: &str, header: &[&str], text: usize, rows: Vec<Vec<String>>) -> S
         }
     }
     format!("{title}\n{}\n", table.trim_fmt())
+}
+
+fn criteria(summary: &Summary) -> String {
+    let row = |row: &CriterionRow| {
+        let met = if row.met { "met" } else { "missed" };
+        vec![row.phase.clone(), row.criterion.to_string(), row.shown(), met.to_owned()]
+    };
+    let rows = summary.criteria.iter().map(row).collect();
+    table("Criteria of the scenario", &["phase", "asked for", "found", ""], 2, rows)
 }
 
 fn operations(summary: &Summary) -> impl Iterator<Item = (&PhaseSummary, &OperationSummary)> {
@@ -372,6 +395,37 @@ fn memory(summary: &Summary) -> String {
             );
         }
         push_wrapped(&mut out, &text);
+    }
+    out
+}
+
+fn size_classes(summary: &Summary) -> String {
+    let rows = summary
+        .checkpoints
+        .iter()
+        .filter_map(|checkpoint| Some((checkpoint, checkpoint.allocator.as_ref()?)))
+        .map(|(checkpoint, a)| {
+            vec![
+                checkpoint.phase.clone(),
+                bytes(count::to_f64(a.allocated_bytes)),
+                bytes(count::to_f64(a.held_bytes())),
+                significant(a.ratio()),
+                a.most_free_briefly(),
+            ]
+        })
+        .collect();
+    let header = ["checkpoint", "in use", "pages kept", "kept/used", "most of the rest"];
+    table("Size classes of the primaries' allocators: pages kept beyond what is in use", &header, 1, rows)
+}
+
+fn growth(summary: &Summary) -> String {
+    if summary.leaks.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("Growth at equal population\n");
+    for check in &summary.leaks {
+        let word = if check.is_leak { "leak" } else { "no leak" };
+        push_wrapped(&mut out, &format!("{word}: {}", check.sentence()));
     }
     out
 }

@@ -72,6 +72,51 @@ async fn memory_that_stays_after_a_shrink_is_found() {
 }
 
 #[tokio::test]
+async fn what_a_shrink_leaves_behind_is_named_by_size_class() {
+    let shrunk = made(|m| {
+        m.classes("baseline", &[(64, 100_000, 120_000), (640, 0, 0)]);
+        m.classes("full", &[(64, 1_000_000, 1_010_000), (640, 8_000_000, 8_100_000)]);
+        // Half of the rows went: the vectors' class is free within its slabs, the links' class is still in use.
+        m.classes("half", &[(64, 900_000, 1_000_000), (640, 4_000_000, 8_100_000)]);
+        for row in &mut m.find("half").memory {
+            row.info = parse_info("used_memory:15000000\nused_memory_rss:15100000\n");
+        }
+    })
+    .await;
+    let text = &found(&shrunk, Rule::Fragmentation)[0].text;
+    // Three nodes: 27.3 MB of pages for 14.7 MB.
+    assert!(
+        text.contains("26.0 MiB of pages for 14.0 MiB in use (1.86 for each byte, 1.01 before)"),
+        "{text}"
+    );
+    assert!(
+        text.contains("most in: 11.7 MiB of 640 B (49.4 % in use), 293 KiB of 64 B (90.0 % in use)"),
+        "{text}"
+    );
+    let text = &found(&shrunk, Rule::NotReturned)[0].text;
+    // 900,000 less what was there at the baseline (100,000) and half of what the rows before held (450,000).
+    assert!(text.contains("in size classes: 1.00 MiB of 64 B;"), "{text}");
+    let half = shrunk.checkpoints.last().unwrap().allocator.as_ref().unwrap();
+    assert_eq!((half.primaries, half.allocated_bytes, half.took_ns), (3, 14_700_000, 900_000));
+    assert_eq!(half.classes.iter().map(|c| c.allocated_bytes).sum::<u64>(), half.allocated_bytes);
+    let shown = render_terminal(&shrunk, false);
+    assert!(shown.contains("Size classes of the primaries' allocators"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_allocator_that_one_primary_does_not_show_is_not_summed() {
+    let partly = made(|m| {
+        m.classes("full", &[(64, 1_000_000, 1_010_000)]);
+        for row in m.find("full").allocator.iter_mut().filter(|r| r.node.as_str() == NODES[1]) {
+            (row.class, row.totals) = (None, None);
+            row.missing = Some(String::from("no jemalloc statistics: `Stats not supported`"));
+        }
+    })
+    .await;
+    assert!(partly.checkpoints.iter().all(|c| c.allocator.is_none()), "{:?}", partly.checkpoints);
+}
+
+#[tokio::test]
 async fn recall_that_falls_after_churn_is_found() {
     let fell = |hits: u64| {
         made(move |m| {
@@ -165,7 +210,7 @@ async fn a_rate_that_decays_is_found_and_one_that_swings_is_not() {
     };
     let decay = |shape: &dyn Fn(u64) -> u64| {
         let phases = std::slice::from_ref(load);
-        let notes = crate::findings::all(phases, &[], &course(shape));
+        let notes = crate::findings::all(phases, &[], &[], &course(shape));
         notes.iter().filter(|note| note.rule == Rule::Decay).count()
     };
     assert_eq!(decay(&|i| 4_000 - 20 * i + (i % 3) * 30), 1);

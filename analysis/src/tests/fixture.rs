@@ -8,7 +8,7 @@ use std::path::Path;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 use vst_common::batch::table::{read_ipc, write_ipc};
-use vst_common::batch::{Stamp, Table, commandstats, events, health, latency, memory, recall};
+use vst_common::batch::{Stamp, Table, allocator, commandstats, events, health, latency, memory, recall};
 use vst_common::entry::{
     Control, Entry, PhaseEnded, PhaseOutcome, PhaseStarted, RunState, StoredBatch, Totals,
 };
@@ -46,6 +46,7 @@ pub(super) struct MadePhase {
     pub(super) health: [Vec<health::HealthRow>; 2],
     pub(super) events: [Vec<events::EventRow>; 2],
     pub(super) memory: Vec<memory::MemoryRow>,
+    pub(super) allocator: Vec<allocator::AllocatorRow>,
     pub(super) recall: Vec<recall::RecallQueryRow>,
     pub(super) commandstats: Vec<commandstats::CommandstatsRow>,
     /// Whether the workers state what they delivered.
@@ -68,6 +69,7 @@ pub(super) fn work() -> VectorWork {
         metric: Metric::L2,
         prefix: String::from("vst:"),
         field: String::from("v"),
+        attributes: vst_common::attributes::Attributes::default(),
         live: LiveSet::empty(7, ROWS, 1),
         search: SearchPlan::ServerSide {
             module: SearchModule::ValkeySearch,
@@ -133,11 +135,13 @@ impl Made {
                 scheduled: None,
                 unowned: 0,
                 live,
+                exit_code: 0,
             }),
             latency: [Vec::new(), Vec::new()],
             health: [Vec::new(), Vec::new()],
             events: [Vec::new(), Vec::new()],
             memory: Vec::new(),
+            allocator: Vec::new(),
             recall: Vec::new(),
             commandstats: Vec::new(),
             stated: true,
@@ -180,6 +184,43 @@ impl Made {
         }
     }
 
+    /// Size classes of every node at the ticks of a quiet phase: (bytes of a region, bytes in use, bytes of pages).
+    pub(super) fn classes(&mut self, name: &str, classes: &[(u64, u64, u64)]) {
+        let phase = self.find(name);
+        let totals = allocator::AllocatorTotals {
+            allocated: classes.iter().map(|c| c.1).sum(),
+            active: classes.iter().map(|c| c.2).sum(),
+            resident: classes.iter().map(|c| c.2).sum(),
+        };
+        for row in &phase.memory {
+            phase.allocator.extend(classes.iter().map(|(size, allocated, held)| allocator::AllocatorRow {
+                tick: row.tick,
+                sampled_at: row.sampled_at,
+                took_ns: 900_000,
+                phase: row.phase.clone(),
+                phase_index: row.phase_index,
+                node: row.node.clone(),
+                role: row.role.clone(),
+                missing: None,
+                totals: Some(totals),
+                class: Some(allocator::SizeClass {
+                    kind: allocator::ClassKind::Bin,
+                    size_bytes: *size,
+                    allocated_bytes: *allocated,
+                    held_bytes: Some(*held),
+                    regions: Some(allocated / size),
+                    slabs: Some(held / 4096),
+                    nonfull_slabs: None,
+                    regions_per_slab: Some(4096 / size),
+                    pages_per_slab: Some(1),
+                    slabs_made: None,
+                    nmalloc: None,
+                    ndalloc: None,
+                }),
+            }));
+        }
+    }
+
     pub(super) fn mutation(
         &mut self,
         name: &str,
@@ -208,7 +249,7 @@ impl Made {
 
     fn queries(&mut self, name: &str, live: u64) {
         let load = Load::Open { arrival: Arrival::Constant { rate: 300.0 }, connections: 16 };
-        let order = Work::Query { vectors: work(), k: 10, ef_runtime: Some(64) };
+        let order = Work::Query { vectors: work(), ask: vst_common::scenario::Ask::nearest(10, Some(64)) };
         let phase = self.phase(name, "query", 12, Some((order, load)), live);
         for (w, interval) in (0..2).flat_map(|w| (0..11).map(move |i| (w, i))) {
             let window = if interval == 0 { Window::WarmUp } else { Window::Measure };
@@ -296,6 +337,7 @@ impl Made {
             host: String::from("host"),
             lanes: 1,
             at_wall_ns: START - SECOND,
+            instance: 0,
         }));
         let mut entries = vec![entry(1, opening, Vec::new())];
         for phase in &self.phases {
@@ -498,6 +540,10 @@ impl MadePhase {
             put(name, Table::Events, &|s| events::to_batch(s, &self.events[w]).unwrap());
             let sampled: Vec<_> = self.memory.iter().skip(w).step_by(2).cloned().collect();
             put(name, Table::Memory, &|s| memory::to_batch(s, &sampled).unwrap());
+            put(name, Table::Allocator, &|s| {
+                let rows: Vec<_> = self.allocator.iter().skip(w).step_by(2).cloned().collect();
+                allocator::to_batch(s, &rows).unwrap()
+            });
             let judged: Vec<_> = self.recall.iter().skip(w).step_by(2).cloned().collect();
             put(name, Table::RecallQueries, &|s| recall::to_queries_batch(s, &judged).unwrap());
         }

@@ -17,6 +17,13 @@ const drive = async () => {
   await drawn();
   seen.whole = shown();
   seen.range = scale('throughput');
+  // The map is drawn, not only prepared: some of its pixels are of its ink.
+  const map = vst.charts.find((c) => c.id === 'classes').plot;
+  const pixels = map.ctx.getImageData(map.bbox.left, map.bbox.top, map.bbox.width, map.bbox.height).data;
+  let inked = 0;
+  for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3] > 0 && pixels[i + 2] > pixels[i] + 40) inked += 1;
+  seen.dark_cells = [inked > 500, inked];
+  seen.free = map.data[1].at(-1);
   document.getElementById('phase').value = 'ask_again';
   document.getElementById('phase').dispatchEvent(new Event('change'));
   await drawn();
@@ -28,6 +35,7 @@ const drive = async () => {
   document.querySelector('#nodes input').click();
   await drawn();
   seen.node = shown();
+  seen.free_of_two = vst.charts.find((c) => c.id === 'classes').plot.data[1].at(-1);
   const before = document.documentElement.dataset.theme;
   document.getElementById('theme').click();
   await drawn();
@@ -73,7 +81,17 @@ async fn the_page_is_one_file_without_a_network() {
     for outside in ["src=\"http", "href=\"http", "url(http", "import(", "fetch("] {
         assert!(!text.contains(outside), "{outside}");
     }
-    for place in ["@DATA@", "@JS@", "@CSS@", "@UPLOT_JS@", "@UPLOT_CSS@", "@TITLE@"] {
+    for place in [
+        "@DATA@",
+        "@JS@",
+        "@HEAT_JS@",
+        "@COMMON_JS@",
+        "@COMPARE_JS@",
+        "@CSS@",
+        "@UPLOT_JS@",
+        "@UPLOT_CSS@",
+        "@TITLE@",
+    ] {
         assert!(!text.contains(place), "{place}");
     }
     let data = text.split("id=\"data\">").nth(1).unwrap().split("</script>").next().unwrap();
@@ -93,19 +111,13 @@ async fn a_name_cannot_break_out_of_the_page() {
     assert_eq!(text.matches("</script>").count(), 3);
 }
 
-#[tokio::test]
-async fn in_a_browser_every_chart_has_its_data_and_filters_work() {
-    let Some(browser) = browser() else {
-        eprintln!("no Chromium on this machine: the page was not opened (apt-get install chromium)");
-        return;
-    };
-    let folder = Made::valid().write();
-    let text = page(folder.path().to_str().unwrap()).await.unwrap();
+/// Opens a page with a driver in its document and gives what the driver saw.
+fn driven(browser: &str, folder: &Path, text: &str, driver: &str) -> serde_json::Value {
     let caught = "<script>window.vstErrors = []; addEventListener('error', (e) => vstErrors.push(e.message));</script>";
     let driven = text.replacen("<body>", &format!("<body>{caught}"), 1);
     let at = driven.rfind("</body>").unwrap();
-    let file = folder.path().join("driven.html");
-    std::fs::write(&file, format!("{}{DRIVER}</html>", &driven[..at])).unwrap();
+    let file = folder.join("driven.html");
+    std::fs::write(&file, format!("{}{driver}</html>", &driven[..at])).unwrap();
     let (dom, log) = chromium(browser, &["--dump-dom"], &file);
     let seen = dom.split("<pre id=\"seen\">").nth(1).unwrap_or_else(|| panic!("nothing seen: {log}"));
     let seen =
@@ -113,12 +125,35 @@ async fn in_a_browser_every_chart_has_its_data_and_filters_work() {
     let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
     assert_eq!(seen["errors"], serde_json::json!([]), "{seen}");
     assert!(!log.lines().any(|line| line.contains("CONSOLE") && line.contains("rror")), "{log}");
+    seen
+}
+
+#[tokio::test]
+async fn in_a_browser_every_chart_has_its_data_and_filters_work() {
+    let Some(browser) = browser() else {
+        eprintln!("no Chromium on this machine: the page was not opened (apt-get install chromium)");
+        return;
+    };
+    let mut made = Made::valid();
+    made.classes("full", &[(64, 1_000_000, 1_010_000), (640, 8_000_000, 8_100_000)]);
+    made.classes("half", &[(64, 900_000, 1_000_000), (640, 4_000_000, 8_100_000)]);
+    let folder = made.write();
+    let text = page(folder.path().to_str().unwrap()).await.unwrap();
+    let seen = driven(browser, folder.path(), &text, DRIVER);
     let count = |when: &str, chart: &str, what: usize| seen[when][chart][what].as_u64().unwrap();
     for chart in ["memory", "resident", "fragmentation"] {
         // Three nodes at three ticks of three phases.
         assert_eq!((count("whole", chart, 0), count("whole", chart, 1)), (3, 27), "{chart}: {seen}");
         assert_eq!((count("node", chart, 0), count("node", chart, 1)), (2, 18), "{chart}: a node is hidden");
     }
+    // The map's one series is the sum over its classes, at three ticks of two phases.
+    assert_eq!((count("whole", "classes", 0), count("whole", "classes", 1)), (1, 6), "{seen}");
+    assert_eq!(
+        (seen["dark_cells"][0].as_bool(), seen["free"].as_u64()),
+        (Some(true), Some(3 * 4_200_000)),
+        "{seen}"
+    );
+    assert_eq!(seen["free_of_two"].as_u64(), Some(2 * 4_200_000), "a node is hidden: {seen}");
     assert!(count("whole", "throughput", 1) > 40 && count("whole", "latency", 1) > 80, "{seen}");
     assert_eq!(
         count("whole", "percentiles", 0),
@@ -136,4 +171,66 @@ async fn in_a_browser_every_chart_has_its_data_and_filters_work() {
     );
     assert_ne!(seen["themes"][0], seen["themes"][1]);
     assert_eq!(seen["rows"], 8);
+}
+
+/// What the page of several runs shows, before and after one run is hidden and a phase is chosen.
+const COMPARE_DRIVER: &str = r#"<script>
+const seen = { errors: window.vstErrors };
+const shown = () => Object.fromEntries(vst.charts.map((c) => [c.id, c.plot ? c.plot.series.length - 1 : 0]));
+const drawn = () => new Promise((done) => setTimeout(done, 50));
+const drive = async () => {
+  await drawn();
+  seen.whole = shown();
+  seen.tables = [...document.querySelectorAll('table.figures')].map((t) => t.rows.length);
+  document.getElementById('phase').value = 'ask';
+  document.getElementById('phase').dispatchEvent(new Event('change'));
+  await drawn();
+  seen.phase = shown();
+  document.querySelector('#nodes input').click();
+  await drawn();
+  seen.one = shown();
+  document.getElementById('theme').click();
+  await drawn();
+};
+drive().catch((error) => seen.errors.push(String(error))).then(() => {
+  const out = document.createElement('pre');
+  out.id = 'seen';
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script></body>"#;
+
+#[tokio::test]
+async fn runs_stand_side_by_side_with_differences_and_intervals() {
+    let (first, mut second) = (Made::valid().write(), Made::valid());
+    second.find("ask").latency.iter_mut().flatten().for_each(|row| row.cell.ok -= row.cell.ok / 2);
+    let second = second.write();
+    let dirs = [&first, &second].map(|folder| folder.path().to_str().unwrap().to_owned());
+    let text = compare_page(&dirs).await.unwrap();
+    assert!(compare_page(&dirs[..1]).await.unwrap_err().to_string().contains("two or more"));
+    let data = text.split("id=\"data\">").nth(1).unwrap().split("</script>").next().unwrap();
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    assert_eq!(data["runs"].as_array().unwrap().len(), 2);
+    // The page's differences are the command's.
+    let told = regress(&dirs[..1], &dirs[1..], &Thresholds::default()).await.unwrap();
+    let rows = data["comparisons"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), told.judgements.len());
+    let Some(browser) = browser() else {
+        eprintln!("no Chromium on this machine: the page was not opened (apt-get install chromium)");
+        return;
+    };
+    let seen = driven(browser, first.path(), &text, COMPARE_DRIVER);
+    assert_eq!((&seen["whole"]["memory"], &seen["one"]["memory"]), (&2.into(), &0.into()), "{seen}");
+    assert_eq!(
+        (&seen["whole"]["throughput"], &seen["phase"]["throughput"]),
+        (&2.into(), &2.into()),
+        "{seen}"
+    );
+    assert_eq!(
+        (&seen["whole"]["percentiles"], &seen["phase"]["percentiles"]),
+        (&8.into(), &2.into()),
+        "{seen}"
+    );
+    assert_eq!(seen["one"]["latency"], 1, "{seen}");
+    assert_eq!(seen["tables"][0].as_u64(), Some(1 + rows.len() as u64), "{seen}");
 }

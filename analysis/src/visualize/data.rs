@@ -9,6 +9,7 @@ use serde::Serialize;
 use vst_common::count;
 use vst_common::latency::Window;
 
+use super::heat::{self, Heat};
 use super::seconds;
 use crate::course::{Course, LoadPoint, TickPoint};
 use crate::engine::rows::rows;
@@ -35,6 +36,7 @@ pub(super) struct Data {
     phases: Vec<PhaseData>,
     nodes: Vec<NodeData>,
     ticks_s: Vec<f64>,
+    heat: Heat,
     load_s: Vec<f64>,
     operations: Vec<OperationData>,
     quantiles: [f64; 16],
@@ -134,6 +136,7 @@ pub(super) async fn of(engine: &Engine, summary: &Summary, course: &Course) -> R
         phases,
         nodes: nodes(&ticks),
         ticks_s: ticks.iter().map(|t| seconds(t.at_ns, zero)).collect(),
+        heat: heat::of(engine, zero).await?,
         load_s,
         operations,
         quantiles: QUANTILES,

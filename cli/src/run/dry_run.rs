@@ -63,6 +63,10 @@ fn target_lines(preview: &Preview, prefix: &str, cleanup: bool) -> Vec<String> {
     }
     lines.push(match &preview.left {
         None => format!("before    nothing is under `{prefix}`"),
+        Some(left) if !cleanup => format!(
+            "before    what run {} left under `{prefix}` (made {}) is compared with the plan and reused",
+            left.run, left.made_at
+        ),
         Some(left) => format!(
             "before    --cleanup removes what run {} left under `{prefix}` (made {}): its index and up to {} keys",
             left.run,
@@ -82,19 +86,9 @@ fn target_lines(preview: &Preview, prefix: &str, cleanup: bool) -> Vec<String> {
 }
 
 fn estimate_lines(estimate: Estimate, options: &RunOptions) -> [String; 3] {
-    let Estimate { timed_ms, settle_ms, rows_moved, server_bytes, storage_bytes } = estimate;
     [
-        format!(
-            "time      {} s of queries, at most {} s to settle, and {rows_moved} rows as fast as the target takes them",
-            timed_ms.div_ceil(1_000),
-            settle_ms.div_ceil(1_000)
-        ),
-        format!("memory    about {} on the servers, over all primaries", mib(server_bytes)),
-        format!("storage   about {} in {}", mib(storage_bytes), options.results.display()),
+        format!("time      {}", estimate.time()),
+        format!("memory    {}", estimate.memory()),
+        format!("storage   {} in {}", estimate.storage(), options.results.display()),
     ]
-}
-
-fn mib(bytes: u64) -> String {
-    let mib = count::to_f64(bytes) / 1_048_576.0;
-    if mib >= 1024.0 { format!("{:.1} GiB", mib / 1024.0) } else { format!("{mib:.1} MiB") }
 }

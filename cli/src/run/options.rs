@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use vst_common::scenario::check::config::Guard;
+
+use crate::config;
+use crate::error::Failure;
 use crate::scenario_file::Override;
 
 /// What to run.
@@ -18,6 +22,15 @@ pub(crate) enum RunCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// The best setting under constraints: most queries per second, or another figure at its best
+    #[cfg(feature = "analysis")]
+    Tune(crate::search::TuneCommand),
+    /// The curve of throughput against latency and recall, its limit and its knee, for every setting of a grid
+    #[cfg(feature = "analysis")]
+    Sweep(crate::search::SweepCommand),
+    /// A against B, in turns: two targets, or two settings of one
+    #[cfg(feature = "analysis")]
+    Compare(crate::search::CompareCommand),
     /// The built-in scenarios
     ListScenarios {
         /// As JSON
@@ -33,15 +46,18 @@ pub(crate) struct Common {
     /// Without it a local cluster is started for the run
     #[arg(long)]
     target: Option<String>,
+    /// An environment (docs/configuration.md): target, fleet, results, guard; what is said here goes over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Worker processes, instead of the scenario's number
     #[arg(long)]
     workers: Option<u32>,
     /// Replaces a value of the scenario: a path of keys (phases by their name) and what to put there
     #[arg(long = "set", value_name = "PATH=VALUE")]
     set: Vec<Override>,
-    /// Folder in which the run directory is made
-    #[arg(long, default_value = "runs")]
-    results: PathBuf,
+    /// Folder in which the run directory is made; `runs` where nothing says so
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
     /// Remove what an earlier run left under the prefix before, and exactly what this run made after
     #[arg(long)]
     cleanup: bool,
@@ -67,13 +83,18 @@ pub(crate) struct RunOptions {
     pub(crate) dry_run: bool,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) guard: Guard,
 }
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum ScenarioAction {
     /// Run a scenario.
-    Run(RunOptions),
+    Run(Result<RunOptions, Failure>),
+    /// Search a target.
+    #[cfg(feature = "analysis")]
+    Search(Box<crate::search::SearchCommand>),
     /// Name the built-in ones.
     List { json: bool },
 }
@@ -83,24 +104,38 @@ impl RunCommand {
         match self {
             Self::Quick(common) => ScenarioAction::Run(common.of(String::from("quick"))),
             Self::Scenario { scenario, common } => ScenarioAction::Run(common.of(scenario)),
+            #[cfg(feature = "analysis")]
+            Self::Tune(tune) => ScenarioAction::Search(Box::new(tune.into())),
+            #[cfg(feature = "analysis")]
+            Self::Sweep(sweep) => ScenarioAction::Search(Box::new(sweep.into())),
+            #[cfg(feature = "analysis")]
+            Self::Compare(compare) => ScenarioAction::Search(Box::new(compare.into())),
             Self::ListScenarios { json } => ScenarioAction::List { json },
         }
     }
 }
 
 impl Common {
-    fn of(self, scenario: String) -> RunOptions {
+    fn of(self, scenario: String) -> Result<RunOptions, Failure> {
+        let config = self.config.as_deref().map(config::load).transpose()?.unwrap_or_default();
+        let before = config.overrides();
+        let before = before.iter().map(|(path, value)| Override::new(path, value));
         // The same as `--set fleet.workers=N`, so that everything that is checked or planned sees one number.
         let workers = self.workers.map(|n| Override::new("fleet.workers", n));
-        RunOptions {
+        Ok(RunOptions {
             scenario,
-            target: self.target,
-            set: self.set.into_iter().chain(workers).collect(),
-            results: self.results,
+            target: self.target.or(config.target),
+            set: before.chain(self.set).chain(workers).collect(),
+            results: self
+                .results
+                .or(config.results.map(PathBuf::from))
+                .unwrap_or_else(|| PathBuf::from("runs")),
             cleanup: self.cleanup,
             dry_run: self.dry_run,
             json: self.json,
             quiet: self.quiet,
-        }
+            token_file: config.token_file.map(PathBuf::from),
+            guard: config.guard,
+        })
     }
 }

@@ -13,7 +13,7 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, FieldRef, SchemaRef};
 
-use super::{commandstats, events, health, latency, memory, recall};
+use super::{allocator, commandstats, events, health, latency, memory, recall};
 use crate::ids::{Generation, RunId, Sequence, WorkerId};
 
 /// A table of a run.
@@ -25,6 +25,8 @@ pub enum Table {
     LatencyRollup,
     /// Memory of each node at common ticks.
     Memory,
+    /// Size classes of each node's allocator, at slower ticks.
+    Allocator,
     /// Recall per worker, phase and interval.
     Recall,
     /// Recall per query over the measured window of a phase.
@@ -39,10 +41,11 @@ pub enum Table {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Latency,
         Self::LatencyRollup,
         Self::Memory,
+        Self::Allocator,
         Self::Recall,
         Self::RecallQueries,
         Self::Events,
@@ -57,6 +60,7 @@ impl Table {
             Self::Latency => "latency",
             Self::LatencyRollup => "latency_rollup",
             Self::Memory => "memory",
+            Self::Allocator => "allocator",
             Self::Recall => "recall",
             Self::RecallQueries => "recall_queries",
             Self::Events => "events",
@@ -73,6 +77,7 @@ impl Table {
             Self::Latency => latency::schema(),
             Self::LatencyRollup => latency::rollup_schema(),
             Self::Memory => memory::schema(),
+            Self::Allocator => allocator::schema(),
             Self::Recall => recall::schema(),
             Self::RecallQueries => recall::queries_schema(),
             Self::Events => events::schema(),
@@ -114,7 +119,7 @@ pub struct Stamp {
 pub enum Error {
     /// No table has this name.
     #[error(
-        "no table is called `{0}`; there are latency, latency_rollup, memory, recall, recall_queries, events, health and commandstats"
+        "no table is called `{0}`; there are latency, latency_rollup, memory, allocator, recall, recall_queries, events, health and commandstats"
     )]
     UnknownTable(String),
     /// The batch is not one of the table.

@@ -10,6 +10,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::allocator::{AllocatorRow, AllocatorTotals, ClassKind, SizeClass};
 use super::commandstats::CommandstatsRow;
 use super::events::EventRow;
 use super::health::HealthRow;
@@ -265,6 +266,53 @@ fn memory_row() -> impl Strategy<Value = MemoryRow> {
         )
 }
 
+fn size_class() -> impl Strategy<Value = SizeClass> {
+    (any::<bool>(), count(), count(), vec(option::of(count()), 9)).prop_map(
+        |(is_bin, size_bytes, allocated_bytes, n)| SizeClass {
+            kind: if is_bin { ClassKind::Bin } else { ClassKind::Large },
+            size_bytes,
+            allocated_bytes,
+            held_bytes: n[0],
+            regions: n[1],
+            slabs: n[2],
+            nonfull_slabs: n[3],
+            regions_per_slab: n[4],
+            pages_per_slab: n[5],
+            slabs_made: n[6],
+            nmalloc: n[7],
+            ndalloc: n[8],
+        },
+    )
+}
+
+fn allocator_row() -> impl Strategy<Value = AllocatorRow> {
+    let totals = (count(), count(), count()).prop_map(|(allocated, active, resident)| AllocatorTotals {
+        allocated,
+        active,
+        resident,
+    });
+    (
+        (count(), any::<i64>(), count(), text(), phase(), node(), text()),
+        (option::of(text()), option::of(totals), option::of(size_class())),
+    )
+        .prop_map(
+            |((tick, sampled_at, took_ns, phase, phase_index, node, role), (missing, totals, class))| {
+                AllocatorRow {
+                    tick,
+                    sampled_at,
+                    took_ns,
+                    phase,
+                    phase_index,
+                    node,
+                    role,
+                    missing,
+                    totals,
+                    class,
+                }
+            },
+        )
+}
+
 /// rows -> batch -> IPC -> batch -> rows, with the table's schema on the way.
 fn round_trip<R: Clone + Debug + PartialEq>(
     table: Table,
@@ -306,6 +354,11 @@ proptest! {
     #[test]
     fn memory_rows_survive(stamp in stamp(), rows in vec(memory_row(), 0..4)) {
         round_trip(Table::Memory, &stamp, &rows, memory::to_batch, memory::from_batch)?;
+    }
+
+    #[test]
+    fn allocator_rows_survive(stamp in stamp(), rows in vec(allocator_row(), 0..4)) {
+        round_trip(Table::Allocator, &stamp, &rows, allocator::to_batch, allocator::from_batch)?;
     }
 
     #[test]

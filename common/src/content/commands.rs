@@ -147,8 +147,8 @@ impl Commands {
     }
 
     fn key(&self, command: &Compiled, operation: usize, n: u64, draw: &mut Draw) -> u64 {
-        let rank = self.pattern.before(operation, n);
-        let newest = self.sequential.iter().map(|o| self.pattern.before(*o, n)).sum();
+        let rank = || self.pattern.before(operation, n);
+        let newest = || self.sequential.iter().map(|o| self.pattern.before(*o, n)).sum();
         command.keys.choose(draw, rank, newest)
     }
 
@@ -174,6 +174,14 @@ impl Commands {
             match step {
                 Step::Fixed(bytes) => out.extend_from_slice(bytes),
                 Step::One(pieces) => {
+                    // A value on its own needs no second copy: its length is drawn before its bytes.
+                    if let Some(values) = command.whole_value(pieces) {
+                        let length = values.length(&mut draw);
+                        push_length(out, length);
+                        values.write_length(&mut draw, length, out);
+                        out.extend_from_slice(b"\r\n");
+                        continue;
+                    }
                     arg.clear();
                     for piece in pieces {
                         command.piece(piece, key, n, &self.spec, &mut draw, arg);
@@ -197,6 +205,15 @@ impl Commands {
 }
 
 impl Compiled {
+    /// The maker of an argument that is one value and nothing else.
+    fn whole_value<'a>(&'a self, pieces: &'a [Made]) -> Option<&'a ValueMaker> {
+        match pieces {
+            [Made::Sized(values)] => Some(values),
+            [Made::Piece(Piece::Value(_))] => Some(&self.values),
+            _ => None,
+        }
+    }
+
     fn piece(&self, made: &Made, key: u64, n: u64, spec: &KeyspaceSpec, draw: &mut Draw, arg: &mut Vec<u8>) {
         let piece = match made {
             Made::Sized(values) => return values.write(draw, arg),
@@ -335,10 +352,14 @@ fn normal(draw: &mut Draw) -> f32 {
     (radius * libm::cos(std::f64::consts::TAU * draw.unit())) as f32
 }
 
-fn push_bulk(out: &mut Vec<u8>, arg: &[u8]) {
+fn push_length(out: &mut Vec<u8>, length: usize) {
     out.push(b'$');
-    out.extend_from_slice(itoa::Buffer::new().format(arg.len()).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
+}
+
+fn push_bulk(out: &mut Vec<u8>, arg: &[u8]) {
+    push_length(out, arg.len());
     out.extend_from_slice(arg);
     out.extend_from_slice(b"\r\n");
 }

@@ -42,10 +42,10 @@ impl KeyChooser {
     }
 
     /// The key of one request. `rank` is how many of its operation came before it, `newest` how many keys were
-    /// written in sequence before it.
-    pub fn choose(&self, draw: &mut Draw, rank: u64, newest: u64) -> u64 {
+    /// written in sequence before it; only the distribution that needs one asks for it.
+    pub fn choose(&self, draw: &mut Draw, rank: impl FnOnce() -> u64, newest: impl FnOnce() -> u64) -> u64 {
         match &self.kind {
-            Kind::Sequential => rank % self.keys,
+            Kind::Sequential => rank() % self.keys,
             Kind::Uniform => draw.below(self.keys),
             Kind::Zipf(zipf) => zipf.draw(draw) - 1,
             Kind::HotSet { requests, hot } => {
@@ -55,7 +55,7 @@ impl KeyChooser {
             Kind::Latest(zipf) => {
                 // The newest key is the one before the next to be written; before the first it is the last of all.
                 let back = zipf.draw(draw) % self.keys;
-                (newest % self.keys + self.keys - back) % self.keys
+                (newest() % self.keys + self.keys - back) % self.keys
             }
         }
     }

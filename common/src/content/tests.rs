@@ -273,7 +273,7 @@ fn kind() -> impl Strategy<Value = ContentKind> {
 #[test]
 fn a_hot_set_takes_its_share_of_requests() {
     let chooser = KeyChooser::new(KeyDistribution::HotSet { requests: 0.9, keys: 0.1 }, 1000);
-    let hot = (0..20_000).filter(|n| chooser.choose(&mut Draw::new(1, 1, *n), 0, 0) < 100).count();
+    let hot = (0..20_000).filter(|n| chooser.choose(&mut Draw::new(1, 1, *n), || 0, || 0) < 100).count();
     assert!((17_700..18_300).contains(&hot), "{hot}");
 }
 
@@ -282,7 +282,7 @@ fn latest_prefers_what_was_written_last() {
     let chooser = KeyChooser::new(KeyDistribution::Latest { s: 1.5 }, 1000);
     let mut at_newest = 0;
     for n in 0..1000 {
-        let key = chooser.choose(&mut Draw::new(1, 1, n), 0, 501);
+        let key = chooser.choose(&mut Draw::new(1, 1, n), || 0, || 501);
         at_newest += u32::from(key == 500);
     }
     // The first of 1,000 ranks with exponent 1.5 has 39 % of the weight.

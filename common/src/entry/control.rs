@@ -45,6 +45,9 @@ pub enum Control {
         lanes: u32,
         /// When.
         at_wall_ns: WallNs,
+        /// Drawn when its process started: only that process may go on under this registration.
+        #[serde(default)]
+        instance: u64,
     },
     /// A worker's registration ended.
     WorkerLeft {
@@ -61,7 +64,15 @@ pub enum Control {
     },
     /// A phase began.
     PhaseStarted(PhaseStarted),
-    /// Who sends which part of an open phase's schedule from an instant on; replaces the deal before.
+    /// The server's counters before the first request of a phase, for whoever reads them after the last.
+    CommandsCounted {
+        /// The phase.
+        phase: PhaseIndex,
+        /// As the coordinator read them, on every node.
+        counters: serde_json::Value,
+    },
+    /// Who takes part in a phase of load from an instant on: which part of an open phase's schedule each sends. Replaces
+    /// the deal before.
     SharesOwned {
         /// The phase.
         phase: PhaseIndex,
@@ -177,6 +188,9 @@ pub struct PhaseEnded {
     pub unowned: u64,
     /// Rows alive on the target afterwards.
     pub live: u64,
+    /// What the run is to exit with, where it ends with this phase.
+    #[serde(default)]
+    pub exit_code: u8,
 }
 
 /// How a phase went.

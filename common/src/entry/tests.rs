@@ -34,6 +34,7 @@ fn control() -> impl Strategy<Value = Control> {
                 scheduled: Some(due),
                 unowned: due,
                 live: due,
+                exit_code: 0,
             })
         }),
         ".*".prop_map(|reason| Control::RunClosed {

@@ -3,8 +3,11 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::attributes::{Attributes, Filter};
 use crate::dataset::sample;
 use crate::ground_truth::{GroundTruth, measure, nearest};
+use crate::live_set::LiveSet;
+use crate::mix::{Mix, MixWeights};
 use crate::scenario::Metric;
 
 const K: u32 = 10;
@@ -103,7 +106,7 @@ fn filtered_truth_is_brute_force_over_the_live() {
         let exact = nearest(Metric::L2, rows, vector, 100);
         let kth = exact[44].1;
         let wanted: BTreeSet<u64> = exact.iter().filter(|(_, d)| *d <= kth).map(|(row, _)| *row).collect();
-        let accepted: BTreeSet<u64> = judge.accepted().iter().copied().collect();
+        let accepted: BTreeSet<u64> = judge.accepted().into_iter().collect();
         assert_eq!(accepted, wanted, "query {query}");
     }
     assert!((1..50).contains(&masked), "{masked}");
@@ -271,5 +274,96 @@ proptest! {
         prop_assert!(verdict.hits + bad <= count::len(judged.len()));
         prop_assert_eq!(verdict.masked, (0..100).filter(|r| live.is_live(copy, *r)).count() < k as usize);
         prop_assert_eq!(verdict.partial, answer.len() < k as usize && live.count() >= u64::from(k));
+    }
+}
+
+/// While rows come and go, the exact answer at any instant is perfect: the places that rows in transition take are not
+/// asked for, and the others must hold the nearest that stay.
+#[test]
+fn the_exact_answer_of_any_instant_is_perfect_and_a_worse_one_is_not() {
+    let setting = Setting::new();
+    let before = LiveSet::empty(5, 10_000, 1).keep(0.6);
+    let weights = MixWeights { query: 2, ingest: 1, delete: 1, update: 0 };
+    let plan = Mix::new(weights, 8_000, before);
+    assert!(plan.fits());
+    let findable = Findable { stable: plan.stable(), ever: plan.ever(), selection: None };
+    let mut moved = 0;
+    for (query, vector) in (0..).zip(&setting.queries) {
+        let list = setting.truth.list(query);
+        let wanted = QueryJudge::wanted(list, 0, K, findable);
+        let own = |row| {
+            wanted.contains(&row).then(|| measure(Metric::L2, vector, &setting.base[count::index(row)]))
+        };
+        let judge = QueryJudge::build(list, 0, K, findable, own);
+        // Some requests have ended, whichever: deletes of some, inserts of others.
+        for instant in 0..4_u64 {
+            let lives = |row: u64| {
+                plan.stable().is_live(0, row)
+                    || (plan.ever().is_live(0, row) && crate::seed::mix(row ^ instant) % 4 < instant)
+            };
+            let rows = (0..).zip(&setting.base).filter(|(row, _)| lives(*row));
+            let exact = nearest(Metric::L2, rows, vector, 11);
+            let answer: Vec<Vec<u8>> =
+                exact.iter().take(10).map(|(row, _)| key(&setting.keys, 0, *row)).collect();
+            let in_transition =
+                exact.iter().take(10).filter(|(row, _)| !plan.stable().is_live(0, *row)).count();
+            moved += in_transition;
+            let verdict = score(&judge, &setting.keys, &answer);
+            assert_eq!((verdict.ghosts, verdict.contamination, verdict.duplicates), (0, 0, 0));
+            if !verdict.masked {
+                let possible = 10 - count::len(in_transition);
+                assert_eq!(
+                    (verdict.hits, verdict.possible),
+                    (possible, possible),
+                    "query {query} at {instant}"
+                );
+            }
+            // Without its nearest row that stays it is worse, unless the next one is as near.
+            let Some(best) = exact.iter().position(|(row, _)| plan.stable().is_live(0, *row)) else {
+                continue;
+            };
+            let (gap, next) = (exact[best].1, exact[10]);
+            if best < 10 && next.1 > gap && plan.stable().is_live(0, next.0) && !verdict.masked {
+                let mut worse = answer.clone();
+                worse[best] = key(&setting.keys, 0, next.0);
+                let kth = exact[..10].iter().rev().find(|(row, _)| plan.stable().is_live(0, *row)).unwrap().1;
+                if next.1 > kth {
+                    let worse = score(&judge, &setting.keys, &worse);
+                    assert_eq!(worse.hits + 1, worse.possible, "query {query} at {instant}");
+                }
+            }
+        }
+    }
+    assert!(moved > 500, "{moved}");
+}
+
+#[test]
+fn an_answer_that_ignores_the_filter_or_names_what_was_never_alive_does_not_score() {
+    let setting = Setting::new();
+    let attributes = Attributes::for_filters(5, 10_000, [Filter::Tag(0.5)]);
+    let selection = attributes.selection(Filter::Tag(0.5));
+    let live = LiveSet::empty(3, 10_000, 1).keep(0.9);
+    let findable = Findable { selection: Some(selection), ..Findable::from(&live) };
+    for (query, vector) in (0..).zip(&setting.queries) {
+        let list = setting.truth.list(query);
+        let wanted = QueryJudge::wanted(list, 0, K, findable);
+        let own = |row| {
+            wanted.contains(&row).then(|| measure(Metric::L2, vector, &setting.base[count::index(row)]))
+        };
+        let judge = QueryJudge::build(list, 0, K, findable, own);
+        assert!(!judge.is_masked());
+        let answer = |takes: &dyn Fn(u64) -> bool| -> Vec<Vec<u8>> {
+            let rows = (0..).zip(&setting.base).filter(|(row, _)| takes(*row));
+            let found = nearest(Metric::L2, rows, vector, 10);
+            found.into_iter().map(|(row, _)| key(&setting.keys, 0, row)).collect()
+        };
+        let right = answer(&|row| selection.takes(row) && live.is_live(0, row));
+        assert_eq!(score(&judge, &setting.keys, &right), perfect(K));
+        let unfiltered = score(&judge, &setting.keys, &answer(&|row| live.is_live(0, row)));
+        assert_eq!(unfiltered.hits + unfiltered.contamination, 10);
+        let dead = score(&judge, &setting.keys, &answer(&|row| selection.takes(row)));
+        assert_eq!(dead.hits + dead.ghosts, 10);
+        let short = score(&judge, &setting.keys, &right[..9]);
+        assert!(short.partial && short.hits == 9);
     }
 }

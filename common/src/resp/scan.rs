@@ -154,8 +154,9 @@ impl Scanner {
             }
             self.depth = level;
         }
+        // Ready for the next reply; levels above `depth` are never read, so they need no clearing.
         let length = self.at;
-        *self = Self::new();
+        (self.at, self.searched, self.payload) = (0, 0, 0);
         Some(length)
     }
 }

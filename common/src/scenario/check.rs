@@ -7,10 +7,15 @@
 //!
 //! Durations are written `250ms`, `10s`, `1m30s`, `2h`; rates `500/s`, `30k/s`, `60/min`; shares `50%`.
 
+mod ask;
+pub mod config;
+mod criteria;
 mod fault;
 mod kv;
 mod load;
+mod mixed;
 mod overrides;
+mod parameters;
 mod phases;
 mod reader;
 mod repeat;
@@ -23,22 +28,11 @@ use std::collections::BTreeMap;
 
 use fault::{Complaint, Place, Sources};
 pub use fault::{Fault, Faults};
+use parameters::Parameters;
 use reader::Reader;
 use tree::{Node, Value};
 
 use super::Scenario;
-
-/// The scenarios that come with vst: name and text.
-pub const BUILTIN: &[(&str, &str)] = &[
-    ("quick", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/quick.yaml"))),
-    ("kv", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/kv.yaml"))),
-];
-
-/// The text of a scenario that comes with vst.
-#[must_use]
-pub fn builtin(name: &str) -> Option<&'static str> {
-    BUILTIN.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
-}
 
 /// A scenario without fault, and where its keys stand.
 #[derive(Clone, Debug)]
@@ -99,19 +93,25 @@ pub fn parse(text: &str, file_name: &str, overrides: &[(String, String)]) -> Res
             return Err(Faults::new(file_name, vec![sources.fault(place, complaint)]));
         }
     };
+    let mut parameters = Parameters::of(&tree);
     for (path, value) in overrides {
         let source = sources.add("--set", format!("{path}={value}"));
-        let applied = tree::read(value, source, path.len() + 1)
-            .and_then(|node| overrides::apply(&mut tree, source, path, node));
-        early.extend(applied.err());
+        match tree::read(value, source, path.len() + 1) {
+            Ok(node) if parameters.has(path) => parameters.give(path, node),
+            Ok(node) => {
+                early.extend(overrides::apply(&mut tree, source, path, node, &parameters.names()).err());
+            }
+            Err(fault) => early.push(fault),
+        }
     }
 
     let mut reader = Reader::new(&sources);
     for (place, complaint) in early {
         reader.complain(place, complaint);
     }
+    let parameters = parameters.apply(&mut reader, &mut tree);
     repeat::expand(&mut reader, &mut tree);
-    let scenario = sections::scenario(&mut reader, &tree);
+    let scenario = sections::scenario(&mut reader, &tree).map(|scenario| Scenario { parameters, ..scenario });
     let faults = reader.into_faults();
     match scenario {
         Some(scenario) if faults.is_empty() => {

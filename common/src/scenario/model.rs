@@ -1,8 +1,13 @@
 //! The checked form of a scenario.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use vst_tuning::constraint::Constraint;
 
 use super::commands::{KeyspaceSpec, KvSpec};
+use crate::attributes::Filter;
+use crate::mix::MixWeights;
 
 /// What one run does. Units are in the names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,6 +16,12 @@ pub struct Scenario {
     pub name: String,
     /// One sentence: the question that the run answers.
     pub purpose: String,
+    /// What kind of question that is, for lists.
+    #[serde(default)]
+    pub family: String,
+    /// The values of its parameters, as they are written.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
     /// Seed of all content and of the order of deletes.
     pub seed: u64,
     /// The vectors, their queries and the known neighbours; a scenario of plain commands needs none.
@@ -28,8 +39,19 @@ pub struct Scenario {
     pub fleet: FleetSpec,
     /// How often servers are observed.
     pub sampling: SamplingSpec,
+    /// What must hold of every phase and checkpoint that has the figure.
+    #[serde(default)]
+    pub criteria: Vec<Constraint>,
     /// The phases, in order.
     pub phases: Vec<PhaseSpec>,
+}
+
+impl Scenario {
+    /// Leaves the phases before the first of queries: what makes the population.
+    pub fn keep_before_queries(&mut self) {
+        let first = self.phases.iter().position(|phase| matches!(phase.step, Step::Query(_)));
+        self.phases.truncate(first.unwrap_or(self.phases.len()));
+    }
 }
 
 /// Where the vectors are. Each is a URL (`file://`, `s3://`, ...) or a path, relative to the scenario's folder.
@@ -149,6 +171,9 @@ pub struct PhaseSpec {
     pub name: String,
     /// What happens.
     pub step: Step,
+    /// What must hold of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criteria: Vec<Constraint>,
 }
 
 /// What a phase does.
@@ -157,13 +182,22 @@ pub struct PhaseSpec {
 pub enum Step {
     /// Create the index on the empty population.
     CreateIndex,
+    /// Drop the index; the rows stay.
+    DropIndex,
+    /// Drop the index and create it anew over the rows that are there.
+    RebuildIndex(RebuildSpec),
     /// Write every row of the base.
     Ingest {
         /// How hard.
         load: Load,
         /// Give up on a reply after this long, milliseconds.
         timeout_ms: u64,
+        /// Rows that an earlier run left are kept, and only the others written.
+        #[serde(default)]
+        reuse: bool,
     },
+    /// Insert rows until a share of the population is alive.
+    Grow(GrowSpec),
     /// Write live rows again, over what is there.
     Update(UpdateSpec),
     /// Delete rows and insert others, one for one.
@@ -172,6 +206,8 @@ pub enum Step {
     Settle(SettleSpec),
     /// Ask for nearest neighbours and judge the answers.
     Query(QuerySpec),
+    /// Ask, insert, delete and overwrite in one phase.
+    Mixed(MixedSpec),
     /// Delete rows until a share of the population is left.
     Shrink(ShrinkSpec),
     /// Send plain commands.
@@ -186,12 +222,28 @@ impl Step {
     pub fn load(&self) -> Option<&Load> {
         match self {
             Self::Ingest { load, .. } => Some(load),
+            Self::Grow(grow) => Some(&grow.load),
             Self::Update(update) => Some(&update.load),
             Self::Churn(churn) => Some(&churn.load),
             Self::Query(query) => Some(&query.load),
+            Self::Mixed(mixed) => Some(&mixed.load),
             Self::Shrink(shrink) => Some(&shrink.load),
             Self::Kv(kv) => Some(&kv.load),
-            Self::CreateIndex | Self::Settle(_) | Self::Checkpoint => None,
+            Self::CreateIndex
+            | Self::DropIndex
+            | Self::RebuildIndex(_)
+            | Self::Settle(_)
+            | Self::Checkpoint => None,
+        }
+    }
+
+    /// What its queries ask; `None` where it has none.
+    #[must_use]
+    pub fn ask(&self) -> Option<&Ask> {
+        match self {
+            Self::Query(query) => Some(&query.ask),
+            Self::Mixed(mixed) => Some(&mixed.ask),
+            _ => None,
         }
     }
 
@@ -200,11 +252,15 @@ impl Step {
     pub fn word(&self) -> &'static str {
         match self {
             Self::CreateIndex => "create_index",
+            Self::DropIndex => "drop_index",
+            Self::RebuildIndex(_) => "rebuild_index",
+            Self::Grow(_) => "grow",
             Self::Ingest { .. } => "ingest",
             Self::Update(_) => "update",
             Self::Churn(_) => "churn",
             Self::Settle(_) => "settle",
             Self::Query(_) => "query",
+            Self::Mixed(_) => "mixed",
             Self::Shrink(_) => "shrink",
             Self::Kv(_) => "kv",
             Self::Checkpoint => "checkpoint",
@@ -223,13 +279,64 @@ pub struct SettleSpec {
     pub max_wait_ms: u64,
 }
 
-/// A KNN query phase.
+/// What a KNN query asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct QuerySpec {
+pub struct Ask {
     /// Neighbours asked for.
     pub k: u32,
     /// Candidates looked at (HNSW EF_RUNTIME).
     pub ef_runtime: Option<u32>,
+    /// Among which rows; all where absent.
+    #[serde(default)]
+    pub filter: Option<Filter>,
+    /// What comes back with each neighbour.
+    #[serde(default)]
+    pub returns: Returns,
+}
+
+impl Ask {
+    /// The `k` nearest of all rows, with their distances.
+    #[must_use]
+    pub fn nearest(k: u32, ef_runtime: Option<u32>) -> Self {
+        Self { k, ef_runtime, filter: None, returns: Returns::Distance }
+    }
+}
+
+/// What a server sends with each neighbour's key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Returns {
+    /// Nothing (NOCONTENT): for one node's answer, whose order says what is nearer.
+    Nothing,
+    /// Its distance.
+    #[default]
+    Distance,
+    /// Its distance and all fields of the row, the vector included.
+    Row,
+}
+
+/// A phase that asks and changes rows at the same time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MixedSpec {
+    /// Which part of the requests does what.
+    pub weights: MixWeights,
+    /// Requests over the whole fleet.
+    pub operations: u64,
+    /// What each query asks.
+    #[serde(flatten)]
+    pub ask: Ask,
+    /// How hard.
+    pub load: Load,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A KNN query phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuerySpec {
+    /// What each query asks.
+    #[serde(flatten)]
+    pub ask: Ask,
     /// How hard.
     pub load: Load,
     /// Unmeasured beginning, milliseconds; labelled `warm_up` in every table.
@@ -251,6 +358,26 @@ pub struct UpdateSpec {
     pub timeout_ms: u64,
 }
 
+/// What is changed when an index is made anew; the rest stays as the scenario says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RebuildSpec {
+    /// Links per node and layer (HNSW M).
+    pub m: Option<u32>,
+    /// Candidates looked at while a vector is inserted.
+    pub ef_construction: Option<u32>,
+}
+
+/// A phase that inserts rows which are not alive.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrowSpec {
+    /// Share of the planned cells that is alive afterwards, 0..=1.
+    pub to: f64,
+    /// How hard.
+    pub load: Load,
+    /// Give up on a reply after this long, milliseconds.
+    pub timeout_ms: u64,
+}
+
 /// A phase that exchanges rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChurnSpec {
@@ -262,11 +389,23 @@ pub struct ChurnSpec {
     pub timeout_ms: u64,
 }
 
+/// What a delete phase leaves alive.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// This share of the planned cells, 0..=1.
+    Share(f64),
+    /// So many cells.
+    Rows(u64),
+    /// The first so many copies, whole; the others go whole.
+    Copies(u32),
+}
+
 /// A delete phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShrinkSpec {
-    /// Share of the planned cells that is left alive, 0..=1.
-    pub keep: f64,
+    /// What is left alive.
+    pub keep: Keep,
     /// How hard.
     pub load: Load,
     /// Give up on a reply after this long, milliseconds.

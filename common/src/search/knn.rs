@@ -3,6 +3,7 @@
 use super::SearchError;
 use crate::phase::SearchModule;
 use crate::resp::{Command, Frame};
+use crate::scenario::Returns;
 
 /// The name under which a distance comes back; no field of a hash is called so.
 pub const SCORE_ALIAS: &str = "__d";
@@ -16,26 +17,58 @@ pub struct Hit<K> {
     pub distance: f64,
 }
 
-/// `FT.SEARCH` for the `k` nearest keys with their distances, as the arguments before and after the query vector.
+/// What is asked of one index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Knn<'a> {
+    /// The vector's field.
+    pub field: &'a str,
+    /// Neighbours asked for.
+    pub k: u32,
+    /// Candidates looked at (HNSW EF_RUNTIME).
+    pub ef_runtime: Option<u32>,
+    /// The rows among which is asked, as an expression; all where absent.
+    pub filter: Option<&'a str>,
+    /// What comes back with each key.
+    pub returns: Returns,
+    /// Fields that a row has beside its vector.
+    pub beside: &'a [&'static str],
+}
+
+impl<'a> Knn<'a> {
+    /// The `k` nearest of all, with their distances.
+    #[must_use]
+    pub fn nearest(field: &'a str, k: u32, ef_runtime: Option<u32>) -> Self {
+        Self { field, k, ef_runtime, filter: None, returns: Returns::Distance, beside: &[] }
+    }
+}
+
+/// `FT.SEARCH` for the nearest keys, as the arguments before and after the query vector.
 ///
 /// `timeout_ms` is the server's own limit, sent always: without it a module's default would cut answers short.
 #[must_use]
 pub fn knn_args(
     module: SearchModule,
     index: &str,
-    field: &str,
-    k: u32,
-    ef_runtime: Option<u32>,
+    knn: &Knn<'_>,
     timeout_ms: u64,
 ) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let Knn { field, k, ef_runtime, filter, returns, beside } = knn;
     let ef = ef_runtime.map(|ef| format!(" EF_RUNTIME {ef}")).unwrap_or_default();
-    let query = format!("*=>[KNN {k} @{field} $q{ef} AS {SCORE_ALIAS}]");
+    let among = filter.unwrap_or("*");
+    let query = format!("{among}=>[KNN {k} @{field} $q{ef} AS {SCORE_ALIAS}]");
     let k = k.to_string();
     let timeout = timeout_ms.to_string();
     let before = ["FT.SEARCH", index, &query, "PARAMS", "2", "q"];
+    let fields = (beside.len() + 2).to_string();
     // Both give ten hits unless LIMIT says otherwise, whatever k is. RediSearch orders by document, not by distance,
     // so its LIMIT needs SORTBY; valkey-search orders by distance and knows no field of the alias's name.
-    let mut after = vec!["RETURN", "1", SCORE_ALIAS];
+    let mut after = match returns {
+        Returns::Nothing => vec!["NOCONTENT"],
+        Returns::Distance => vec!["RETURN", "1", SCORE_ALIAS],
+        Returns::Row => {
+            ["RETURN", &fields, SCORE_ALIAS, field].into_iter().chain(beside.iter().copied()).collect()
+        }
+    };
     if module == SearchModule::RediSearch {
         after.extend(["SORTBY", SCORE_ALIAS]);
     }
@@ -46,15 +79,8 @@ pub fn knn_args(
 
 /// [`knn_args`] encoded once; the query vector is its one hole.
 #[must_use]
-pub fn knn_command(
-    module: SearchModule,
-    index: &str,
-    field: &str,
-    k: u32,
-    ef_runtime: Option<u32>,
-    timeout_ms: u64,
-) -> Command {
-    let (before, after) = knn_args(module, index, field, k, ef_runtime, timeout_ms);
+pub fn knn_command(module: SearchModule, index: &str, knn: &Knn<'_>, timeout_ms: u64) -> Command {
+    let (before, after) = knn_args(module, index, knn, timeout_ms);
     let args: Vec<Option<&[u8]>> = before
         .iter()
         .map(|arg| Some(arg.as_slice()))
@@ -62,6 +88,42 @@ pub fn knn_command(
         .chain(after.iter().map(|arg| Some(arg.as_slice())))
         .collect();
     Command::new(&args)
+}
+
+/// The keys in the reply to a query that returns nothing else, in the server's order: their places stand for distances.
+///
+/// # Errors
+/// As [`parse_knn`].
+pub fn parse_keys<'a>(reply: &Frame<'a>, module: SearchModule) -> Result<Vec<Hit<&'a [u8]>>, SearchError> {
+    let shape = |what: &str| SearchError::shape(module, what);
+    let keys: Vec<&Frame<'a>> = match reply {
+        Frame::Error(text) => {
+            let text = String::from_utf8_lossy(text).into_owned();
+            return Err(SearchError::Refused { module, text });
+        }
+        Frame::Map(_) => {
+            let results = reply.get("results").and_then(Frame::as_array);
+            let results = results.ok_or_else(|| shape("a search result without `results`"))?;
+            results
+                .iter()
+                .map(|result| result.get("id"))
+                .collect::<Option<_>>()
+                .ok_or_else(|| shape("a result without `id`"))?
+        }
+        Frame::Array(items) => match items.split_first() {
+            Some((Frame::Integer(_), keys)) => keys.iter().collect(),
+            _ => return Err(shape("an array that does not begin with the number of results")),
+        },
+        _ => return Err(shape("neither an array nor a map")),
+    };
+    let places = (0_u32..).map(f64::from);
+    keys.into_iter()
+        .zip(places)
+        .map(|(key, distance)| {
+            let key = key.as_bytes().ok_or_else(|| shape("a key that is no string"))?;
+            Ok(Hit { key, distance })
+        })
+        .collect()
 }
 
 /// The neighbours in the reply to [`knn_args`], nearest first; equal distances in the order of their keys.

@@ -7,8 +7,10 @@ use proptest::prelude::*;
 use self::transcript::Exchange;
 use super::knn::parse_hits;
 use super::*;
+use crate::attributes::Filter;
 use crate::phase::SearchModule::{RediSearch, ValkeySearch};
 use crate::resp::Frame;
+use crate::scenario::Returns;
 
 macro_rules! recorded {
     ($file:literal) => {
@@ -295,26 +297,61 @@ fn commands_say_what_each_module_needs() {
         metric: Metric::L2,
         m: 16,
         ef_construction: 200,
+        attributes: Attributes::default(),
     };
     assert_eq!(
         line(&create_args("vst_index{3}", &shape)),
         "FT.CREATE vst_index{3} ON HASH PREFIX 1 vst: SCHEMA v VECTOR HNSW 10 TYPE FLOAT32 DIM 128 \
          DISTANCE_METRIC L2 M 16 EF_CONSTRUCTION 200"
     );
-    let (before, after) = knn_args(RediSearch, "i", "v", 10, Some(64), 900);
+    let (before, after) = knn_args(RediSearch, "i", &Knn::nearest("v", 10, Some(64)), 900);
     assert_eq!(line(&before), "FT.SEARCH i *=>[KNN 10 @v $q EF_RUNTIME 64 AS __d] PARAMS 2 q");
     assert_eq!(line(&after), "RETURN 1 __d SORTBY __d LIMIT 0 10 TIMEOUT 900 DIALECT 2");
-    let (before, after) = knn_args(ValkeySearch, "i", "v", 10, None, 900);
+    let filters = [Filter::Tag(0.1), Filter::Numeric(0.25)];
+    let attributes = Attributes::for_filters(1, 1_000, filters);
+    let fields = attributes.fields();
+    let with = IndexShape { attributes: attributes.clone(), ..shape };
+    assert!(line(&create_args("i", &with)).ends_with(" EF_CONSTRUCTION 200 tag TAG number NUMERIC"));
+    for module in [RediSearch, ValkeySearch] {
+        let sortby = if module == RediSearch { "SORTBY __d " } else { "" };
+        let filter = attributes.expression(filters[0]);
+        let knn = Knn { filter: Some(&filter), returns: Returns::Nothing, ..Knn::nearest("v", 3, None) };
+        let (before, after) = knn_args(module, "i", &knn, 900);
+        assert_eq!(line(&before), "FT.SEARCH i (@tag:{p100000})=>[KNN 3 @v $q AS __d] PARAMS 2 q");
+        assert_eq!(line(&after), format!("NOCONTENT {sortby}LIMIT 0 3 TIMEOUT 900 DIALECT 2"));
+        let filter = attributes.expression(filters[1]);
+        let knn = Knn { filter: Some(&filter), returns: Returns::Row, beside: &fields, ..knn };
+        let (before, after) = knn_args(module, "i", &knn, 900);
+        assert_eq!(line(&before), "FT.SEARCH i (@number:[-inf (250])=>[KNN 3 @v $q AS __d] PARAMS 2 q");
+        assert_eq!(
+            line(&after),
+            format!("RETURN 4 __d v tag number {sortby}LIMIT 0 3 TIMEOUT 900 DIALECT 2")
+        );
+    }
+    let (before, after) = knn_args(ValkeySearch, "i", &Knn::nearest("v", 10, None), 900);
     assert_eq!(line(&before), "FT.SEARCH i *=>[KNN 10 @v $q AS __d] PARAMS 2 q");
     assert_eq!(line(&after), "RETURN 1 __d LIMIT 0 10 TIMEOUT 900 DIALECT 2");
 }
 
 #[test]
+fn keys_alone_keep_the_order_of_the_server() {
+    let keys = |reply: &[u8]| {
+        let hits = parse_keys(&Frame::parse(reply).unwrap(), RediSearch).unwrap();
+        hits.into_iter().map(|hit| (hit.key.to_vec(), hit.distance)).collect::<Vec<_>>()
+    };
+    let expected = [(b"b".to_vec(), 0.0), (b"a".to_vec(), 1.0)];
+    assert_eq!(keys(b"*3\r\n:2\r\n$1\r\nb\r\n$1\r\na\r\n"), expected);
+    let map = b"%1\r\n$7\r\nresults\r\n*2\r\n%1\r\n$2\r\nid\r\n$1\r\nb\r\n%1\r\n$2\r\nid\r\n$1\r\na\r\n";
+    assert_eq!(keys(map), expected);
+    assert!(parse_keys(&Frame::parse(b"-no such index\r\n").unwrap(), RediSearch).is_err());
+}
+
+#[test]
 fn the_encoded_query_is_its_arguments_around_the_vector() {
-    let (before, after) = knn_args(RediSearch, "i", "v", 3, None, 1);
+    let (before, after) = knn_args(RediSearch, "i", &Knn::nearest("v", 3, None), 1);
     let vector = b"\x00\x01\r\n".to_vec();
     let mut out = Vec::new();
-    knn_command(RediSearch, "i", "v", 3, None, 1).encode(&mut out, &[&vector]);
+    knn_command(RediSearch, "i", &Knn::nearest("v", 3, None), 1).encode(&mut out, &[&vector]);
     let reply = Frame::parse(&out).unwrap();
     let sent: Vec<&[u8]> = reply.as_array().unwrap().iter().filter_map(Frame::as_bytes).collect();
     let expected: Vec<&[u8]> = before.iter().chain([&vector]).chain(&after).map(Vec::as_slice).collect();

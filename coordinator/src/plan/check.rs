@@ -1,12 +1,16 @@
 //! Whether the data can give what the scenario asks; nothing is started when it cannot.
 
+use vst_common::count;
 use vst_common::live_set::LiveSet;
+use vst_common::mix::Mix;
+use vst_common::phase::{SearchModule, SearchPlan};
+use vst_common::recall::Findable;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Load, PhaseSpec, QuerySpec, Step};
+use vst_common::scenario::{Ask, Keep, Load, MixedSpec, PhaseSpec, Returns, ShrinkSpec, Step};
 
 use super::data::join;
-use super::phases::{exchanged, live_sets, rows};
-use super::{BASELINE, DataFacts, kv};
+use super::phases::{exchanged, findable, goes_whole, live_sets, rows};
+use super::{AS_FOUND, BASELINE, DataFacts, kv};
 
 pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> {
     let mut faults: Vec<Faults> = Vec::new();
@@ -17,10 +21,10 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
     let live = live_sets(&checked.scenario, rows(&checked.scenario, data));
     for (phase, (before, after)) in checked.scenario.phases.iter().zip(live) {
         let at = |key: &str| format!("phases.{}.{}.{key}", phase.name, phase.step.word());
-        if phase.name == BASELINE {
+        if [BASELINE, AS_FOUND].contains(&phase.name.as_str()) {
             faults.push(checked.source.fault(
                 &format!("phases.{}.name", phase.name),
-                format!("`{BASELINE}` is the name of the phase that vst puts before all others"),
+                format!("`{}` is the name of the phase that vst puts before all others", phase.name),
                 "this name is taken",
                 "choose another name for the phase",
             ));
@@ -40,16 +44,39 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
         }
         faults.extend(too_few_for_lanes(checked, &phase.step, &at("load")));
         match &phase.step {
-            Step::Query(query) => {
-                faults.extend(
-                    data.map(|data| asked(checked, data, query, before, &at("k"))).unwrap_or_default(),
-                );
+            Step::Query(_) | Step::Mixed(_) => {
+                if let Step::Mixed(mixed) = &phase.step {
+                    faults.extend(too_much_moves(checked, mixed, before, &at("weights")));
+                }
+                let found = findable(&checked.scenario, &phase.step, before).zip(phase.step.ask()).zip(data);
+                let found =
+                    found.map(|((findable, ask), data)| asked(checked, data, ask, findable, &at("k")));
+                faults.extend(found.unwrap_or_default());
             }
-            Step::Shrink(_) if after.count() >= before.count() => faults.push(checked.source.fault(
-                &at("keep"),
+            Step::Shrink(ShrinkSpec { keep: Keep::Copies(copies), .. }) if !goes_whole(before, *copies) => {
+                faults.push(checked.source.fault(
+                    &at("keep_copies"),
+                    format!(
+                        "{} copies are there before this phase, with {} of {} rows alive",
+                        before.copies,
+                        before.count(),
+                        before.cells()
+                    ),
+                    "no whole copy can go",
+                    "keep fewer copies than there are, and put this phase where every row is alive: after an ingest",
+                ));
+            }
+            Step::Shrink(shrink) if after.count() >= before.count() => faults.push(checked.source.fault(
+                &at(if matches!(shrink.keep, Keep::Rows(_)) { "keep_rows" } else { "keep" }),
                 format!("{} rows are alive before this phase and {} after it", before.count(), after.count()),
                 "deletes nothing",
                 "keep a smaller share of the planned rows than is alive",
+            )),
+            Step::Grow(_) if after.count() <= before.count() => faults.push(checked.source.fault(
+                &at("to"),
+                format!("{} rows are alive before this phase and {} after it", before.count(), after.count()),
+                "inserts nothing",
+                "grow to a larger share of the planned rows than is alive",
             )),
             Step::Churn(churn) => {
                 let asked = before.keep(churn.by).count();
@@ -70,6 +97,33 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
             _ => {}
         }
     }
+    join(faults).map_or(Ok(()), Err)
+}
+
+/// Answers of several nodes are put together by distance. RediSearch answers in a cluster with nothing at all for each
+/// neighbour, no distance either, as soon as fields of the row are asked for.
+pub(super) fn mergeable(checked: &Checked, search: Option<&SearchPlan>) -> Result<(), Faults> {
+    let Some(SearchPlan::ClientSide { module, indexes }) = search else { return Ok(()) };
+    let faults = checked.scenario.phases.iter().filter_map(|phase| {
+        let why = match phase.step.ask()?.returns {
+            Returns::Nothing if indexes.len() > 1 => {
+                format!(
+                    "asks for keys alone, and the answers of {} nodes are merged by distance",
+                    indexes.len()
+                )
+            }
+            Returns::Row if *module == SearchModule::RediSearch => {
+                String::from("asks for whole rows, which RediSearch does not give in a cluster")
+            }
+            _ => return None,
+        };
+        Some(checked.source.fault(
+            &format!("phases.{}.{}.returns", phase.name, phase.step.word()),
+            format!("phase `{}` {why}", phase.name),
+            "no distance to merge by",
+            "write `returns: distance`, or use a target that merges itself",
+        ))
+    });
     join(faults).map_or(Ok(()), Err)
 }
 
@@ -146,9 +200,29 @@ fn base_rows(checked: &Checked, data: &DataFacts) -> Vec<Faults> {
     )]
 }
 
+/// A mixed phase against the rows that are there to come and to go.
+fn too_much_moves(checked: &Checked, mixed: &MixedSpec, before: LiveSet, key: &str) -> Option<Faults> {
+    let mix = Mix::new(mixed.weights, mixed.operations, before);
+    (!mix.fits()).then(|| {
+        checked.source.fault(
+            key,
+            format!(
+                "of {} requests {} insert and {} delete; {} rows are alive and {} are not",
+                mixed.operations,
+                mix.come(),
+                mix.gone(),
+                before.count(),
+                before.cells() - before.count()
+            ),
+            "more rows than there are",
+            "put a `shrink` before it so that there are rows to insert, or lower `operations` or the weights",
+        )
+    })
+}
+
 /// A query phase against the depth of the truth and what of it is alive.
-fn asked(checked: &Checked, data: &DataFacts, query: &QuerySpec, live: LiveSet, key: &str) -> Vec<Faults> {
-    let (k, depth) = (query.k, data.truth.k);
+fn asked(checked: &Checked, data: &DataFacts, ask: &Ask, findable: Findable, key: &str) -> Vec<Faults> {
+    let (k, depth, live) = (ask.k, data.truth.k, findable.stable);
     if k > depth {
         return vec![checked.source.fault(
             key,
@@ -176,6 +250,20 @@ fn asked(checked: &Checked, data: &DataFacts, query: &QuerySpec, live: LiveSet, 
             ),
             "more than a copy has",
             "keep more rows, load fewer copies, or ask for fewer neighbours",
+        )];
+    }
+    // What is deleted is spread evenly over what matches.
+    let matching = findable.selection.map_or(live.rows, |selection| selection.count());
+    let alive = count::to_f64(live.count()) / count::to_f64(live.cells().max(1)) * count::to_f64(matching);
+    if alive < f64::from(k) {
+        return vec![checked.source.fault(
+            key,
+            format!(
+                "k is {k}, the filter matches {matching} of {} rows, and {alive:.0} of those are alive",
+                live.rows
+            ),
+            "more than match",
+            "filter less, keep more rows, or ask for fewer neighbours",
         )];
     }
     Vec::new()

@@ -11,12 +11,13 @@ use vst_common::ground_truth::{ExactSearch, distance};
 use vst_common::live_set::LiveSet;
 use vst_common::phase::TruthSource;
 use vst_common::ranges::RowRange;
+use vst_common::recall::Findable;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{ExpansionMethod, Metric, Scenario, Step};
+use vst_common::scenario::{ExpansionMethod, Metric, Scenario};
 
 use super::DataFacts;
 use super::data::unusable;
-use super::phases::{live_sets, rows};
+use super::phases::{findable, live_sets, rows};
 
 /// Rows that are read at a time.
 const CHUNK_ROWS: u64 = 16_384;
@@ -37,25 +38,23 @@ pub(super) fn population(scenario: &Scenario, rows: u64) -> LiveSet {
 }
 
 /// Pairs of query and copy of which fewer than k listed neighbours live, and all pairs that a phase asks.
-pub(crate) fn masked(data: &DataFacts, live: LiveSet, k: u32) -> (u64, u64) {
+pub(crate) fn masked(data: &DataFacts, findable: Findable, k: u32) -> (u64, u64) {
     let queries = u64::from(data.truth.queries);
-    let pairs = expand::pairs(queries, live.copies);
+    let pairs = expand::pairs(queries, findable.stable.copies);
     let is_masked = |number: &u64| {
-        let (query, copy) = expand::pair(*number, queries, live.copies);
+        let (query, copy) = expand::pair(*number, queries, findable.stable.copies);
         let ids = data.truth.ids(u32::try_from(query).unwrap_or(u32::MAX));
-        count::len(ids.iter().filter(|id| live.is_live(copy, u64::from(**id))).count()) < u64::from(k)
+        count::len(ids.iter().filter(|id| findable.has(copy, u64::from(**id))).count()) < u64::from(k)
     };
     (count::len((0..pairs).filter(is_masked).count()), pairs)
 }
 
-/// Where a query phase knows its neighbours from.
-pub(super) fn truth_source(data: &DataFacts, live: LiveSet, k: u32) -> TruthSource {
-    let (masked, pairs) = masked(data, live, k);
-    if data.expansion.rounds() || masked.saturating_mul(2) > pairs {
-        TruthSource::Computed
-    } else {
-        TruthSource::Listed
-    }
+/// Where a query phase knows its neighbours from. A filter is the scenario's own wish and not what became of the
+/// population: nothing of what it asks may go unjudged.
+pub(super) fn truth_source(data: &DataFacts, findable: Findable, k: u32) -> TruthSource {
+    let (masked, pairs) = masked(data, findable, k);
+    let too_many = if findable.selection.is_some() { masked > 0 } else { masked.saturating_mul(2) > pairs };
+    if data.expansion.rounds() || too_many { TruthSource::Computed } else { TruthSource::Listed }
 }
 
 /// The facts with the expansion that the scenario asks for.
@@ -169,9 +168,11 @@ impl Reader<'_> {
     fn computes(&self, _live: LiveSet) -> bool {
         let scenario = &self.checked.scenario;
         let lives = live_sets(scenario, self.rows);
-        scenario.phases.iter().zip(lives).any(|(phase, (before, _))| match &phase.step {
-            Step::Query(query) => truth_source(self.data, before, query.k) == TruthSource::Computed,
-            _ => false,
+        scenario.phases.iter().zip(lives).any(|(phase, (before, _))| {
+            let asked = findable(scenario, &phase.step, before).zip(phase.step.ask());
+            asked.is_some_and(|(findable, ask)| {
+                truth_source(self.data, findable, ask.k) == TruthSource::Computed
+            })
         })
     }
 

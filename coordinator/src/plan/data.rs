@@ -131,7 +131,11 @@ pub(super) fn unusable(checked: &Checked, key: &str, error: &dyn std::error::Err
     let mut message = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        message = format!("{message}: {cause}");
+        // Clients of stores quote what is behind them.
+        let behind = cause.to_string();
+        if !message.contains(&behind) {
+            message = format!("{message}: {behind}");
+        }
         source = cause.source();
     }
     checked.source.fault(key, message, "cannot be used", "name a file that is there and whole")

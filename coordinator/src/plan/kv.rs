@@ -36,7 +36,7 @@ pub(super) fn counted(work: &CommandWork) -> Vec<String> {
 }
 
 /// The types of key that a phase's commands work on.
-fn spaces_of(kv: &KvSpec) -> BTreeSet<&'static str> {
+pub(super) fn spaces_of(kv: &KvSpec) -> BTreeSet<&'static str> {
     kv.commands
         .iter()
         .filter_map(|spec| Template::parse(&spec.template).ok())

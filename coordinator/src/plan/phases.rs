@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use vst_common::attributes::Attributes;
 use vst_common::clock::SECOND_NS;
 use vst_common::expand::Expansion;
 use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
+use vst_common::mix::Mix;
 use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
-use vst_common::scenario::{Load, Scenario, Step};
+use vst_common::recall::Findable;
+use vst_common::scenario::{Ask, IndexSpec, Keep, Load, PhaseSpec, QuerySpec, Scenario, Step};
 
 use super::copies::{population, truth_source};
 use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan, kv};
@@ -37,13 +40,17 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
     let step = |phase: &vst_common::scenario::PhaseSpec| {
         let before = live;
         live = match &phase.step {
-            Step::Ingest { .. } => before.full(),
-            Step::Shrink(shrink) => before.keep(shrink.keep),
+            Step::Ingest { .. } => population(scenario, rows).full(),
+            Step::Grow(grow) => before.keep(grow.to),
+            Step::Shrink(shrink) => kept(before, shrink.keep),
+            Step::Mixed(mixed) => Mix::new(mixed.weights, mixed.operations, before).after(),
             Step::Churn(churn) => {
                 let pairs = exchanged(before, churn.by);
                 before.moved_on(pairs, pairs)
             }
             Step::CreateIndex
+            | Step::DropIndex
+            | Step::RebuildIndex(_)
             | Step::Settle(_)
             | Step::Query(_)
             | Step::Kv(_)
@@ -53,6 +60,42 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
         (before, live)
     };
     scenario.phases.iter().map(step).collect()
+}
+
+/// What a shrink leaves. Whole copies can only go where everything is alive: of what is left everything is, too, so that
+/// what lives is still told by one cut.
+pub(super) fn kept(before: LiveSet, keep: Keep) -> LiveSet {
+    match keep {
+        Keep::Share(share) => before.keep(share),
+        Keep::Rows(rows) => before.with_cut(rows),
+        Keep::Copies(copies) if goes_whole(before, copies) => before.first(copies),
+        Keep::Copies(_) => before,
+    }
+}
+
+/// Whether the copies behind the first so many can go whole.
+pub(super) fn goes_whole(before: LiveSet, copies: u32) -> bool {
+    copies < before.copies && before.count() == before.cells()
+}
+
+/// What rows carry, so that every phase can ask what it does.
+pub(super) fn attributes(scenario: &Scenario, rows: u64) -> Attributes {
+    let filters = scenario.phases.iter().filter_map(|phase| phase.step.ask()?.filter);
+    Attributes::for_filters(scenario.seed, rows, filters)
+}
+
+/// What the queries of a step have to find and may find; `None` where it asks nothing.
+pub(super) fn findable(scenario: &Scenario, step: &Step, before: LiveSet) -> Option<Findable> {
+    let ask = step.ask()?;
+    let selection = ask.filter.map(|filter| attributes(scenario, before.rows).selection(filter));
+    let always = Findable { selection, ..Findable::from(&before) };
+    Some(match step {
+        Step::Mixed(mixed) => {
+            let mix = Mix::new(mixed.weights, mixed.operations, before);
+            Findable { stable: mix.stable(), ever: mix.ever(), ..always }
+        }
+        _ => always,
+    })
 }
 
 /// Cells that a churn exchanges: a share of the planned ones, as far as there are that many alive and that many not.
@@ -98,8 +141,58 @@ pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option
         copies: empty.copies,
         expansion: data.map_or(Expansion::None, |data| data.expansion.clone()),
         dims: data.map_or(0, |data| data.base.dims),
+        index_is_there: false,
         phases: phases.0,
     }
+}
+
+/// One more phase behind those of a plan.
+pub(super) fn further(
+    plan: &RunPlan,
+    data: Option<&DataFacts>,
+    spec: &PhaseSpec,
+) -> Result<PlannedPhase, String> {
+    let name = &spec.name;
+    if plan.phases.iter().any(|phase| phase.name == *name) {
+        return Err(format!("there is a phase `{name}` already"));
+    }
+    let Some(last) = plan.phases.last() else { return Err(String::from("the plan has no phase")) };
+    match &spec.step {
+        Step::Query(query) => query_can_be(plan, data, query)?,
+        Step::Settle(_) | Step::Checkpoint => {}
+        other => return Err(format!("a phase of `{}` cannot be asked for later", other.word())),
+    }
+    let maker = Maker { scenario: &plan.scenario, data, search: plan.search.as_ref(), rows: plan.rows };
+    let index = PhaseIndex(u32::try_from(plan.phases.len()).unwrap_or(u32::MAX));
+    let step = maker.step(index, name, &spec.step, last.after, last.after);
+    let step = step.ok_or_else(|| format!("phase `{name}` needs vectors, and the scenario has none"))?;
+    Ok(PlannedPhase { index, name: name.clone(), step, before: last.after, after: last.after })
+}
+
+fn query_can_be(plan: &RunPlan, data: Option<&DataFacts>, query: &QuerySpec) -> Result<(), String> {
+    let depth = data.map_or(0, |data| data.truth.k);
+    let Ask { k, filter, .. } = &query.ask;
+    if *k > depth {
+        return Err(format!("k is {k}, the truth knows {depth} neighbours of each query"));
+    }
+    // Rows carry what the filters of the scenario ask for, and were written with it.
+    let known =
+        plan.scenario.phases.iter().filter_map(|phase| phase.step.ask()).any(|ask| ask.filter == *filter);
+    if filter.is_some() && !known {
+        return Err(String::from(
+            "its filter is that of no phase of the scenario: the rows were written without it",
+        ));
+    }
+    let fleet = &plan.scenario.fleet;
+    let lanes = fleet.workers.saturating_mul(fleet.lanes);
+    let number = match &query.load {
+        Load::Closed { clients, .. } => *clients,
+        Load::Open { connections, .. } => *connections,
+    };
+    if number < lanes {
+        return Err(format!("{number} connections cannot be dealt to {lanes} lanes: give at least as many"));
+    }
+    Ok(())
 }
 
 /// The phases so far; a position is the number of those before.
@@ -160,16 +253,40 @@ impl Maker<'_> {
         let word = step.word();
         let (order, cut, commands) = match step {
             Step::CreateIndex => return Some(PlannedStep::CreateIndex),
+            Step::DropIndex => return Some(PlannedStep::DropIndex),
+            Step::RebuildIndex(rebuild) => {
+                let index = self.scenario.index.clone()?;
+                return Some(PlannedStep::RebuildIndex(IndexSpec {
+                    m: rebuild.m.unwrap_or(index.m),
+                    ef_construction: rebuild.ef_construction.unwrap_or(index.ef_construction),
+                    ..index
+                }));
+            }
             Step::Settle(spec) => return Some(PlannedStep::Settle(spec.clone())),
             Step::Checkpoint => return Some(PlannedStep::Checkpoint),
-            Step::Ingest { load, timeout_ms } => {
+            Step::Ingest { load, timeout_ms, .. } => {
                 let cut = self.cut(RowRange { start: 0, end: before.cells() });
                 let work = Work::Ingest(self.vectors(before)?);
                 (self.order(index, name, work, load, [0, 0, *timeout_ms]), Some(cut), vec!["hset".to_owned()])
             }
+            Step::Grow(grow) => {
+                let cut = self.cut(RowRange { start: 0, end: before.cells() });
+                let work = Work::Grow(self.vectors(after)?, before.count());
+                let times = [0, 0, grow.timeout_ms];
+                (self.order(index, name, work, &grow.load, times), Some(cut), vec!["hset".to_owned()])
+            }
             Step::Shrink(shrink) => {
-                let cut = self.cut(RowRange { start: after.count(), end: before.count() });
-                let work = Work::Delete(self.vectors(before)?);
+                let vectors = self.vectors(before)?;
+                let (cut, work) = match shrink.keep {
+                    Keep::Copies(keep) => {
+                        let cells = RowRange { start: 0, end: before.behind(keep).cells() };
+                        (self.cut(cells), Work::DropCopies { vectors, keep })
+                    }
+                    Keep::Share(_) | Keep::Rows(_) => {
+                        let positions = RowRange { start: after.count(), end: before.count() };
+                        (self.cut(positions), Work::Delete(vectors))
+                    }
+                };
                 let times = [0, 0, shrink.timeout_ms];
                 (self.order(index, name, work, &shrink.load, times), Some(cut), vec!["del".to_owned()])
             }
@@ -188,12 +305,21 @@ impl Maker<'_> {
                 (self.order(index, name, work, &churn.load, times), Some(cut), commands)
             }
             Step::Query(query) => {
-                let vectors = self.vectors(before)?;
-                let truth = self.data.map_or(TruthSource::Listed, |data| truth_source(data, before, query.k));
-                let vectors = VectorWork { truth, ..vectors };
-                let work = Work::Query { vectors, k: query.k, ef_runtime: query.ef_runtime };
+                let vectors = self.asked(step, before)?;
+                let work = Work::Query { vectors, ask: query.ask.clone() };
                 let times = [query.warm_up_ms, query.duration_ms, query.timeout_ms];
                 (self.order(index, name, work, &query.load, times), None, vec!["FT.SEARCH".to_owned()])
+            }
+            Step::Mixed(mixed) => {
+                let cut = self.cut(RowRange { start: 0, end: mixed.operations });
+                let work = Work::Mixed {
+                    vectors: self.asked(step, before)?,
+                    ask: mixed.ask.clone(),
+                    weights: mixed.weights,
+                    units: mixed.operations,
+                };
+                let commands = ["del", "hset", "FT.SEARCH"].map(str::to_owned).to_vec();
+                (self.order(index, name, work, &mixed.load, [0, 0, mixed.timeout_ms]), Some(cut), commands)
             }
             Step::Kv(kv) => {
                 let work = kv::work(self.scenario, kv);
@@ -204,6 +330,13 @@ impl Maker<'_> {
             }
         };
         Some(PlannedStep::Load(Box::new(LoadPlan { word, order, cut, commands })))
+    }
+
+    /// The data of a step that asks, with the source of its neighbours.
+    fn asked(&self, step: &Step, before: LiveSet) -> Option<VectorWork> {
+        let (data, findable) = (self.data?, findable(self.scenario, step, before)?);
+        let truth = truth_source(data, findable, step.ask()?.k);
+        Some(VectorWork { truth, ..self.vectors(before)? })
     }
 
     fn vectors(&self, live: LiveSet) -> Option<VectorWork> {
@@ -218,6 +351,7 @@ impl Maker<'_> {
             metric: self.scenario.index.as_ref()?.metric,
             prefix: self.scenario.population.prefix.clone(),
             field: FIELD.to_owned(),
+            attributes: attributes(self.scenario, self.rows),
             live,
             search: self.search?.clone(),
         })

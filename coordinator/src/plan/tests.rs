@@ -7,7 +7,8 @@ use vst_common::dataset::{DatasetManifest, Element, Format, ReadFaults};
 use vst_common::ground_truth::GroundTruth;
 use vst_common::phase::{SearchModule, Work};
 use vst_common::scenario::DatasetSpec;
-use vst_common::scenario::check::{builtin, parse};
+use vst_common::scenario::check::parse;
+use vst_common::scenario::library::text_of;
 
 use super::*;
 
@@ -18,7 +19,7 @@ fn scenarios() -> PathBuf {
 fn quick(overrides: &[(&str, &str)]) -> Checked {
     let overrides: Vec<(String, String)> =
         overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    parse(builtin("quick").unwrap(), "quick.yaml", &overrides).unwrap()
+    parse(text_of("quick").unwrap(), "quick.yaml", &overrides).unwrap()
 }
 
 fn search() -> SearchPlan {
@@ -79,8 +80,8 @@ async fn the_quick_scenario_is_planned_on_its_own_data() {
     let live: Vec<u64> = plan.phases.iter().map(|p| p.after.count()).collect();
     assert_eq!(live, [0, 0, 10_000, 10_000, 10_000, 10_000, 5_000, 5_000, 5_000, 5_000]);
     let PlannedStep::Load(query) = &plan.phases[8].step else { panic!("phase 8 is the second query") };
-    let Work::Query { vectors, k, .. } = &query.order.work else { panic!("it asks") };
-    assert_eq!((vectors.live.count(), *k, query.cut), (5_000, 10, None));
+    let Work::Query { vectors, ask } = &query.order.work else { panic!("it asks") };
+    assert_eq!((vectors.live.count(), ask.k, query.cut), (5_000, 10, None));
     assert!(vectors.dataset.base.starts_with("file:///"), "workers get absolute URLs");
 }
 
@@ -182,6 +183,107 @@ fn the_truth_is_computed_where_most_queries_would_be_masked() {
     assert_eq!(sources("10%"), [Listed, Computed]);
 }
 
+/// `quick` with other phases behind its first two, which make the index and load every row.
+fn then(phases: &str, overrides: &[(&str, &str)]) -> Checked {
+    let (head, _) = text_of("quick").unwrap().split_once("phases:").unwrap();
+    let load = "{closed: {clients: 8, pipeline: 8}}";
+    let text = format!(
+        "{head}phases:\n  - {{name: create, create_index: {{}}}}\n  - {{name: load, ingest: {{load: {load}}}}}\n{}",
+        phases.replace("LOAD", load)
+    );
+    let overrides: Vec<(String, String)> =
+        overrides.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    parse(&text, "case.yaml", &overrides).unwrap()
+}
+
+#[test]
+fn a_mixed_phase_leaves_a_population_that_is_known_before_it_and_needs_room() {
+    let phases = "
+  - {name: room, shrink: {keep_rows: 6000, load: LOAD}}
+  - {name: serve, mixed: {weights: {query: 70, ingest: 20, delete: 10}, operations: 10000, k: 10, load: LOAD}}
+  - {name: less, shrink: {keep_rows: 500, load: LOAD}}
+";
+    let checked = then(phases, &[]);
+    let good = data(10_000, 10, 100);
+    let plan = plan(&checked, Some(&good), Some(search())).unwrap();
+    let after: Vec<u64> = plan.phases.iter().map(|p| p.after.count()).collect();
+    assert_eq!(after, [0, 0, 10_000, 6_000, 7_000, 500]);
+    let PlannedStep::Load(load) = &plan.phases[4].step else { panic!("it loads") };
+    assert_eq!(load.commands, ["del", "hset", "FT.SEARCH"]);
+    let cut = load.cut.unwrap();
+    assert_eq!((0..cut.count()).map(|i| cut.get(i).unwrap().len()).sum::<u64>(), 10_000);
+    let many = then(phases, &[("phases.serve.mixed.operations", "30000")]);
+    let said = refused(&many, &good);
+    assert!(said.contains("6000 insert and 3000 delete; 6000 rows are alive and 4000 are not"), "{said}");
+    let none = then(phases, &[("phases.room.shrink.keep_rows", "10000")]);
+    assert!(refused(&none, &good).contains("deletes nothing"));
+    let deep = then(phases, &[("phases.serve.mixed.k", "101")]);
+    assert!(refused(&deep, &good).contains("k is 101"));
+}
+
+#[test]
+fn copies_go_whole_only_where_all_rows_live_and_what_is_left_can_be_shrunk_further() {
+    let phases = "
+  - {name: drop, shrink: {keep_copies: 2, load: LOAD}}
+  - {name: half, shrink: {keep: 50%, load: LOAD}}
+";
+    let checked = then(phases, &[("population.copies", "3.5")]);
+    let good = data(10_000, 10, 100);
+    let plan = plan(&checked, Some(&good), Some(search())).unwrap();
+    let after: Vec<(u32, u64)> = plan.phases.iter().map(|p| (p.after.copies, p.after.count())).collect();
+    assert_eq!(after, [(4, 0), (4, 0), (4, 35_000), (2, 20_000), (2, 10_000)]);
+    let PlannedStep::Load(load) = &plan.phases[3].step else { panic!("it loads") };
+    assert!(matches!(load.order.work, Work::DropCopies { keep: 2, .. }));
+    let cut = load.cut.unwrap();
+    assert_eq!((0..cut.count()).map(|i| cut.get(i).unwrap().len()).sum::<u64>(), 15_000);
+    let late = phases.replace("keep: 50%", "keep_copies: 1").replace("keep_copies: 2", "keep: 50%");
+    let said = refused(&then(&late, &[("population.copies", "3")]), &good);
+    assert!(said.contains("3 copies are there before this phase, with 15000 of 30000 rows alive"), "{said}");
+    assert!(refused(&then(phases, &[("population.copies", "2")]), &good).contains("2 copies are there"));
+}
+
+#[test]
+fn rows_carry_what_some_phase_filters_by_and_a_filter_that_the_list_cannot_answer_is_computed() {
+    let phases = "
+  - {name: wide, query: {k: 10, filter: {tag: 90%}, load: LOAD, duration: 1s}}
+  - {name: narrow, query: {k: 10, filter: {numeric: 1%}, load: LOAD, duration: 1s}}
+  - {name: all, query: {k: 10, returns: nothing, load: LOAD, duration: 1s}}
+";
+    let checked = then(phases, &[]);
+    let good = data(10_000, 10, 100);
+    let plan_of = |search| plan(&checked, Some(&good), Some(search));
+    let planned = plan_of(search()).unwrap();
+    assert_eq!(planned.attributes().fields(), ["tag", "number"]);
+    let sources: Vec<_> = planned
+        .phases
+        .iter()
+        .filter_map(|phase| match &phase.step {
+            PlannedStep::Load(load) if load.order.work.ask().is_some() => {
+                Some(load.order.work.vectors().unwrap().truth)
+            }
+            _ => None,
+        })
+        .collect();
+    use vst_common::phase::TruthSource::{Computed, Listed};
+    assert_eq!(sources, [Listed, Computed, Listed]);
+    let few = then(phases, &[("phases.narrow.query.filter", "{numeric: 0.05%}")]);
+    let said = refused(&few, &good);
+    assert!(said.contains("the filter matches 5 of 10000 rows"), "{said}");
+    // Keys without distances cannot be merged.
+    let node = |n: &str| (vst_common::ids::NodeId::new(n), format!("i{{{n}}}"));
+    let merged = |nodes: &[&str]| SearchPlan::ClientSide {
+        module: SearchModule::RediSearch,
+        indexes: nodes.iter().map(|n| node(n)).collect(),
+    };
+    assert!(plan_of(merged(&["a"])).is_ok());
+    let said = messages(&plan_of(merged(&["a", "b"])).unwrap_err());
+    assert!(said.len() == 1 && said[0].contains("`all` asks for keys alone"), "{said:?}");
+    let rows = then(phases, &[("phases.all.query.returns", "row")]);
+    let said = messages(&plan(&rows, Some(&good), Some(merged(&["a"]))).unwrap_err());
+    assert!(said.len() == 1 && said[0].contains("whole rows"), "{said:?}");
+    assert!(plan(&rows, Some(&good), Some(search())).is_ok());
+}
+
 #[tokio::test]
 async fn copies_are_planned_with_their_proof_and_loaded_in_parts() {
     let checked = quick(&[("population.copies", "2.5")]);
@@ -279,4 +381,22 @@ phases:
     let checked = parse(text, "k.yaml", &[]).unwrap();
     let faults = check(&checked, None).unwrap_err();
     assert!(messages(&faults)[0].contains("`a_fill`"), "{:?}", messages(&faults));
+}
+
+/// Law: what a header of the library promises is what the tool itself estimates.
+#[tokio::test]
+async fn headers_of_the_library_say_what_the_estimate_says() {
+    let mut wrong = Vec::new();
+    for (name, text) in vst_common::scenario::library::LIBRARY {
+        let checked = parse(text, &format!("{name}.yaml"), &[]).unwrap();
+        let data = read_data(&checked, &scenarios()).await.unwrap();
+        check(&checked, data.as_ref()).unwrap_or_else(|faults| panic!("{name}: {faults}"));
+        let estimate = estimate(&checked, data.as_ref(), 3);
+        for line in [format!("# Time: {}.", estimate.time()), format!("# Memory: {}.", estimate.memory())] {
+            if !text.lines().any(|found| found == line) {
+                wrong.push(format!("{name}: {line}"));
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
 }

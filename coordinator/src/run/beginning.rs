@@ -5,6 +5,7 @@ use vst_common::clock::MonoNs;
 use vst_common::exit::Exit;
 use vst_common::scenario::SettleSpec;
 
+use super::awaiting::Awaiting;
 use super::book::Book;
 use super::checkpointing::Checkpointing;
 use super::closing::Closing;
@@ -18,9 +19,12 @@ use crate::plan::PlannedStep;
 /// Begins the next phase, or closes the run after the last.
 pub(crate) fn begin_next<S>(from: S, now: MonoNs, book: &mut Book) -> State
 where
-    S: TransitionTo<Beginning> + TransitionTo<Arming>,
+    S: TransitionTo<Beginning> + TransitionTo<Arming> + TransitionTo<Awaiting>,
 {
     if book.next_phase(now).is_none() {
+        if book.settings.on_demand && book.stopping.is_none() {
+            return from.to(Awaiting::new(book));
+        }
         return Closing::enter(book.verdict(), now, book);
     }
     let step = match book.phase().map(|p| p.step.clone()) {
@@ -33,7 +37,9 @@ where
                 }
             };
         }
-        Some(PlannedStep::CreateIndex) => Quiet::CreateIndex,
+        Some(PlannedStep::CreateIndex) => Quiet::Index(Action::CreateIndex { again: false }),
+        Some(PlannedStep::DropIndex) => Quiet::Index(Action::DropIndex),
+        Some(PlannedStep::RebuildIndex(shape)) => Quiet::Index(Action::RebuildIndex(shape)),
         Some(PlannedStep::Settle(spec)) => Quiet::Settle(spec),
         Some(PlannedStep::Checkpoint) | None => Quiet::Checkpoint,
     };
@@ -44,7 +50,7 @@ where
 /// A step without load.
 #[derive(Debug)]
 enum Quiet {
-    CreateIndex,
+    Index(Action),
     Settle(SettleSpec),
     Checkpoint,
 }
@@ -65,8 +71,15 @@ impl Beginning {
         book.observing = true;
         book.observe();
         match &self.step {
-            Quiet::CreateIndex => {
-                book.act(Action::CreateIndex);
+            Quiet::Index(action) => {
+                // Nobody is asked about an index that comes or goes.
+                book.indexed = false;
+                book.observe();
+                book.act(match action {
+                    Action::CreateIndex { .. } => Action::CreateIndex { again: book.is_begun_again() },
+                    // What is dropped twice is gone all the same.
+                    other => other.clone(),
+                });
                 self.to(Creating)
             }
             Quiet::Checkpoint => self.to(Checkpointing::new(now, book)),
@@ -78,7 +91,7 @@ impl Beginning {
     }
 }
 
-/// The index is being created.
+/// The index is being created, dropped, or both.
 #[derive(Debug)]
 pub(crate) struct Creating;
 
@@ -90,6 +103,7 @@ impl Creating {
                 book.observe();
                 self.to(Ending::quiet(now, book))
             }
+            Happened::IndexDropped => self.to(Ending::quiet(now, book)),
             _ => State::Creating(self),
         }
     }

@@ -11,8 +11,8 @@ use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 
 use super::{Action, Note, Tell, Ticket, Verdict};
-use crate::plan::{BASELINE, PlannedPhase, RunPlan};
-use crate::roster::Roster;
+use crate::plan::{BASELINE, PlannedPhase, PlannedStep, RunPlan};
+use crate::roster::{Arrival, Roster};
 
 /// How long the run waits for what, nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Settings {
     pub leave_ns: u64,
     /// Between two samples of a node.
     pub sample_interval_ns: u64,
+    /// Whether more phases may come when those of the plan have ended.
+    pub on_demand: bool,
     /// The wall clock minus the monotonic clock when the run began. Labels do not follow later steps of the wall clock.
     pub wall_minus_mono_ns: i64,
 }
@@ -53,6 +55,7 @@ impl Settings {
             delivery_ns: 60 * SECOND_NS,
             leave_ns: 60 * SECOND_NS,
             sample_interval_ns,
+            on_demand: false,
             wall_minus_mono_ns,
         }
     }
@@ -134,6 +137,8 @@ pub(crate) struct Book {
     pub(crate) observing: bool,
     /// Position of the phase that runs; `None` before the first.
     at: Option<usize>,
+    /// The phase that another coordinator had begun, until its end is logged.
+    begun_before: Option<PhaseIndex>,
     began: MonoNs,
     /// Whether the log says that the phase began and not that it ended.
     open: bool,
@@ -166,6 +171,7 @@ impl Book {
             indexed: false,
             observing: false,
             at: None,
+            begun_before: None,
             began: now,
             open: false,
             rows_done: 0,
@@ -221,8 +227,14 @@ impl Book {
 
     /// Logs that the phase ended at an instant, and what is alive now where that changed. Gives the last ticket.
     pub(crate) fn log_phase_ended(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded) -> Ticket {
+        let exit_code = self.stopping.as_ref().map_or(0, |verdict| verdict.exit.code());
+        self.log_phase_over(at, outcome, load, exit_code)
+    }
+
+    fn log_phase_over(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded, exit_code: u8) -> Ticket {
         let Loaded { totals, scheduled, unowned } = load;
         self.open = false;
+        self.begun_before = None;
         let end_wall_ns = self.wall(at);
         let index = self.phase_index();
         let completed = outcome == PhaseOutcome::Completed;
@@ -243,6 +255,7 @@ impl Book {
             scheduled,
             unowned,
             live,
+            exit_code,
         }));
         match after {
             Some(live) if completed && before != after => {
@@ -252,14 +265,65 @@ impl Book {
         }
     }
 
+    /// An instant of the wall clock on the monotonic one.
+    pub(crate) fn mono(&self, wall: WallNs) -> MonoNs {
+        count::to_u64(wall.saturating_sub(self.settings.wall_minus_mono_ns).max(0))
+    }
+
+    /// Whether another coordinator began the phase that runs.
+    pub(crate) fn is_begun_again(&self) -> bool {
+        self.begun_before == Some(self.phase_index())
+    }
+
+    /// Stands where another coordinator's log ends: after the phase `ended`, with `open` begun.
+    pub(crate) fn stand(&mut self, ended: Option<PhaseIndex>, open: Option<PhaseIndex>) {
+        let position = |index: PhaseIndex| self.plan.phases.iter().position(|phase| phase.index == index);
+        self.at = ended.and_then(position);
+        self.begun_before = open;
+    }
+
+    /// Whether all phases lie behind and none can come.
+    pub(crate) fn is_through(&self) -> bool {
+        let behind = self.at.map_or(0, |at| at.saturating_add(1));
+        !self.settings.on_demand && behind >= self.plan.phases.len()
+    }
+
+    /// Whether the index is there after the phases that lie behind.
+    pub(crate) fn is_indexed(&self) -> bool {
+        let behind = self.at.map_or(0, |at| at.saturating_add(1));
+        let last = self.plan.phases.iter().take(behind).rev().find_map(|phase| match phase.step {
+            PlannedStep::CreateIndex | PlannedStep::RebuildIndex(_) => Some(true),
+            PlannedStep::DropIndex => Some(false),
+            _ => None,
+        });
+        last.unwrap_or(false)
+    }
+
+    /// Takes up the phase that another coordinator began at an instant, without saying so again.
+    pub(crate) fn take_up(&mut self, began: MonoNs, rows_done: u64) {
+        let _ = self.next_phase(began);
+        self.open = true;
+        self.rows_done = rows_done;
+        self.observing = true;
+    }
+
     /// Closes the log's account of a phase that will not end by itself.
     pub(crate) fn break_off(&mut self, verdict: &Verdict, now: MonoNs) {
+        if !self.open
+            && let Some(begun) = self.begun_before
+        {
+            // The leader that wrote its start is gone, and nobody began it again.
+            if self.phase().map(|phase| phase.index) != Some(begun) {
+                let _ = self.next_phase(now);
+            }
+            self.open = true;
+        }
         if self.open {
             let outcome = match &verdict.state {
                 RunState::Failed { reason } => PhaseOutcome::Failed { reason: reason.clone() },
                 RunState::Finished | RunState::Interrupted => PhaseOutcome::Interrupted,
             };
-            self.log_phase_ended(now, outcome, Loaded::default());
+            self.log_phase_over(now, outcome, Loaded::default(), verdict.exit.code());
         }
     }
 
@@ -276,6 +340,14 @@ impl Book {
         self.began = now;
         self.rows_done = 0;
         Some(index)
+    }
+
+    /// Puts a phase behind those of the plan, or notes that none will come.
+    pub(crate) fn demand(&mut self, phase: Option<Box<PlannedPhase>>) {
+        match phase {
+            Some(phase) => Arc::make_mut(&mut self.plan).phases.push(*phase),
+            None => self.settings.on_demand = false,
+        }
     }
 
     /// The phase that runs; `None` before the first.
@@ -302,7 +374,8 @@ impl Book {
         let indexed = self.indexed;
         for (generation, own) in self.roster.deal(&self.nodes) {
             let nodes = own.into_iter().copied().collect();
-            self.actions.push(Action::Tell(generation, Tell::Observe { phase, nodes, indexed }));
+            let name = self.phase_name();
+            self.actions.push(Action::Tell(generation, Tell::Observe { phase, name, nodes, indexed }));
         }
     }
 
@@ -320,8 +393,8 @@ impl Book {
             Some(generation),
             format!("worker {} joined from {}", arrival.worker, arrival.host),
         );
-        let (worker, host, lanes) = (arrival.worker, arrival.host, arrival.lanes);
-        self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns });
+        let Arrival { worker, host, lanes, instance, .. } = arrival;
+        self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns, instance });
         self.observe();
     }
 
@@ -341,6 +414,11 @@ impl Book {
     pub(crate) fn lost(&mut self, generation: Generation, now: MonoNs) {
         let name = self.worker_name(generation);
         self.findings.workers_lost.push(name);
+        self.fence(generation, now);
+    }
+
+    /// Has the connections of a lost worker closed as soon as it can open no new ones.
+    pub(crate) fn fence(&mut self, generation: Generation, now: MonoNs) {
         let cut_at = self.roster.fenced_at(generation).max(now);
         self.fencing.insert(generation, Fencing { cut_at, cutting: false, tried: None });
     }

@@ -9,7 +9,7 @@ use vst_common::exit::Exit;
 
 use super::book::Book;
 use super::state::State;
-use super::{Action, Failure, Happened, Ticket, Verdict};
+use super::{Action, Failure, Happened, LogFate, Ticket, Verdict};
 
 #[derive(Debug)]
 pub(crate) struct Closing {
@@ -49,7 +49,7 @@ impl Closing {
                 book.finish(self.verdict);
                 State::Over
             }
-            (_, Happened::Joined(generation)) => {
+            (_, Happened::Joined(generation) | Happened::Resumed(generation, _)) => {
                 book.tell(*generation, super::Tell::Close(String::from("the run is over")));
                 State::Closing(self)
             }
@@ -95,7 +95,7 @@ impl Closing {
         if self.verdict.exit == Exit::Valid {
             self.verdict = Verdict::finished(failure.exit, failure.reason);
         }
-        if failure.log_lost {
+        if failure.log != LogFate::Writable {
             book.finish(self.verdict);
             return State::Over;
         }

@@ -15,6 +15,7 @@ use vst_common::ids::{Generation, WorkerId};
 use super::book::{Book, Loaded};
 use super::closing::Closing;
 use super::ending::Ending;
+use super::recovery::OpenPhase;
 use super::state::{State, TransitionTo};
 use super::{Action, Edge, Happened, Said, Tell, Ticket, Verdict};
 use crate::plan::LoadPlan;
@@ -122,8 +123,8 @@ impl Starting {
     fn new(load: Load, now: MonoNs, book: &mut Book) -> Self {
         let at = now.saturating_add(book.settings.start_lead_ns);
         let started = book.log_phase_started(at, Some(load.order().clone()));
-        // Only a dealt schedule has owners; leased ranges are whoever's asks for them.
-        let ticket = if load.is_leased() { started } else { log_owners(&load, 0, book) };
+        // Also where ranges are leased: whoever goes on with this phase has to know who takes part.
+        let ticket = log_owners(&load, 0, book).max(started);
         Self { load, at, ticket }
     }
 
@@ -147,18 +148,22 @@ impl Starting {
         }
         book.observing = true;
         book.observe();
-        let order = self.load.order();
-        let drain = DRAIN_NS.max(order.timeout_ns);
-        let length = order.warm_up_ns.saturating_add(order.duration_ns);
-        let ends = (!self.load.is_leased() && length > 0).then(|| {
-            at.saturating_add(order.warm_up_ns)
-                .saturating_add(order.duration_ns)
-                .saturating_add(drain)
-                .saturating_add(book.settings.grace_ns)
-        });
+        let ends = ends(&self.load, at, book);
         let next = Loading { load: self.load.clone(), start: at, ends, drained: None };
         self.to(next)
     }
+}
+
+/// When a phase that started at an instant must have ended; `None` where the work itself ends it.
+fn ends(load: &Load, start: MonoNs, book: &Book) -> Option<MonoNs> {
+    let order = load.order();
+    let length = order.warm_up_ns.saturating_add(order.duration_ns);
+    (!load.is_leased() && length > 0).then(|| {
+        start
+            .saturating_add(length)
+            .saturating_add(DRAIN_NS.max(order.timeout_ns))
+            .saturating_add(book.settings.grace_ns)
+    })
 }
 
 fn log_owners(load: &Load, from_ns: u64, book: &mut Book) -> Ticket {
@@ -188,16 +193,32 @@ pub(crate) struct Loading {
 }
 
 impl Loading {
+    /// The load that another coordinator started goes on; its workers come back by and by.
+    pub(crate) fn restore(plan: LoadPlan, past: &OpenPhase, now: MonoNs, book: &mut Book) -> State {
+        let start = book.mono(past.started.start_wall_ns);
+        let load = Load::restore(plan, past, start, book);
+        book.take_up(start, load.units().0);
+        let ends = ends(&load, start, book);
+        Self { load, start, ends, drained: None }.go_on(now, book)
+    }
+
     pub(crate) fn load(&self) -> &Load {
         &self.load
     }
 
     pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
         let left = matches!(happened, Happened::Left(_)).then(|| self.load.owners().len());
+        if let Happened::Resumed(generation, _) = &happened
+            && self.load.is_armed_only(&happened)
+        {
+            // The coordinator before this one died between the log and the word.
+            let (phase, at, at_wall) = (self.load.phase(), self.start, book.wall(self.start));
+            book.tell(*generation, Tell::Start { phase, at, at_wall });
+        }
         if let Taken::Fatal(verdict) = self.load.take(happened, now, book) {
             return self.fail(verdict, now, book);
         }
-        if left.is_some_and(|owners| owners != self.load.owners().len()) && !self.load.is_leased() {
+        if left.is_some_and(|owners| owners != self.load.owners().len()) {
             log_owners(&self.load, now.saturating_sub(self.start), book);
         }
         self.go_on(now, book)

@@ -5,6 +5,7 @@
 
 use vst_common::clock::MonoNs;
 
+use super::awaiting::Awaiting;
 use super::beginning::{Beginning, Creating};
 use super::book::Book;
 use super::checkpointing::Checkpointing;
@@ -13,7 +14,7 @@ use super::ending::Ending;
 use super::gathering::Gathering;
 use super::loading::{Arming, CountingIn, CountingOut, Loading, Starting};
 use super::settling::Settling;
-use super::{Failure, Happened, Verdict};
+use super::{Failure, Happened, LogFate, Verdict};
 
 /// Where the run is.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(crate) enum State {
     Settling(Settling),
     Checkpointing(Checkpointing),
     Ending(Ending),
+    Awaiting(Awaiting),
     Closing(Closing),
     /// Nothing can happen any more.
     Over,
@@ -60,6 +62,11 @@ impl TransitionTo<Ending> for CountingOut {}
 impl TransitionTo<Ending> for Settling {}
 impl TransitionTo<Ending> for Checkpointing {}
 impl TransitionTo<Beginning> for Ending {}
+impl TransitionTo<Awaiting> for Gathering {}
+impl TransitionTo<Awaiting> for Ending {}
+impl TransitionTo<Awaiting> for Awaiting {}
+impl TransitionTo<Beginning> for Awaiting {}
+impl TransitionTo<Arming> for Awaiting {}
 
 macro_rules! states {
     ($($name:ident),+) => {
@@ -84,6 +91,7 @@ states!(
     Settling,
     Checkpointing,
     Ending,
+    Awaiting,
     Closing
 );
 
@@ -102,6 +110,7 @@ impl State {
             Self::Settling(s) => s.advance(happened, now, book),
             Self::Checkpointing(s) => s.advance(&happened, now, book),
             Self::Ending(s) => s.advance(&happened, now, book),
+            Self::Awaiting(s) => s.advance(&happened, now, book),
             Self::Closing(s) => s.advance(&happened, now, book),
             Self::Over => Self::Over,
         }
@@ -112,8 +121,11 @@ impl State {
         match self {
             Self::Over => Self::Over,
             Self::Closing(s) => s.fail(failure, now, book),
-            _ if failure.log_lost => {
-                book.close_all(&failure.reason);
+            _ if failure.log != LogFate::Writable => {
+                // Where another coordinator leads, the run is not over: its workers are to look for that one.
+                if failure.log == LogFate::Lost {
+                    book.close_all(&failure.reason);
+                }
                 book.finish(Verdict::failed(failure.exit, failure.reason));
                 Self::Over
             }
@@ -162,7 +174,10 @@ impl State {
 
     /// Whether a worker that goes now spoils the run: before the first phase nothing was measured yet.
     pub(crate) fn counts_losses(&self) -> bool {
-        !matches!(self, Self::Gathering(_))
+        match self {
+            Self::Gathering(s) => s.is_again(),
+            _ => true,
+        }
     }
 
     /// What the run is doing and what it waits for, for people.
@@ -183,6 +198,7 @@ impl State {
             Self::Settling(_) => "settling",
             Self::Checkpointing(_) => "sampling memory",
             Self::CountingOut(_) | Self::Ending(_) => "ending",
+            Self::Awaiting(_) => "waiting for the next phase",
             Self::Closing(_) => "closing",
             Self::Over => "over",
         }

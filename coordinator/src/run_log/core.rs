@@ -34,6 +34,9 @@ pub struct Limits {
     pub entry_bytes: u64,
     /// A create whose outcome stays open for longer than this ends the leadership, nanoseconds.
     pub give_up_ns: u64,
+    /// A leader that has nothing to write writes an empty entry after this long, nanoseconds: who waits for the lead
+    /// takes silence for death. 0 for never.
+    pub idle_ns: u64,
     /// Wait before the first repetition of a create, nanoseconds; doubles up to [`Limits::LONGEST_RETRY_NS`].
     pub retry_ns: u64,
 }
@@ -49,6 +52,7 @@ impl Default for Limits {
             commit_interval_ns: SECOND_NS / 4,
             entry_bytes: 4 << 20,
             give_up_ns: 30 * SECOND_NS,
+            idle_ns: 2 * SECOND_NS,
             retry_ns: SECOND_NS / 10,
         }
     }
@@ -113,6 +117,8 @@ pub enum Action {
     Durable {
         /// The entry that holds them.
         number: u64,
+        /// When it was begun: at that instant this leader still led.
+        begun: MonoNs,
         /// The records, in the order in which they were appended.
         tickets: Vec<Ticket>,
     },
@@ -270,8 +276,18 @@ impl RunLogCore {
 
     /// Begins the next entry when there is one to begin and it is time.
     fn begin(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.in_flight.is_some() || self.stopped.is_some() || self.waiting.tickets.is_empty() {
+        if self.in_flight.is_some() || self.stopped.is_some() {
             return;
+        }
+        if self.waiting.tickets.is_empty() {
+            let Some(last) = self.begun_last.filter(|_| self.limits.idle_ns > 0 && !self.closing) else {
+                return;
+            };
+            let due = last.saturating_add(self.limits.idle_ns);
+            if now.mono < due {
+                actions.push(Action::WakeAt(due));
+                return;
+            }
         }
         let due = self.begun_last.map_or(0, |last| last.saturating_add(self.limits.commit_interval_ns));
         if now.mono < due && self.waiting.bytes < self.limits.entry_bytes && !self.closing {
@@ -363,7 +379,8 @@ impl RunLogCore {
     fn durable(&mut self, actions: &mut Vec<Action>) {
         if let Some(in_flight) = self.in_flight.take() {
             self.next = in_flight.number.saturating_add(1);
-            actions.push(Action::Durable { number: in_flight.number, tickets: in_flight.tickets });
+            let InFlight { number, begun, tickets, .. } = in_flight;
+            actions.push(Action::Durable { number, begun, tickets });
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use serde::{Deserialize, Serialize};
 use vst_common::batch::commandstats::CommandstatsRow;
 use vst_common::ids::{NodeId, PhaseIndex};
 
@@ -15,8 +16,8 @@ use crate::target::{CommandCalls, Role, Target, TargetNode};
 /// All nodes at one edge; or why they could not be read.
 pub(super) type Counters = Result<BTreeMap<NodeId, NodeCounters>, String>;
 
-/// One node at one edge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One node at one edge. Also what the log keeps of it, for a coordinator that takes the lead in between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct NodeCounters {
     primary: bool,
     slots: Vec<RangeInclusive<u16>>,

@@ -1,30 +1,65 @@
 //! What the run asks of the target: to make the index, to say how far it is from rest.
 
 use vst_common::phase::SearchPlan;
+use vst_common::scenario::IndexSpec;
 use vst_common::search::IndexShape;
 
 use super::chain;
 use crate::plan::{FIELD, RunPlan};
-use crate::run::{Event, Failure, Rest};
+use crate::run::{Event, Failure, LogFate, Rest};
 use crate::target::{Target, TargetError};
 
-/// Makes the index on every node that needs one.
-pub(super) async fn create_index(target: &Target, plan: &RunPlan) -> Event {
-    let prefix = plan.scenario.population.prefix.as_str();
-    // The scenario's check gives every plan that makes an index both.
-    let (Some(index), Some(search)) = (&plan.scenario.index, &plan.search) else {
-        return Event::IndexCreated;
-    };
+/// The index that a plan wants, and where; none without vectors.
+pub(super) fn index_of(plan: &RunPlan) -> Option<(&SearchPlan, IndexShape<'_>)> {
+    shaped(plan, plan.scenario.index.as_ref()?)
+}
+
+/// The same with another shape of the graph.
+fn shaped<'a>(plan: &'a RunPlan, index: &IndexSpec) -> Option<(&'a SearchPlan, IndexShape<'a>)> {
     let shape = IndexShape {
-        prefix,
+        prefix: plan.scenario.population.prefix.as_str(),
         field: FIELD,
         algorithm: index.algorithm,
         dims: plan.expansion.index_dims(plan.dims),
         metric: index.metric,
         m: index.m,
         ef_construction: index.ef_construction,
+        attributes: plan.attributes(),
     };
-    match target.create_index(search, &shape).await {
+    Some((plan.search.as_ref()?, shape))
+}
+
+/// Makes the index on every node that needs one. `again` removes first what a coordinator before this one made of it.
+pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -> Event {
+    // The scenario's check gives every plan that makes an index one.
+    let Some((search, shape)) = index_of(plan).filter(|_| !plan.index_is_there) else {
+        return Event::IndexCreated;
+    };
+    if again && let Err(e) = target.drop_index(shape.prefix).await {
+        return Event::Failed(failure(&e));
+    }
+    create(target, search, &shape).await
+}
+
+/// Drops the index on every node; the rows stay.
+pub(super) async fn drop_index(target: &Target, plan: &RunPlan) -> Event {
+    match target.drop_index(&plan.scenario.population.prefix).await {
+        Ok(_) => Event::IndexDropped,
+        Err(e) => Event::Failed(failure(&e)),
+    }
+}
+
+/// Drops the index and makes one of another shape over the rows that are there.
+pub(super) async fn rebuild_index(target: &Target, plan: &RunPlan, index: &IndexSpec) -> Event {
+    match (drop_index(target, plan).await, shaped(plan, index)) {
+        (Event::IndexDropped, Some((search, shape))) => create(target, search, &shape).await,
+        (Event::IndexDropped, None) => Event::IndexCreated,
+        (other, _) => other,
+    }
+}
+
+async fn create(target: &Target, search: &SearchPlan, shape: &IndexShape<'_>) -> Event {
+    match target.create_index(search, shape).await {
         Ok(()) => Event::IndexCreated,
         Err(e) => Event::Failed(failure(&e)),
     }
@@ -79,7 +114,7 @@ async fn read_rest(target: &Target, search: Option<&SearchPlan>) -> Result<Rest,
 }
 
 fn failure(error: &TargetError) -> Failure {
-    Failure { exit: error.exit(), reason: chain(error), log_lost: false }
+    Failure { exit: error.exit(), reason: chain(error), log: LogFate::Writable }
 }
 
 #[cfg(test)]

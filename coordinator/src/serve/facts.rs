@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use vst_common::clock;
 use vst_common::ids::RunId;
+use vst_common::scenario::Scenario;
 
 use super::Prepared;
 use crate::roster::{Presence, Roster};
@@ -24,13 +25,18 @@ pub(super) fn leader() -> String {
     format!("{host}-{}-{:08x}", std::process::id(), random() & 0xffff_ffff)
 }
 
+/// Tells one scenario from another.
+pub(super) fn scenario_hash(scenario: &Scenario) -> String {
+    // The checked form, so that two files that mean the same have the same hash, overrides included.
+    let bytes = serde_json::to_vec(scenario).unwrap_or_default();
+    Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Everything that is known before the fleet comes.
 pub(super) fn run_json(run: &RunId, prepared: &Prepared, workers_wanted: u32) -> Value {
     let scenario = &prepared.plan.scenario;
     let (data, phases) = (&prepared.data, &prepared.plan.phases);
-    // The checked form, so that two files that mean the same have the same hash, overrides included.
-    let bytes = serde_json::to_vec(scenario).unwrap_or_default();
-    let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = scenario_hash(scenario);
     json!({
         "run": run,
         "vst": env!("CARGO_PKG_VERSION"),
@@ -51,6 +57,7 @@ pub(super) fn run_json(run: &RunId, prepared: &Prepared, workers_wanted: u32) ->
         "phases": phases.iter().map(|p| json!({ "name": p.name, "step": p.word() })).collect::<Vec<_>>(),
         "target": prepared.target_facts,
         "search": prepared.plan.search,
+        "prefill": prepared.prefill.as_ref().map(|found| json!({ "found": found, "said": found.words() })),
         "coordinator": machine(),
         "fleet": { "workers_wanted": workers_wanted, "lanes": scenario.fleet.lanes, "workers": [] },
     })

@@ -8,8 +8,11 @@ use vst_common::ids::RunId;
 use vst_common::scenario::check::Checked;
 
 use super::Error;
-use crate::plan::{self, DataFacts, RunPlan};
-use crate::target::{Cleaned, Found, Lease, OwnerMarker, Target, TargetError, TargetFacts, left_behind};
+use super::effects::index_of;
+use crate::plan::{self, DataFacts, RunPlan, Sample};
+use crate::target::{
+    Cleaned, Found, Lease, OwnerMarker, Prefill, Target, TargetError, TargetFacts, left_behind,
+};
 
 /// A run that can begin.
 #[derive(Debug)]
@@ -22,6 +25,10 @@ pub struct Prepared {
     pub target: Arc<Target>,
     /// What they say of themselves.
     pub target_facts: TargetFacts,
+    /// Rows of the plan, where what an earlier run left may be reused.
+    pub samples: Vec<Sample>,
+    /// What of it is; known when the prefix is held.
+    pub prefill: Option<Prefill>,
 }
 
 impl Prepared {
@@ -49,13 +56,20 @@ pub async fn prepare(checked: &Checked, base_dir: &Path, target: &str) -> Result
     let target_facts = target.facts().await?;
     plan::check_clients(checked, &target.client_limits().await?)?;
     let plan = plan::plan(checked, data.as_ref(), search)?;
-    Ok(Prepared { plan: Arc::new(plan), data, target: Arc::new(target), target_facts })
+    let samples = match &data {
+        Some(data) if plan.reuses().is_some() => plan::samples(checked, data, &plan).await?,
+        _ => Vec::new(),
+    };
+    let (plan, target) = (Arc::new(plan), Arc::new(target));
+    Ok(Prepared { plan, data, target, target_facts, samples, prefill: None })
 }
 
 /// Holds the prefix for a run, once it is known to be free; what a dead run left is removed where that is asked for.
 /// Nothing is written before everything under the prefix is known to be that run's.
-pub(super) async fn take(prepared: &Prepared, run: &RunId, cleanup: bool) -> Result<Lease, TargetError> {
-    let (target, prefix) = (&prepared.target, prepared.prefix());
+pub(super) async fn take(prepared: &mut Prepared, run: &RunId, cleanup: bool) -> Result<Lease, TargetError> {
+    let reuses = prepared.plan.reuses().is_some() && !cleanup;
+    let (target, prefix) = (Arc::clone(&prepared.target), prepared.prefix().to_owned());
+    let (target, prefix) = (&target, prefix.as_str());
     let foreign = |what| Err(TargetError::Foreign { prefix: prefix.to_owned(), what });
     let left = match target.inspect(prefix).await? {
         Found::Empty => None,
@@ -63,19 +77,73 @@ pub(super) async fn take(prepared: &Prepared, run: &RunId, cleanup: bool) -> Res
         Found::OursLeftBehind(marker) => Some(marker),
     };
     if let Some(left) = &left {
-        if !cleanup {
-            return Err(match target.holder(prefix).await? {
-                Some(holder) => target.in_use(prefix, &holder)?,
-                None => left_behind(left.clone()),
-            });
+        let holder = if cleanup { None } else { target.holder(prefix).await? };
+        if let Some(holder) = holder {
+            return Err(target.in_use(prefix, &holder)?);
+        }
+        if !cleanup && !reuses {
+            return Err(left_behind(left.clone()));
         }
         if let Some(what) = target.beside(left).await? {
             return foreign(what);
         }
     }
     let lease = Lease::take(target, prefix, run, cleanup).await?;
-    match clear(target, prefix, left, &lease).await {
+    let ready = match left {
+        Some(left) if reuses => reuse(prepared, run, left).await,
+        left => clear(target, prefix, left, &lease).await,
+    };
+    match ready {
         Ok(()) => Ok(lease),
+        Err(e) => {
+            lease.release().await;
+            Err(e)
+        }
+    }
+}
+
+/// Plans anew over what an earlier run left, if it can be reused.
+async fn reuse(prepared: &mut Prepared, run: &RunId, left: OwnerMarker) -> Result<(), TargetError> {
+    let plan = Arc::clone(&prepared.plan);
+    let Some((search, shape)) = index_of(&plan) else { return Err(left_behind(left)) };
+    let (now, cells) = (marker(prepared, run), plan.population().cells());
+    let found = prepared.target.prefill(&left, &now, (search, &shape), cells, &prepared.samples).await?;
+    tracing::info!("prefill: {}", found.words());
+    prepared.plan = Arc::new(plan.over(found.whole, found.indexed));
+    prepared.prefill = Some(found);
+    Ok(())
+}
+
+/// Plans a run that another coordinator began as that one did, where it had taken something over.
+pub(super) fn as_planned(prepared: &mut Prepared, facts: &serde_json::Value) {
+    let found = facts.pointer("/prefill/found").cloned();
+    let found = found.and_then(|found| serde_json::from_value::<Prefill>(found).ok());
+    if let Some(found) = found {
+        prepared.plan = Arc::new(prepared.plan.over(found.whole, found.indexed));
+        prepared.prefill = Some(found);
+    }
+}
+
+/// Holds the prefix for a run that another coordinator began, and gives what it is marked with.
+pub(super) async fn take_over(prepared: &Prepared, run: &RunId) -> Result<(Lease, OwnerMarker), TargetError> {
+    let (target, prefix) = (&prepared.target, prepared.prefix());
+    let lease = Lease::take(target, prefix, run, false).await?;
+    let marked = match target.marker(prefix).await {
+        Ok(Some(Found::OursLeftBehind(marker))) if marker.run == *run => Ok(marker),
+        // It died before it had marked anything.
+        Ok(None | Some(Found::Empty)) => Ok(marker(prepared, run)),
+        // Or before it had marked what it reuses as its own.
+        Ok(Some(Found::OursLeftBehind(other)))
+            if prepared.prefill.as_ref().is_some_and(|prefill| prefill.left == other) =>
+        {
+            Ok(marker(prepared, run))
+        }
+        Ok(Some(Found::OursLeftBehind(other))) => Err(left_behind(other)),
+        Ok(Some(Found::Foreign { what })) => Err(TargetError::Foreign { prefix: prefix.to_owned(), what }),
+        Err(e) => Err(e),
+    };
+    match marked {
+        Ok(marker) => Ok((lease, marker)),
         Err(e) => {
             lease.release().await;
             Err(e)
@@ -115,6 +183,19 @@ pub(super) fn marker(prepared: &Prepared, run: &RunId) -> OwnerMarker {
         spaces: plan::spaces(&prepared.plan.scenario).into_iter().map(str::to_owned).collect(),
         vst: String::from(env!("CARGO_PKG_VERSION")),
         made_at: clock::rfc3339(clock::wall_ns()),
+    }
+}
+
+/// Takes the mark of a run back that has written nothing else. What was taken over stays marked, or nobody could tell
+/// whose it is.
+pub(super) async fn unmark(
+    prepared: &Prepared,
+    marker: &OwnerMarker,
+    lease: &Lease,
+) -> Result<(), TargetError> {
+    match &prepared.prefill {
+        Some(_) => Ok(()),
+        None => prepared.target.unclaim(marker, lease).await,
     }
 }
 

@@ -47,7 +47,9 @@ pub async fn preview(
     }
     match (&holder, &left) {
         (Some(holder), _) if !cleanup => Err(prepared.target.in_use(prefix, holder)?.into()),
-        (None, Some(left)) if !cleanup => Err(left_behind(left.clone()).into()),
+        (None, Some(left)) if !cleanup && prepared.plan.reuses().is_none() => {
+            Err(left_behind(left.clone()).into())
+        }
         _ => Ok(Preview { prepared, left, holder }),
     }
 }

@@ -11,7 +11,7 @@ use arrow_array::RecordBatch;
 use bytes::Bytes;
 use futures::future::{FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use vst_common::batch::events::{self, EventRow};
 use vst_common::batch::{Stamp, Table, commandstats, table};
 use vst_common::clock;
@@ -23,10 +23,10 @@ use super::counting::{self, Counters};
 use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
-use crate::plan::PlannedStep;
-use crate::run::{Action, Edge, Event, Failure, Note, RunCore, Ticket, Verdict};
-use crate::run_log::{Pending, Record, RunLog, Stopped};
-use crate::session::Hub;
+use crate::plan::{self, PlannedStep};
+use crate::run::{Action, Edge, Event, Failure, LogFate, Note, RunCore, Tell, Ticket, Verdict};
+use crate::run_log::{self, Pending, Record, RunLog, Stopped};
+use crate::session::{Demand, Hub, Waiting};
 use crate::status::Look;
 use crate::target::Target;
 
@@ -38,6 +38,8 @@ const TICK: Duration = Duration::from_millis(50);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Time between two looks at the target's memory for those who look on.
 const MEMORY_EVERY: Duration = Duration::from_secs(2);
+/// The same where it must not pass a bound.
+const GUARD_EVERY: Duration = Duration::from_millis(250);
 
 /// What the loop works with.
 pub(super) struct Parts {
@@ -47,11 +49,18 @@ pub(super) struct Parts {
     /// How this process names itself in the log.
     pub(super) leader: String,
     pub(super) prepared: Prepared,
+    pub(super) most_memory: Option<u64>,
     pub(super) log: RunLog,
     pub(super) intake: Intake,
     pub(super) archive: Follower,
     pub(super) hub: Arc<Hub>,
     pub(super) core: RunCore,
+    /// What the core wants done first.
+    pub(super) first: Vec<Action>,
+    /// The server's counters before the load that another coordinator began.
+    pub(super) counters: Option<Counters>,
+    /// Whether anything but the marker may be on the target already.
+    pub(super) touched: bool,
     pub(super) shown: watch::Sender<Look>,
     /// What `run.json` says so far.
     pub(super) facts: serde_json::Value,
@@ -81,6 +90,8 @@ pub(super) struct Shell {
     location: String,
     leader: String,
     prepared: Prepared,
+    /// Memory of the target at which the run ends, bytes; taken when it has been reached.
+    most_memory: Option<u64>,
     log: RunLog,
     intake: Intake,
     archive: Arc<Follower>,
@@ -96,6 +107,9 @@ pub(super) struct Shell {
     /// The last of the coordinator's own batches.
     last_batch: Option<Pending>,
     delivered: Reached,
+    /// Whether the run waits for its next phase, and who is to be told when it does.
+    awaits: bool,
+    waiting: Option<oneshot::Sender<Result<Waiting, String>>>,
     indexed: bool,
     touched: bool,
     leads: bool,
@@ -108,12 +122,14 @@ impl Shell {
         parts: Parts,
         mut inbox: mpsc::Receiver<Event>,
         mut stops: mpsc::Receiver<String>,
+        mut demands: mpsc::Receiver<Demand>,
     ) -> Ended {
         let mut shell = Self {
             run: parts.run,
             location: parts.location,
             leader: parts.leader,
             prepared: parts.prepared,
+            most_memory: parts.most_memory,
             log: parts.log,
             intake: parts.intake,
             archive: Arc::new(parts.archive),
@@ -122,13 +138,15 @@ impl Shell {
             shown: parts.shown,
             facts: parts.facts,
             effects: FuturesUnordered::new(),
-            before: Ok(BTreeMap::new()),
+            before: parts.counters.unwrap_or_else(|| Ok(BTreeMap::new())),
             notes: Vec::new(),
             sequence: 0,
             last_batch: None,
             delivered: Reached::new(),
+            awaits: false,
+            waiting: None,
             indexed: false,
-            touched: false,
+            touched: parts.touched,
             leads: true,
             verdict: None,
         };
@@ -140,8 +158,17 @@ impl Shell {
                 detail: fault.to_string(),
             });
         }
+        shell.indexed = shell.core.is_indexed();
         shell.look_at_memory(Duration::ZERO);
         let mut reached = shell.intake.reached();
+        for action in parts.first {
+            if let Err(stopped) = shell.perform(action).await {
+                shell.take(log_lost(&stopped)).await;
+            }
+        }
+        // What the log held before this coordinator led was delivered too.
+        let known = reached.borrow_and_update().clone();
+        shell.reached(known).await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut show = tokio::time::interval(SHOW_EVERY);
@@ -155,6 +182,7 @@ impl Shell {
                     let now = reached.borrow_and_update().clone();
                     shell.reached(now).await;
                 }
+                Some(demand) = demands.recv() => shell.demand(demand).await,
                 Some(reason) = stops.recv() => shell.take(Event::Stop(reason)).await,
                 _ = tick.tick() => {
                     // What has arrived comes first: silence is judged by what was really not said.
@@ -177,7 +205,7 @@ impl Shell {
     async fn take(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log_lost);
+            self.leads &= !matches!(&event, Event::Failed(failure) if failure.log != LogFate::Writable);
             for action in self.core.step(event, clock::mono_ns()) {
                 if let Err(stopped) = self.perform(action).await {
                     events.push_back(log_lost(&stopped));
@@ -192,16 +220,29 @@ impl Shell {
 
     async fn perform(&mut self, action: Action) -> Result<(), Stopped> {
         match action {
+            // Whoever has not written to the log lately may not lead any more, and must let nobody go on sending.
+            Action::Tell(_, Tell::Heard { .. }) if !self.leads_surely() => {}
             Action::Tell(generation, tell) => self.hub.tell(generation, &tell),
+            Action::Adopt { stream, registration } => self.hub.adopt(stream, registration),
             Action::Refuse(generation, refusal) => self.hub.refuse(generation, &refusal),
             Action::Dismiss(generation) => self.hub.end(generation),
             Action::Log(ticket, control) => {
                 self.write_notes().await?;
                 return self.append(ticket, *control).await;
             }
-            Action::CreateIndex => {
+            Action::CreateIndex { again } => {
                 let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
-                self.report(async move { Done::Event(effects::create_index(&target, &plan).await) });
+                self.report(async move { Done::Event(effects::create_index(&target, &plan, again).await) });
+            }
+            Action::DropIndex => {
+                let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
+                self.indexed = false;
+                self.report(async move { Done::Event(effects::drop_index(&target, &plan).await) });
+            }
+            Action::RebuildIndex(shape) => {
+                let (target, plan) = (Arc::clone(&self.prepared.target), Arc::clone(&self.prepared.plan));
+                self.indexed = false;
+                self.report(async move { Done::Event(effects::rebuild_index(&target, &plan, &shape).await) });
             }
             Action::CountCommands { phase, edge } => {
                 let target = Arc::clone(&self.prepared.target);
@@ -219,6 +260,10 @@ impl Shell {
                 let search = self.prepared.plan.search.clone().filter(|_| self.indexed);
                 self.report(async move { Done::Event(effects::rest(&target, search.as_ref()).await) });
             }
+            Action::AwaitNext => {
+                self.awaits = true;
+                self.tell_waiting();
+            }
             Action::Note(note) => self.note(note),
             Action::Archive => {
                 self.write_notes().await?;
@@ -227,6 +272,11 @@ impl Shell {
             Action::Finish(verdict) => self.verdict = Some(verdict),
         }
         Ok(())
+    }
+
+    /// Whether no other coordinator can lead yet, as far as the log tells.
+    fn leads_surely(&self) -> bool {
+        clock::mono_ns().saturating_sub(self.log.confirmed_at()) < run_log::SURE_NS
     }
 
     /// Hands a record to the log; when it is durable the run hears of it.
@@ -262,10 +312,28 @@ impl Shell {
             Done::Memory(bytes) => {
                 if let Some(bytes) = bytes {
                     self.hub.board().used_memory(bytes);
+                    if let Some(most) = self.most_memory.take_if(|most| bytes >= *most) {
+                        let reason = format!(
+                            "the guard ends the run: the target uses {bytes} bytes, and {most} is the most that it may"
+                        );
+                        self.take(Event::Failed(Failure {
+                            exit: Exit::Target,
+                            reason,
+                            log: LogFate::Writable,
+                        }))
+                        .await;
+                    }
                 }
-                self.look_at_memory(MEMORY_EVERY);
+                let guarded = self.most_memory.is_some();
+                self.look_at_memory(if guarded { GUARD_EVERY } else { MEMORY_EVERY });
             }
-            Done::Counted(_, Edge::Start, counters) => {
+            Done::Counted(phase, Edge::Start, counters) => {
+                if let Ok(value) = serde_json::to_value(&counters) {
+                    let counted = Control::CommandsCounted { phase, counters: value };
+                    if let Err(stopped) = self.log.enqueue(Record::Control(counted)).await {
+                        self.take(log_lost(&stopped)).await;
+                    }
+                }
                 self.before = counters;
                 self.take(Event::CommandsCounted(Edge::Start)).await;
             }
@@ -279,6 +347,44 @@ impl Shell {
                 self.take(Event::CommandsCounted(Edge::End)).await;
             }
         }
+    }
+
+    /// Somebody wants a further phase, or to know when the run waits for one.
+    async fn demand(&mut self, Demand { phase, last, answer }: Demand) {
+        if let Some(spec) = phase {
+            let planned = plan::further(&self.prepared.plan, self.prepared.data.as_ref(), &spec);
+            let phase = match planned {
+                Ok(phase) => phase,
+                Err(reason) => {
+                    // Nobody is left to be told if the asker has gone.
+                    let _ = answer.send(Err(reason));
+                    return;
+                }
+            };
+            Arc::make_mut(&mut self.prepared.plan).phases.push(phase.clone());
+            self.awaits = false;
+            self.waiting = Some(answer);
+            self.take(Event::Next(Some(Box::new(phase)))).await;
+        } else if last {
+            self.awaits = false;
+            let _ = answer.send(Ok(self.place()));
+            self.take(Event::Next(None)).await;
+        } else {
+            self.waiting = Some(answer);
+            if self.awaits {
+                self.tell_waiting();
+            }
+        }
+    }
+
+    fn tell_waiting(&mut self) {
+        if let Some(answer) = self.waiting.take() {
+            let _ = answer.send(Ok(self.place()));
+        }
+    }
+
+    fn place(&self) -> Waiting {
+        Waiting { run: self.run.as_str().to_owned(), run_directory: self.location.clone() }
     }
 
     fn counted(&self, phase: PhaseIndex, after: &Counters) -> Vec<commandstats::CommandstatsRow> {
@@ -369,7 +475,8 @@ impl Shell {
                 // What is not durable has ended the run already.
                 let _ = last.durable().await;
             }
-            let failed = |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log_lost: false });
+            let failed =
+                |reason| Event::Failed(Failure { exit: Exit::NotValid, reason, log: LogFate::Writable });
             if let Err(e) = log.write_run_json(&facts).await {
                 return Done::Event(failed(chain(&e)));
             }
@@ -408,5 +515,10 @@ impl Shell {
 
 fn log_lost(stopped: &Stopped) -> Event {
     let reason = format!("the run log cannot be written: {}", chain(stopped));
-    Event::Failed(Failure { exit: Exit::Usage, reason, log_lost: true })
+    match stopped {
+        Stopped::OtherLeader { .. } => {
+            Event::Failed(Failure { exit: Exit::Fleet, reason: chain(stopped), log: LogFate::Taken })
+        }
+        _ => Event::Failed(Failure { exit: Exit::Usage, reason, log: LogFate::Lost }),
+    }
 }

@@ -18,7 +18,6 @@ fn words() -> Words {
         lease_ns: 1,
         heartbeat_ns: 1,
         sample_interval_ns: 1,
-        phases: Vec::new(),
         nodes: Vec::new(),
         indexes: Vec::new(),
     }

@@ -9,7 +9,7 @@ use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as ToWorker;
 use vst_proto::fleet::worker_message::Message as FromWorker;
 
-use crate::roster::Arrival;
+use crate::roster::{Arrival, Before, Stage};
 use crate::run::{Said, Statement, Tell};
 use crate::target::{Role, TargetNode, index_of};
 
@@ -26,8 +26,6 @@ pub struct Words {
     pub heartbeat_ns: u64,
     /// Time between two samples of a node, nanoseconds.
     pub sample_interval_ns: u64,
-    /// Names of all phases.
-    pub phases: Vec<String>,
     /// The target's nodes.
     pub nodes: Vec<fleet::Node>,
     /// The index that each node has once it is created.
@@ -41,13 +39,8 @@ impl Words {
     /// When an order cannot be written as JSON, which is a bug.
     pub(super) fn message(&self, generation: Generation, tell: &Tell) -> Result<ToWorker, serde_json::Error> {
         Ok(match tell {
-            Tell::Welcome => ToWorker::Welcome(fleet::Welcome {
-                run: self.run.as_str().to_owned(),
-                generation: generation.0,
-                lease_ns: self.lease_ns,
-                target: self.target.clone(),
-                heartbeat_ns: self.heartbeat_ns,
-            }),
+            Tell::Welcome => ToWorker::Welcome(self.welcome(generation, false)),
+            Tell::Resumed => ToWorker::Welcome(self.welcome(generation, true)),
             Tell::Heard { worker_mono, at } => ToWorker::HeartbeatReply(fleet::HeartbeatReply {
                 worker_mono_ns: *worker_mono,
                 coordinator_mono_ns: *at,
@@ -69,8 +62,8 @@ impl Words {
                 exhausted: *exhausted,
             }),
             Tell::Drain(phase) => ToWorker::Drain(fleet::Drain { phase: phase.0 }),
-            Tell::Observe { phase, nodes, indexed } => {
-                ToWorker::Observe(self.observe(*phase, nodes, *indexed))
+            Tell::Observe { phase, name, nodes, indexed } => {
+                ToWorker::Observe(self.observe(*phase, name, nodes, *indexed))
             }
             Tell::Close(reason) => ToWorker::Close(fleet::Close { reason: reason.clone() }),
         })
@@ -89,14 +82,24 @@ impl Words {
         }
     }
 
-    fn observe(&self, phase: PhaseIndex, nodes: &[usize], indexed: bool) -> fleet::Observe {
+    fn welcome(&self, generation: Generation, resumed: bool) -> fleet::Welcome {
+        fleet::Welcome {
+            run: self.run.as_str().to_owned(),
+            generation: generation.0,
+            lease_ns: self.lease_ns,
+            target: self.target.clone(),
+            heartbeat_ns: self.heartbeat_ns,
+            resumed,
+        }
+    }
+
+    fn observe(&self, phase: PhaseIndex, name: &str, nodes: &[usize], indexed: bool) -> fleet::Observe {
         let index = |at: &usize| if indexed { self.indexes.get(*at).cloned() } else { None };
-        let name = self.phases.get(vst_common::count::index(u64::from(phase.0)));
         fleet::Observe {
             nodes: nodes.iter().filter_map(|at| self.nodes.get(*at).cloned()).collect(),
             interval_ns: self.sample_interval_ns,
             phase: phase.0,
-            phase_name: name.cloned().unwrap_or_default(),
+            phase_name: name.to_owned(),
             indexes: nodes.iter().map(|at| index(at).unwrap_or_default()).collect(),
         }
     }
@@ -111,7 +114,7 @@ pub(crate) fn role_name(role: &Role) -> &'static str {
 }
 
 /// What a message says to the run; `None` for what says nothing to it. `now` is when it came, `from` is from where.
-pub(super) fn said(message: FromWorker, now: MonoNs, from: &str) -> Option<Said> {
+pub(super) fn said(message: FromWorker, now: MonoNs, from: &str, run: &RunId) -> Option<Said> {
     Some(match message {
         FromWorker::Hello(hello) => Said::Hello(Arrival {
             worker: WorkerId::new(hello.worker),
@@ -123,6 +126,8 @@ pub(super) fn said(message: FromWorker, now: MonoNs, from: &str) -> Option<Said>
             lanes: hello.lanes,
             address: from.to_owned(),
             http: hello.http,
+            instance: hello.instance,
+            before: hello.before.filter(|before| before.run == run.as_str()).map(before_of),
         }),
         FromWorker::Heartbeat(beat) => Said::Heartbeat { worker_mono: beat.mono_ns, at: now },
         FromWorker::Armed(armed) => Said::Armed(PhaseIndex(armed.phase)),
@@ -133,30 +138,53 @@ pub(super) fn said(message: FromWorker, now: MonoNs, from: &str) -> Option<Said>
             let range = done.range?;
             Said::RangeDone {
                 phase: PhaseIndex(done.phase),
-                range: RowRange { start: range.start, end: range.end },
+                range: range_of(&range),
                 ok: done.ok,
                 failed: done.failed,
                 first_error: done.first_error,
             }
         }
-        FromWorker::PhaseDone(done) => Said::PhaseDone(Statement {
-            phase: PhaseIndex(done.phase),
-            last_sequence: done.last_sequence,
-            dropped: done.dropped,
-            totals: Totals {
-                due: done.due,
-                sent: done.sent,
-                ok: done.ok,
-                errors: done.errors,
-                timeout: done.timeout,
-                lost: done.lost,
-                unsent: done.unsent,
-            },
-        }),
+        FromWorker::PhaseDone(done) => Said::PhaseDone(statement_of(&done)),
         FromWorker::Fault(fault) => {
             Said::Fault { phase: PhaseIndex(fault.phase), reason: fault.reason, target: fault.target }
         }
         FromWorker::Goodbye(goodbye) => Said::Goodbye(goodbye.reason),
         FromWorker::Progress(_) => return None,
     })
+}
+
+fn range_of(range: &fleet::RowRange) -> RowRange {
+    RowRange { start: range.start, end: range.end }
+}
+
+fn statement_of(done: &fleet::PhaseDone) -> Statement {
+    Statement {
+        phase: PhaseIndex(done.phase),
+        last_sequence: done.last_sequence,
+        dropped: done.dropped,
+        totals: Totals {
+            due: done.due,
+            sent: done.sent,
+            ok: done.ok,
+            errors: done.errors,
+            timeout: done.timeout,
+            lost: done.lost,
+            unsent: done.unsent,
+        },
+    }
+}
+
+fn before_of(before: fleet::Registration) -> Before {
+    let stage = match before.stage() {
+        fleet::Stage::None => None,
+        fleet::Stage::Preparing => Some(Stage::Preparing),
+        fleet::Stage::Armed => Some(Stage::Armed),
+        fleet::Stage::Running => Some(Stage::Running),
+    };
+    Before {
+        generation: Generation(before.generation),
+        phase: stage.map(|stage| (PhaseIndex(before.phase), stage)),
+        held: before.held.iter().map(range_of).collect(),
+        ended: before.ended.as_ref().map(statement_of),
+    }
 }

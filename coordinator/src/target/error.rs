@@ -114,6 +114,18 @@ pub enum TargetError {
         /// How many.
         missing: usize,
     },
+    /// What an earlier run left is not what this one would load.
+    #[error(
+        "what run {run} left under `{prefix}` cannot be reused: {what}; remove it with --cleanup, or use another prefix"
+    )]
+    NotReusable {
+        /// The prefix.
+        prefix: String,
+        /// Who made it.
+        run: String,
+        /// In what it differs.
+        what: String,
+    },
     /// A primary for which no index name can be found.
     #[error("no index name can be bound to {address}: no short hash tag lies in its slots")]
     NoTag {

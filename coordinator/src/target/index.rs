@@ -79,7 +79,7 @@ impl Target {
     }
 
     /// Where the index lives: (node, its connection, the name there).
-    fn places(&self, plan: &SearchPlan) -> Vec<(NodeId, std::sync::Arc<Link>, String)> {
+    pub(super) fn places(&self, plan: &SearchPlan) -> Vec<(NodeId, std::sync::Arc<Link>, String)> {
         match plan {
             SearchPlan::ServerSide { index, .. } => self
                 .primaries()

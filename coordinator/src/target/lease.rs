@@ -142,6 +142,16 @@ impl Lease {
         Ok(())
     }
 
+    /// Marks the prefix as this run's in place of the run that left it; see [`Target::adopt`].
+    ///
+    /// # Errors
+    /// [`TargetError::NotOurs`] when another run has marked it meanwhile.
+    pub async fn adopt(&self, left: &OwnerMarker, marker: &OwnerMarker) -> Result<(), TargetError> {
+        self.hold.target.adopt(left, marker).await?;
+        let _ = self.hold.marker.set(marker.clone());
+        Ok(())
+    }
+
     /// Whether the prefix is still ours, asked of the server; gives another sign of life.
     ///
     /// # Errors

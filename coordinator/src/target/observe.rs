@@ -95,7 +95,7 @@ pub struct NodeFacts {
 }
 
 /// How often a command was executed and turned away since the server's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandCalls {
     /// Executed, failed ones included.
     pub calls: u64,

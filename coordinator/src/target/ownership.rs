@@ -197,7 +197,33 @@ impl Target {
                 _ => Err(foreign_marker(marker.prefix.clone(), &key, &link)),
             };
         }
-        // For whoever looks with a command line; the first field is what counts.
+        self.describe(marker).await
+    }
+
+    /// Takes a prefix over from the run that has marked it, while the caller holds it; a second time it changes nothing.
+    ///
+    /// # Errors
+    /// [`TargetError::NotOurs`] where the mark is not that run's any more.
+    pub async fn adopt(&self, left: &OwnerMarker, marker: &OwnerMarker) -> Result<(), TargetError> {
+        if self.require_marker(marker).await.is_ok() {
+            return self.describe(marker).await;
+        }
+        self.require_marker(left).await?;
+        let key = owner_marker(&marker.prefix);
+        let link = self.link_for_key(key.as_bytes())?;
+        let plan = serde_json::to_string(marker).map_err(|e| TargetError::Reply {
+            address: link.address().to_owned(),
+            command: String::from("HSET"),
+            what: e.to_string(),
+        })?;
+        link.ask::<()>(cmd("HSET").arg(&key).arg(PLAN_FIELD).arg(plan)).await?;
+        self.describe(marker).await
+    }
+
+    /// For whoever looks with a command line; the marker's first field is what counts.
+    async fn describe(&self, marker: &OwnerMarker) -> Result<(), TargetError> {
+        let key = owner_marker(&marker.prefix);
+        let link = self.link_for_key(key.as_bytes())?;
         let mut fields = cmd("HSET");
         fields.arg(&key).arg("run").arg(marker.run.as_str()).arg("vst").arg(&marker.vst);
         link.ask::<()>(fields.arg("made_at").arg(&marker.made_at)).await

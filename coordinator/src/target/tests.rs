@@ -8,7 +8,7 @@ use vst_common::ids::{NodeId, RunId};
 use vst_common::keys::{KeySpace, owner_marker};
 use vst_common::scenario::KeyspaceSpec;
 use vst_common::scenario::Metric;
-use vst_common::search::{Hit, IndexShape, knn_args, merge_knn, parse_knn};
+use vst_common::search::{Hit, IndexShape, Knn, knn_args, merge_knn, parse_knn};
 
 use super::link::{frame, refusal};
 use super::*;
@@ -42,6 +42,7 @@ fn shape() -> IndexShape<'static> {
         metric: Metric::L2,
         m: 16,
         ef_construction: 200,
+        attributes: vst_common::attributes::Attributes::default(),
     }
 }
 
@@ -76,7 +77,7 @@ impl Target {
         let SearchPlan::ClientSide { module, indexes } = plan else { panic!("{plan:?}") };
         let mut parts = Vec::new();
         for (id, index) in indexes {
-            let (before, after) = knn_args(*module, index, "v", k, Some(100), 5_000);
+            let (before, after) = knn_args(*module, index, &Knn::nearest("v", k, Some(100)), 5_000);
             let mut command = redis::Cmd::new();
             command.arg(before).arg(query).arg(after);
             let reply = self

@@ -2,7 +2,7 @@
 
 {{- define "vst.coordinator.metadata" -}}
 labels:
-  {{- include "vst.selector" (dict "root" . "part" "coordinator") | nindent 2 }}
+  {{- include "vst.coordinator.selector" . | nindent 2 }}
 annotations:
   cluster-autoscaler.kubernetes.io/safe-to-evict: "false"
   {{- if .Values.scenario.files }}
@@ -11,6 +11,12 @@ annotations:
   {{- with .Values.coordinator.podAnnotations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end -}}
+
+{{/* Coordinators of one run and no other: while an earlier one drains, the next begins. */}}
+{{- define "vst.coordinator.selector" -}}
+{{ include "vst.selector" (dict "root" . "part" "coordinator") }}
+app.kubernetes.io/run: {{ .Values.coordinator.run | quote }}
 {{- end -}}
 
 {{- define "vst.coordinator.scenario" -}}
@@ -43,6 +49,8 @@ containers:
       - {{ $v.target.url | quote }}
       - --results
       - {{ default "/var/lib/vst/runs" $v.results.url | quote }}
+      - --run
+      - {{ include "vst.runName" . | quote }}
       - --workers
       - {{ include "vst.waitForWorkers" . | quote }}
       - --listen

@@ -57,17 +57,23 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- default (printf "%s-results" (include "vst.fullname" .)) .Values.results.persistence.existingClaim -}}
 {{- end -}}
 
-{{- define "vst.runJob" -}}
+{{/* The Job or StatefulSet of a run. */}}
+{{- define "vst.runWorkload" -}}
 {{- printf "%s-run-%s" (include "vst.fullname" .) .Values.coordinator.run -}}
+{{- end -}}
+
+{{/* The run, and its directory below the results; another release may use the same results. */}}
+{{- define "vst.runName" -}}
+{{- printf "%s-%s" .Release.Name .Values.coordinator.run -}}
+{{- end -}}
+
+{{- define "vst.runDirectory" -}}
+{{- printf "%s/%s" (default "/var/lib/vst/runs" .Values.results.url | trimSuffix "/") (include "vst.runName" .) -}}
 {{- end -}}
 
 {{/* The workload that is the coordinator, as kubectl names it. */}}
 {{- define "vst.coordinatorWorkload" -}}
-{{- if eq .Values.coordinator.kind "Job" -}}
-job/{{ include "vst.runJob" . }}
-{{- else -}}
-statefulset/{{ include "vst.fullname" . }}-coordinator
-{{- end -}}
+{{ lower .Values.coordinator.kind }}/{{ include "vst.runWorkload" . }}
 {{- end -}}
 
 {{- define "vst.usesEtcd" -}}
@@ -117,7 +123,10 @@ http://{{ include "vst.fullname" . }}-etcd:2379
 {{- if and $v.workers.guaranteed (ne (float64 $v.workers.cpu) (floor (float64 $v.workers.cpu))) -}}
 {{- fail (printf "workers.guaranteed wants whole CPUs, workers.cpu is %v" $v.workers.cpu) -}}
 {{- end -}}
-{{- if and $v.report.run $v.results.url (not (hasPrefix $v.results.url $v.report.run)) -}}
-{{- fail "report.run is not below results.url: give what the coordinator's last line says" -}}
+{{- if and (gt ($v.coordinator.replicas | int) 1) (not (or $v.results.url $v.results.persistence.existingClaim (has "ReadWriteMany" $v.results.persistence.accessModes))) -}}
+{{- fail "coordinator.replicas above 1 wants results that all of them can write: results.url, or persistence with ReadWriteMany" -}}
+{{- end -}}
+{{- if and (gt ($v.coordinator.replicas | int) 1) (not $v.results.url) (not $v.results.persistence.enabled) -}}
+{{- fail "coordinator.replicas above 1 wants results that outlive a pod: results.url, or persistence" -}}
 {{- end -}}
 {{- end -}}

@@ -216,3 +216,49 @@ async fn a_million_clients_and_a_prefix_with_a_line_break_are_refused_at_their_l
     let said = bench.refused(&text, "population:").await;
     assert!(said.contains("line break"), "{said}");
 }
+
+/// A server that has nothing: every request ends with 404.
+async fn empty_server() -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                // Whoever leaves early wants no answer.
+                if client.read(&mut asked).await.is_ok_and(|n| n > 0) {
+                    let none = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                    let _ = client.write_all(none).await;
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_a_store_does_not_have_or_does_not_show_is_refused_at_its_key() {
+    let bench = Bench::new();
+    let server = empty_server().await;
+    let refused = async |base: &str| {
+        let file = bench.path("bad.yaml");
+        std::fs::write(&file, SCENARIO.replace("base.u8bin", base)).expect("written");
+        let mut command = bench.results.command(&["scenario", file.to_str().expect("text")]);
+        for secret in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"] {
+            command.env_remove(secret);
+        }
+        command.env("AWS_METADATA_ENDPOINT", &server);
+        let output = finish(command).await;
+        assert_eq!(output.code, 3, "{}\n{}", output.stdout, output.stderr);
+        assert!(bench.results.run_dirs().is_empty(), "nothing is written");
+        assert!(output.stderr.contains("bad.yaml:4:"), "the key's line is named: {}", output.stderr);
+        output.stderr.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ")
+    };
+    let said = refused(&format!("{server}/nothing.u8bin")).await;
+    assert!(said.contains("/nothing.u8bin does not exist"), "{said}");
+    assert_eq!(said.matches("404 Not Found").count(), 1, "a cause is told once: {said}");
+    let said = refused("s3://bucket/base.u8bin").await;
+    assert!(said.contains("no access to s3://bucket/base.u8bin: set AWS_ACCESS_KEY_ID"), "{said}");
+}

@@ -78,6 +78,25 @@ async fn workers_find_the_leader_a_late_one_is_used_in_the_next_phase_and_losing
     assert_eq!(owners(&log, "query_full"), ["w0", "w1"]);
 }
 
+/// A fleet may be started before its etcd.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_comes_late_is_waited_for_and_one_that_never_comes_is_named() {
+    let mut etcd = Etcd::start().await;
+    let url = etcd.url();
+    etcd.kill().await;
+    let output = finish(vst(&["worker", "start", "--etcd", &url, "--wait", "1"])).await;
+    assert_eq!(output.code, 5, "{}", output.stderr);
+    for word in ["waiting up to 1 s", "--wait", &url] {
+        assert!(output.stderr.contains(word), "`{word}` is missing: {}", output.stderr);
+    }
+    let mut worker = vst(&["worker", "start", "--name", "early", "--etcd", &url]).spawn().expect("it starts");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(worker.try_wait().expect("asked").is_none(), "it waits");
+    etcd.restart(false).await;
+    until_shown(&url, &["early", "waiting"]).await;
+    worker.kill().await.expect("killed");
+}
+
 /// Another version may mean another protocol, or other content for the same seed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_refuses_a_leader_of_another_version_and_names_both() {

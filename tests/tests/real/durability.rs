@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleet_tests::cluster::Servers;
 use fleet_tests::command::run;
+use fleet_tests::course::acknowledged;
 use fleet_tests::fleet::Fleet;
 use fleet_tests::run::Results;
 use vst_common::batch::Table;
@@ -40,13 +41,7 @@ async fn kill_all(mut fleet: Fleet) -> BTreeSet<Batch> {
         worker.kill().await.expect("killed");
     }
     let journals: Vec<String> = fleet.workers.keys().map(|name| fleet.said(name)).collect();
-    journals.iter().flat_map(|journal| journal.lines().filter_map(acknowledged_batch)).collect()
-}
-
-fn acknowledged_batch(line: &str) -> Option<Batch> {
-    let said = line.split("acknowledged ").nth(1)?;
-    let value = |name: &str| said.split(' ').find_map(|f| f.strip_prefix(name)?.strip_prefix('='));
-    Some((value("worker")?.to_owned(), value("generation")?.parse().ok()?, value("sequence")?.parse().ok()?))
+    journals.iter().flat_map(|journal| acknowledged(journal)).collect()
 }
 
 /// What a run log holds.

@@ -9,7 +9,7 @@ use fleet_tests::course::{
 use fleet_tests::fleet::Fleet;
 use fleet_tests::run::Results;
 use rustix::process::Signal;
-use vst_common::entry::Control;
+use vst_common::clock::wall_ns;
 use vst_common::exit::Exit;
 
 /// A fleet of two in the middle of its ingest.
@@ -52,6 +52,7 @@ async fn a_worker_that_is_asked_to_end_hands_over_and_the_run_stays_valid() {
 async fn what_a_killed_worker_held_is_written_by_others_after_the_fence() {
     let (servers, results) = (Servers::cluster().await, Results::new());
     let mut fleet = in_mid_ingest(&results, &servers).await;
+    let killed_at = wall_ns();
     fleet.signal_worker("w0", Signal::KILL);
     let (output, workers) = fleet.end().await;
     let log = controls(&results).await;
@@ -60,11 +61,7 @@ async fn what_a_killed_worker_held_is_written_by_others_after_the_fence() {
     assert!(output.stderr.contains("w0"), "the lost worker is named: {}", output.stderr);
     assert!(departures(&log).contains(&(String::from("w0"), true)), "{log:?}");
     assert_eq!(workers["w1"], code(Exit::Valid));
-    let lost_at = log.iter().find_map(|c| match c {
-        Control::WorkerLeft { worker, at_wall_ns, .. } if worker.as_str() == "w0" => Some(*at_wall_ns),
-        _ => None,
-    });
-    let after_ns = ended(&log, "load").end_wall_ns - lost_at.expect("seen above");
+    let after_ns = ended(&log, "load").end_wall_ns - killed_at;
     assert!(after_ns >= 10_000_000_000, "its ranges wait until its lease is over: {after_ns} ns");
 }
 

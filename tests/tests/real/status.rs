@@ -1,9 +1,11 @@
 //! What a fleet shows of itself: to probes, to Prometheus, to people. And that no secret is in it.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fleet_tests::cluster::Servers;
-use fleet_tests::command::{LIMIT, finish, vst};
+use fleet_tests::command::{LIMIT, finish, project, vst};
 use fleet_tests::course::{SLOW_INGEST, in_mid_ingest};
 use fleet_tests::fleet::Fleet;
 use fleet_tests::run::Results;
@@ -20,6 +22,23 @@ fn metric(text: &str, name: &str, label: &str) -> f64 {
         .filter(|line| line.contains(label))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()
+}
+
+/// What Prometheus's own checker has to say against metrics.
+fn complaints(metrics: &str) -> String {
+    let promtool = project().join(".local/debian/prometheus/usr/bin/promtool");
+    assert!(promtool.is_file(), "promtool is there: run `make fleet-servers`");
+    let mut checker = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    checker.stdin.take().expect("its input").write_all(metrics.as_bytes()).expect("it reads");
+    let said = checker.wait_with_output().expect("it ends");
+    let text = [said.stdout, said.stderr].concat();
+    format!("{}{}", String::from_utf8_lossy(&text), if said.status.success() { "" } else { " (refused)" })
 }
 
 /// The metrics as soon as one of them is not zero.
@@ -106,6 +125,7 @@ async fn a_running_fleet_shows_what_it_does_and_no_secret_and_nothing_can_be_cha
 
     let own = once_counted(&of_worker, "vst_requests_total", ok).await;
     assert!(metric(&own.body, "vst_lease_left_seconds", "") > 0.0, "{}", own.body);
+    assert_eq!((complaints(&metrics.body), complaints(&own.body)), (String::new(), String::new()));
     assert_eq!((get(&of_worker, "/healthz").await.code, get(&of_worker, "/readyz").await.code), (200, 200));
 
     for address in [&of_leader, &of_worker] {

@@ -165,6 +165,11 @@ impl Parameter {
         }
     }
 
+    /// The first or the last value.
+    pub(crate) fn end(&self, last: bool) -> Value {
+        self.value(if last { self.last() } else { 0 })
+    }
+
     /// A position between two, in the middle of what the range measures by.
     pub(super) fn between(&self, a: i64, b: i64) -> i64 {
         let (a, b) = (a.min(b), a.max(b));

@@ -54,11 +54,13 @@ pub(crate) async fn lost_rows(
     credentials: &Credentials,
 ) -> Result<Verified, String> {
     let (wanted, prefix) = match work {
-        Work::Ingest(vectors) | Work::Update(vectors) => (Wanted::Vector(&vectors.field), &vectors.prefix),
-        Work::Delete(vectors) => (Wanted::Nothing, &vectors.prefix),
-        Work::Churn(_) => {
+        Work::Ingest(vectors) | Work::Fill(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
+            (Wanted::Vector(&vectors.field), &vectors.prefix)
+        }
+        Work::Delete(vectors) | Work::DropCopies { vectors, .. } => (Wanted::Nothing, &vectors.prefix),
+        Work::Churn(_) | Work::Mixed { .. } => {
             return Err(String::from(
-                "a churn may have changed a row twice, so what it should be is not known",
+                "a phase that writes and deletes may have changed a row twice, so what it should be is not known",
             ));
         }
         Work::Query { .. } | Work::Commands(_) => return Ok(Verified::default()),
@@ -72,7 +74,7 @@ pub(crate) async fn lost_rows(
         found: Verified::default(),
     };
     for range in &doubted.ranges {
-        for block in source.blocks(*range).await.map_err(|e| e.to_string())? {
+        for block in source.every_block(*range).await.map_err(|e| e.to_string())? {
             look.at(&block, &doubted.slots).await?;
         }
     }
@@ -127,7 +129,7 @@ impl Look<'_> {
             wrong.sort_unstable();
             let rows = wrong.iter().filter_map(|position| block.rows.get(*position).copied()).collect();
             let vectors = wrong.iter().filter_map(|position| vector(*position)).flatten().copied().collect();
-            self.found.lost.push(RowBlock { id: REPAIR_BLOCKS, rows, vectors });
+            self.found.lost.push(RowBlock { id: REPAIR_BLOCKS, rows, vectors, ..RowBlock::default() });
         }
         Ok(())
     }

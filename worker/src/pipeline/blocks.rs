@@ -61,9 +61,15 @@ impl Blocks {
         self.held.get(block).is_some_and(|b| b.rows.id >= REPAIR_BLOCKS)
     }
 
-    /// The vectors of a block.
-    pub(super) fn vectors(&self, block: usize) -> &[u8] {
-        self.held.get(block).map_or(&[], |b| b.rows.vectors.as_slice())
+    /// The number within the phase of a block's first unit, and the block's vectors.
+    pub(super) fn vectors(&self, block: usize) -> (u64, &[u8]) {
+        self.held.get(block).map_or((0, &[]), |b| (b.rows.first, b.rows.vectors.as_slice()))
+    }
+
+    /// The number within the phase of a unit.
+    pub(super) fn unit(&self, block: usize, position: usize) -> u64 {
+        let first = self.held.get(block).map_or(0, |b| b.rows.first);
+        first.saturating_add(vst_common::count::len(position))
     }
 
     /// Counts the fate of a row; gives the block's result when it was the last.

@@ -19,7 +19,7 @@ impl Pipeline {
         while !self.leased || self.blocks.has_next() {
             let Some((n, due)) = self.pacer.next_due(until) else { return };
             let numbered = Item::Numbered { n };
-            let item = if self.leased { self.blocks.next().unwrap_or(numbered) } else { numbered };
+            let item = if self.leased { self.next_unit().unwrap_or(numbered) } else { numbered };
             let window = self.window(due);
             self.active += 1;
             self.totals.due += 1;
@@ -28,10 +28,23 @@ impl Pipeline {
         }
     }
 
+    /// The next unit in hand. One that asks changes no row: its block is done with it, and from here on it is a numbered
+    /// request like any other query.
+    fn next_unit(&mut self) -> Option<Item> {
+        let item = self.blocks.next()?;
+        let Item::Row { block, position } = item else { return Some(item) };
+        let n = self.blocks.unit(block, position);
+        if !self.requests.asks(n) {
+            return Some(item);
+        }
+        self.events.extend(self.blocks.row_ended(block, None));
+        Some(Item::Numbered { n })
+    }
+
     pub(super) fn operation(&self, item: Item) -> Operation {
         match item {
             Item::Numbered { n } => self.requests.operation(n),
-            Item::Row { position, .. } => self.requests.row_operation(position),
+            Item::Row { block, position } => self.requests.row_operation(self.blocks.unit(block, position)),
         }
     }
 
@@ -66,7 +79,7 @@ impl Pipeline {
             return false;
         }
         let item = if self.leased {
-            self.blocks.next()
+            self.next_unit()
         } else {
             self.pacer.next_number().map(|n| Item::Numbered { n })
         };
@@ -90,7 +103,8 @@ impl Pipeline {
 
     pub(super) fn route(&mut self, item: Item) -> u16 {
         match item {
-            Item::Numbered { .. } if self.nodes.len() == 1 => 0,
+            // One server: no key needs to be hashed.
+            _ if self.nodes.len() == 1 => 0,
             Item::Numbered { n } => match self.requests.slot(n, &mut self.scratch) {
                 Some(slot) => self.routes.owner(slot),
                 None => self.any_node(n),

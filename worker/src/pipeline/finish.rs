@@ -50,7 +50,7 @@ impl Pipeline {
             let operation = request.operation;
             let place = if self.requests.fans_out(operation) { Place::All } else { Place::Node(node) };
             let verdict = match kind {
-                Kind::Ok => self.requests.judge(request.query, &mut request.hits),
+                Kind::Ok => self.requests.judge(operation, request.query, &mut request.hits),
                 _ => None,
             };
             if let Some(verdict) = &verdict {

@@ -55,7 +55,7 @@ impl Pipeline {
         let Some(error) = error else {
             let hits = self.open.get_mut(key).map(|r| std::mem::take(&mut r.hits));
             let mut hits = hits.unwrap_or_default();
-            let fault = match self.requests.read_hits(bytes, &mut hits) {
+            let fault = match self.requests.read_hits(whole, bytes, &mut hits) {
                 Ok(()) => None,
                 Err(reason) => {
                     self.tell("unreadable_reply", node, reason);

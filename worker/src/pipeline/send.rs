@@ -143,8 +143,10 @@ impl Pipeline {
                 self.requests.encode(n, request.query, part, &mut self.scratch, &mut link.out);
             }
             Item::Row { block, position } => {
-                self.requests.key(self.blocks.cell(block, position), &mut self.key);
-                self.requests.encode_row(&self.key, self.blocks.vectors(block), position, &mut link.out);
+                let cell = self.blocks.cell(block, position);
+                self.requests.key(cell, &mut self.key);
+                let vectors = self.blocks.vectors(block);
+                self.requests.encode_row(cell, &self.key, vectors, position, &mut link.out);
             }
         }
         link.owed.push_back(Owed::Request { key, part });

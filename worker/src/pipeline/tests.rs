@@ -67,6 +67,7 @@ fn vectors(nodes: u16, fan_out: bool) -> VectorWork {
         metric: Metric::L2,
         prefix: String::from("p:"),
         field: String::from("v"),
+        attributes: vst_common::attributes::Attributes::default(),
         live: LiveSet::empty(1, 1000, 1).full(),
         search,
     }
@@ -93,7 +94,8 @@ fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase>
 }
 
 fn open_queries(nodes: u16, fan_out: bool, rate: f64, connections: u32, timeout_ns: u64) -> Arc<ArmedPhase> {
-    let work = Work::Query { vectors: vectors(nodes, fan_out), k: 1, ef_runtime: None };
+    let work =
+        Work::Query { vectors: vectors(nodes, fan_out), ask: vst_common::scenario::Ask::nearest(1, None) };
     phase(nodes, work, Load::Open { arrival: Arrival::Constant { rate }, connections }, timeout_ns)
 }
 
@@ -156,6 +158,7 @@ struct Simulation {
     asking: BTreeSet<usize>,
     most_in_flight: usize,
     rows_seen: BTreeMap<Vec<u8>, u64>,
+    vectors_seen: BTreeMap<Vec<u8>, Vec<u8>>,
     events: Vec<LaneEvent>,
 }
 
@@ -177,6 +180,7 @@ impl Simulation {
             asking: BTreeSet::new(),
             most_in_flight: 0,
             rows_seen: BTreeMap::new(),
+            vectors_seen: BTreeMap::new(),
             events: Vec::new(),
         }
     }
@@ -274,6 +278,7 @@ impl Simulation {
                     && args[0] == Frame::Bulk(b"HSET")
                 {
                     let key = args[1].as_bytes().unwrap().to_vec();
+                    self.vectors_seen.insert(key.clone(), args[3].as_bytes().unwrap().to_vec());
                     *self.rows_seen.entry(key).or_default() += 1;
                     b":1\r\n".to_vec()
                 } else {
@@ -451,7 +456,7 @@ proptest! {
         for block in 0..rows.div_ceil(7) {
             let part: Vec<(u32, u64)> = (block * 7..rows.min(block * 7 + 7)).map(|r| (0, r)).collect();
             let vectors = vec![0; part.len() * 4];
-            simulation.pipeline.give(RowBlock { id: block, rows: part, vectors });
+            simulation.pipeline.give(RowBlock { id: block, rows: part, vectors, ..RowBlock::default() });
         }
         simulation.pipeline.no_more_rows();
         play(&mut simulation, &moves);
@@ -483,7 +488,7 @@ proptest! {
         let mut simulation = Simulation::new(ingest(1, clients, pipeline, 1000 * MS));
         let part: Vec<(u32, u64)> = (0..rows).map(|r| (0, r)).collect();
         let vectors = vec![0; part.len() * 4];
-        simulation.pipeline.give(RowBlock { id: 1, rows: part, vectors });
+        simulation.pipeline.give(RowBlock { id: 1, rows: part, vectors, ..RowBlock::default() });
         simulation.pipeline.no_more_rows();
         simulation.step(MS);
         let limit = u64::from(clients * pipeline);

@@ -1,12 +1,15 @@
-//! From what a node answered to a row of table `memory`.
+//! From what a node answered to rows of tables `memory` and `allocator`.
 
 use redis::Value;
+use vst_common::batch::allocator::AllocatorRow;
 use vst_common::batch::memory::{MemoryRow, parse_info};
 use vst_common::clock::WallNs;
 use vst_common::ids::{NodeId, PhaseIndex};
 use vst_common::phase::SearchModule;
 use vst_common::resp::Frame;
 use vst_common::search::{self, IndexInfo};
+
+use super::jemalloc::Statistics;
 
 /// Where search modules put the memory they use into `INFO search`: valkey-search, RediSearch.
 const MODULE_MEMORY: [&str; 2] = ["search_used_memory_bytes", "search_used_memory_indexes"];
@@ -69,6 +72,17 @@ pub(super) fn fill(row: MemoryRow, answer: Result<Answer, String>) -> MemoryRow 
         mutation_queue: index.as_ref().map(|i| i.mutation_queue),
         info,
         ..row
+    }
+}
+
+/// A row for each size class, or one with the reason for their absence.
+pub(super) fn by_class(row: &AllocatorRow, answer: Result<Statistics, String>) -> Vec<AllocatorRow> {
+    match answer {
+        Ok(Statistics { totals, classes }) => classes
+            .into_iter()
+            .map(|class| AllocatorRow { totals: Some(totals), class: Some(class), ..row.clone() })
+            .collect(),
+        Err(reason) => vec![AllocatorRow { missing: Some(reason), ..row.clone() }],
     }
 }
 

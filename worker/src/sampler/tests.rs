@@ -64,6 +64,29 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Of ticks without a gap, whatever their distance, one in each slow interval asks for size classes.
+    #[test]
+    fn size_classes_are_asked_for_once_in_each_slow_interval(
+        first in 1u64..1 << 24, interval in 10_000_000u64..60_000_000_000, ticks in 2u64..2_000,
+    ) {
+        let mut asked: Vec<u64> = Vec::new();
+        let mut slow = None;
+        for tick in first..first + ticks {
+            if slow.replace(slow_tick(tick, interval)) != Some(slow_tick(tick, interval)) {
+                asked.push(tick * interval);
+            }
+        }
+        // The first is wherever the observation began.
+        for pair in asked[1..].windows(2) {
+            let apart = pair[1] - pair[0];
+            prop_assert!(apart + interval > ALLOCATOR_NS && apart < ALLOCATOR_NS.max(interval) + interval, "{}", apart);
+        }
+        let length = (ticks - 1) * interval;
+        prop_assert!(asked.len() as u64 >= length / ALLOCATOR_NS.max(interval));
+    }
+}
+
 #[test]
 fn addresses_of_both_families_are_understood() {
     assert_eq!(split("10.0.0.1:6379"), Some(("10.0.0.1", 6379)));
@@ -122,10 +145,18 @@ async fn each_node_gives_one_row_per_tick_and_a_silent_one_says_why() {
     );
     sampler.clock(ClockOffset { offset_ns: 1_000_000_007, error_ns: 0 });
     let mut seen: Vec<MemoryRow> = Vec::new();
+    let mut classes: Vec<AllocatorRow> = Vec::new();
     while seen.len() < 8 {
-        seen.push(sampled.recv().await.unwrap());
+        match sampled.recv().await.unwrap() {
+            Sampled::Memory(row) => seen.push(row),
+            Sampled::Allocator(rows) => classes.extend(rows),
+        }
     }
     drop(sampler);
+    // The first tick of the phase asks for size classes, and this node does not know them.
+    let first = &classes[0];
+    assert_eq!((first.node.as_str(), first.phase_index, first.class), ("n0", PhaseIndex(3), None));
+    assert_eq!(first.missing.as_deref(), Some("no jemalloc statistics: `OK`"));
     for node in ["n0", "n1"] {
         let mut ticks: Vec<u64> = seen.iter().filter(|r| r.node.as_str() == node).map(|r| r.tick).collect();
         assert!(ticks.len() >= 3, "{ticks:?}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vst_common::clock::{ClockOffset, MonoNs, SECOND_NS};
 use vst_common::count;
 use vst_common::ids::PhaseIndex;
-use vst_common::phase::{PhaseOrder, Work};
+use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 use vst_common::scenario::Load;
 use vst_proto::fleet;
@@ -115,6 +115,31 @@ impl Phase {
     /// Whether lanes may have sent load for it.
     pub(super) fn began(&self) -> bool {
         matches!(self.step, Step::Running | Step::Flushing)
+    }
+
+    /// How far it is, for a coordinator that knows nothing of it; nothing to say of a phase that cannot go on.
+    pub(super) fn stage(&self) -> fleet::Stage {
+        match self.step {
+            Step::Preparing | Step::Arming => fleet::Stage::Preparing,
+            Step::Armed => fleet::Stage::Armed,
+            Step::Running | Step::Flushing => fleet::Stage::Running,
+            Step::Broken => fleet::Stage::None,
+        }
+    }
+
+    /// The leased ranges in hand.
+    pub(super) fn held(&self) -> Vec<fleet::RowRange> {
+        self.ranges.iter().flat_map(RangeBook::held).collect()
+    }
+
+    /// Another coordinator goes on with it: what the one before was asked or has said and was not done is void.
+    pub(super) fn resumed(&mut self) {
+        if let Some(ranges) = &mut self.ranges {
+            ranges.forget_question();
+        }
+        if self.step == Step::Armed {
+            self.start = None;
+        }
     }
 
     /// How far it is, for those who look on.
@@ -363,10 +388,7 @@ impl Phase {
             at,
             interval_ns: self.order.interval_ns,
             first_lane: self.first_lane,
-            k: match self.order.work {
-                Work::Query { k, .. } => k,
-                _ => 0,
-            },
+            k: self.order.work.ask().map_or(0, |ask| ask.k),
             lanes: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),
         });
         self.every_running_lane(out, || LaneCommand::Start { at, at_wall: start.at_wall_ns });

@@ -205,6 +205,16 @@ impl RangeBook {
         Some(block)
     }
 
+    /// The ranges in hand.
+    pub(super) fn held(&self) -> impl Iterator<Item = fleet::RowRange> {
+        self.held.iter().map(|(start, held)| fleet::RowRange { start: *start, end: held.end })
+    }
+
+    /// Whoever was asked last cannot answer any more.
+    pub(super) fn forget_question(&mut self) {
+        self.asked = false;
+    }
+
     /// Whether a block waits for a lane.
     pub(super) fn has_ready(&self) -> bool {
         !self.stopped && !self.ready.is_empty()

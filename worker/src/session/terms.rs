@@ -100,6 +100,8 @@ pub struct NotReady {
 pub enum Action {
     /// Put a message on the stream; dropped where there is none.
     Send(ToCoordinator),
+    /// Leave the stream: the coordinator at its other end says nothing.
+    HangUp,
     /// A registration begins: end the lanes there are, start new ones under its name, deliver under its name.
     Register {
         /// The run.

@@ -30,13 +30,14 @@ fn order(index: u32, work: &str) -> PhaseOrder {
         metric: Metric::L2,
         prefix: "t:".into(),
         field: "v".into(),
+        attributes: vst_common::attributes::Attributes::default(),
         live,
         search: SearchPlan::ServerSide { module: SearchModule::RediSearch, index: "i".into() },
     };
     let (work, load) = match work {
         "ingest" => (Work::Ingest(vectors), Load::Closed { clients: 4, pipeline: 4 }),
         _ => (
-            Work::Query { vectors, k: 10, ef_runtime: None },
+            Work::Query { vectors, ask: vst_common::scenario::Ask::nearest(10, None) },
             Load::Open { arrival: Arrival::Constant { rate: 100.0 }, connections: 4 },
         ),
     };
@@ -111,6 +112,7 @@ struct Tally {
     started: u32,
     done: u32,
     goodbyes: u32,
+    resumed: u32,
     left: Vec<Departure>,
 }
 
@@ -133,12 +135,14 @@ struct World {
     ranges_left: u32,
     sequence: u64,
     tally: Tally,
+    /// Whether the coordinator lets a worker go on that comes back.
+    resumes: bool,
 }
 
 impl World {
     fn new(ranges: u32) -> Self {
         let hello = fleet::Hello { lanes: LANES, ..fleet::Hello::default() };
-        let config = Config { hello, lanes: LANES, give_up_ns: 60 * SECOND_NS, waits: false };
+        let config = Config { hello, lanes: LANES, give_up_ns: 60 * SECOND_NS, waits: false, others: false };
         Self {
             now: 10 * SECOND_NS,
             core: SessionCore::new(config, 10 * SECOND_NS),
@@ -155,6 +159,7 @@ impl World {
             ranges_left: ranges,
             sequence: 0,
             tally: Tally::default(),
+            resumes: true,
         }
     }
 
@@ -203,7 +208,7 @@ impl World {
             Action::Fetch { ticket, range } => {
                 let rows: Vec<(u32, u64)> = (range.start..range.end).map(|row| (0, row)).collect();
                 let blocks =
-                    rows.chunks(256).map(|r| RowBlock { id: 0, rows: r.to_vec(), vectors: Vec::new() });
+                    rows.chunks(256).map(|r| RowBlock { id: 0, rows: r.to_vec(), ..RowBlock::default() });
                 self.owed.push_back(Event::Fetched { ticket, range, outcome: Ok(blocks.collect()) });
             }
             Action::Flush { ticket, .. } => {
@@ -219,6 +224,10 @@ impl World {
                 self.tally.left.push(departure);
                 self.lanes.clear();
                 self.running = None;
+            }
+            Action::HangUp => {
+                self.connected = false;
+                self.outbox.clear();
             }
             _ => {}
         }
@@ -359,17 +368,41 @@ impl World {
         self.happen(event);
     }
 
+    /// Whether this is the registration that the worker was given last; then it must say of itself what is so.
+    fn may_resume(&self, before: &fleet::Registration) -> bool {
+        if before.run != "r" || before.generation != self.generation {
+            return false;
+        }
+        let open: Vec<u64> =
+            self.ranges.iter().filter(|(_, l)| l.handed_back == 0).map(|(start, _)| *start).collect();
+        let mut held: Vec<u64> = before.held.iter().map(|range| range.start).collect();
+        held.sort_unstable();
+        assert_eq!(held, open, "it says that it holds other ranges than it does");
+        if before.stage() == fleet::Stage::Running {
+            assert!(self.running.is_none_or(|phase| phase == before.phase), "another phase runs");
+        }
+        true
+    }
+
     /// The coordinator reads one message and answers it.
     fn coordinator_step(&mut self) {
         match self.outbox.pop_front() {
-            Some(ToCoordinator::Hello(_)) => {
-                self.generation += 1;
+            Some(ToCoordinator::Hello(hello)) => {
+                let known = hello.before.is_some_and(|before| self.may_resume(&before));
+                let resumed = self.resumes && known;
+                if resumed {
+                    self.lease_until = self.lease_until.max(self.hello_at + LEASE_NS);
+                    self.tally.resumed += 1;
+                } else {
+                    self.generation += 1;
+                }
                 self.tell(FromCoordinator::Welcome(fleet::Welcome {
                     run: "r".into(),
                     generation: self.generation,
                     lease_ns: LEASE_NS,
                     target: "valkey://h:1".into(),
                     heartbeat_ns: SECOND_NS,
+                    resumed,
                 }));
             }
             Some(ToCoordinator::Heartbeat(beat)) => {
@@ -512,6 +545,40 @@ fn a_target_that_is_away_is_told_apart_from_a_worker_that_fails() {
 }
 
 #[test]
+fn a_worker_that_comes_back_goes_on_and_says_what_it_could_not_say() {
+    let mut world = World::new(9);
+    world.begin("ingest");
+    (0..3).for_each(|_| world.coordinator_step());
+    assert_eq!((world.running, world.ranges.is_empty()), (Some(1), false));
+    world.connect(false);
+    for _ in 0..60 {
+        world.task_step(0, false);
+        (0..LANES as usize).for_each(|lane| world.lane_step(lane, false));
+        world.pass(SECOND_NS / 50);
+    }
+    assert!(world.ranges.values().all(|lease| lease.handed_back == 0), "nobody is there to be told");
+    world.settle();
+    assert_eq!((world.tally.resumed, world.tally.started, world.tally.done), (1, 1, 1));
+    assert_eq!(world.next_row, 2_700, "every range was leased, once");
+}
+
+#[test]
+fn a_coordinator_that_says_nothing_is_left_for_another_before_the_lease_ends() {
+    let mut world = World::new(0);
+    world.core.config.others = true;
+    world.begin("query");
+    let heard = world.now;
+    while world.connected {
+        world.pass(SECOND_NS / 10);
+        world.outbox.clear();
+    }
+    assert!(world.now - heard < 6 * SECOND_NS, "{}", world.now - heard);
+    assert!(world.core.wants_stream());
+    world.settle();
+    assert_eq!((world.tally.resumed, world.running), (1, Some(1)), "the load went on");
+}
+
+#[test]
 fn a_second_phase_is_refused_while_one_runs() {
     let mut world = World::new(0);
     world.begin("query");
@@ -527,9 +594,11 @@ proptest! {
     /// once with the rows that ended well, `PhaseDone` after everything it speaks for.
     #[test]
     fn the_laws_hold_whatever_happens(
-        ranges in 0u32..30, begun: bool, deeds in prop::collection::vec((0u8..40, any::<u16>()), 0..300),
+        ranges in 0u32..30, begun: bool, resumes: bool, others: bool, deeds in prop::collection::vec((0u8..40, any::<u16>()), 0..300),
     ) {
         let mut world = World::new(ranges);
+        world.resumes = resumes;
+        world.core.config.others = others;
         let mut phase = 0;
         if begun {
             phase = 1;

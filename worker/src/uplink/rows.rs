@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use arrow_array::RecordBatch;
+use vst_common::batch::allocator::AllocatorRow;
 use vst_common::batch::events::EventRow;
 use vst_common::batch::health::HealthRow;
 use vst_common::batch::latency::LatencyRow;
 use vst_common::batch::memory::MemoryRow;
 use vst_common::batch::recall::{RecallQueryRow, RecallRow};
-use vst_common::batch::{Error, Stamp, Table, events, health, latency, memory, recall};
+use vst_common::batch::{Error, Stamp, Table, allocator, events, health, latency, memory, recall};
 use vst_common::clock::{ClockOffset, WallNs};
 use vst_common::count;
 use vst_common::ids::{NodeId, PhaseIndex};
@@ -28,6 +29,7 @@ const PATIENCE_INTERVALS: u64 = 5;
 pub(super) enum TableRows {
     Latency(Vec<LatencyRow>),
     Memory(Vec<MemoryRow>),
+    Allocator(Vec<AllocatorRow>),
     Recall(Vec<RecallRow>),
     RecallQueries(Vec<RecallQueryRow>),
     Events(Vec<EventRow>),
@@ -39,6 +41,7 @@ impl TableRows {
         match self {
             Self::Latency(_) => Table::Latency,
             Self::Memory(_) => Table::Memory,
+            Self::Allocator(_) => Table::Allocator,
             Self::Recall(_) => Table::Recall,
             Self::RecallQueries(_) => Table::RecallQueries,
             Self::Events(_) => Table::Events,
@@ -50,6 +53,7 @@ impl TableRows {
         match self {
             Self::Latency(rows) => rows.is_empty(),
             Self::Memory(rows) => rows.is_empty(),
+            Self::Allocator(rows) => rows.is_empty(),
             Self::Recall(rows) => rows.is_empty(),
             Self::RecallQueries(rows) => rows.is_empty(),
             Self::Events(rows) => rows.is_empty(),
@@ -61,6 +65,7 @@ impl TableRows {
         match self {
             Self::Latency(rows) => latency::to_batch(stamp, rows),
             Self::Memory(rows) => memory::to_batch(stamp, rows),
+            Self::Allocator(rows) => allocator::to_batch(stamp, rows),
             Self::Recall(rows) => recall::to_batch(stamp, rows),
             Self::RecallQueries(rows) => recall::to_queries_batch(stamp, rows),
             Self::Events(rows) => events::to_batch(stamp, rows),
@@ -72,6 +77,7 @@ impl TableRows {
         match self {
             Self::Latency(rows) => rows.len(),
             Self::Memory(rows) => rows.len(),
+            Self::Allocator(rows) => rows.len(),
             Self::Recall(rows) => rows.len(),
             Self::RecallQueries(rows) => rows.len(),
             Self::Events(rows) => rows.len(),
@@ -88,6 +94,7 @@ impl TableRows {
         match self {
             Self::Latency(rows) => cut(rows, Self::Latency),
             Self::Memory(rows) => cut(rows, Self::Memory),
+            Self::Allocator(rows) => cut(rows, Self::Allocator),
             Self::Recall(rows) => cut(rows, Self::Recall),
             Self::RecallQueries(rows) => cut(rows, Self::RecallQueries),
             Self::Events(rows) => cut(rows, Self::Events),
@@ -109,6 +116,7 @@ impl TableRows {
         match self {
             Self::Latency(rows) => cut(rows, 32, Self::Latency),
             Self::Memory(rows) => cut(rows, 512, Self::Memory),
+            Self::Allocator(rows) => cut(rows, 4096, Self::Allocator),
             Self::Recall(rows) => cut(rows, 4096, Self::Recall),
             Self::RecallQueries(rows) => cut(rows, 8192, Self::RecallQueries),
             Self::Events(rows) => cut(rows, 2048, Self::Events),

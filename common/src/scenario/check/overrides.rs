@@ -1,4 +1,5 @@
-//! Applies `--set path=value` to the tree of a scenario, before it is checked.
+//! Applies `--set path=value` to the tree of a scenario, before it is checked; a name that the scenario declares as a
+//! parameter never comes here.
 //!
 //! A path is dotted, `dataset.rows`; a phase is addressed by its name and its step's word may be left out,
 //! `phases.query_full.duration`; a key that only one section has may stand alone, `rows`. The value is YAML. Whatever
@@ -24,6 +25,7 @@ pub(super) fn apply(
     source: usize,
     path: &str,
     value: Node,
+    parameters: &[&str],
 ) -> Result<(), (Place, Complaint)> {
     let whole = Place { source, start: 0, end: path.len() };
     let mut segments = split(path, source);
@@ -40,7 +42,7 @@ pub(super) fn apply(
     let first = segments.first().map(|segment| segment.key.clone()).unwrap_or_default();
     if !TOP.contains(&first.as_str()) {
         let Some((section, _)) = SECTIONS.iter().find(|(_, keys)| keys.contains(&first.as_str())) else {
-            return Err((whole, unknown(path, &first)));
+            return Err((whole, unknown(path, &first, parameters)));
         };
         segments.insert(0, Segment { key: (*section).to_owned(), place: whole });
     }
@@ -63,13 +65,17 @@ fn split(path: &str, source: usize) -> Vec<Segment> {
         .collect()
 }
 
-fn unknown(path: &str, first: &str) -> Complaint {
-    let keys: Vec<&str> =
-        TOP.iter().chain(SECTIONS.iter().flat_map(|(_, keys)| keys.iter())).copied().collect();
+fn unknown(path: &str, first: &str, parameters: &[&str]) -> Complaint {
+    let keys = TOP.iter().chain(SECTIONS.iter().flat_map(|(_, keys)| keys.iter())).chain(parameters);
+    let keys: Vec<&str> = keys.copied().collect();
+    let paths = format!("{}a path begins with one of: {}", did_you_mean(first, &keys), TOP.join(", "));
     Complaint::new(
         format!("`--set {path}` names no key of a scenario"),
         "not known",
-        format!("{}a path begins with one of: {}", did_you_mean(first, &keys), TOP.join(", ")),
+        match parameters {
+            [] => paths,
+            _ => format!("{paths}; the parameters are: {}", parameters.join(", ")),
+        },
     )
 }
 
@@ -136,6 +142,7 @@ fn with_step(
     };
     let is_step = |key: &str| STEPS.iter().any(|(word, _)| *word == key);
     if first.key != "name"
+        && first.key != "criteria"
         && !is_step(&first.key)
         && let Value::Mapping(entries) = &phase.value
         && let Some(step) = entries.iter().find(|entry| is_step(&entry.key))

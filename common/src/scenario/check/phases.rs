@@ -4,8 +4,10 @@
 //! order of phases is judged by [`super::sequence`]. Law: a phase does exactly one thing, under a name of its own.
 
 use super::super::{
-    Arrival, ChurnSpec, Load, PhaseSpec, QuerySpec, SettleSpec, ShrinkSpec, Step, UpdateSpec,
+    Arrival, ChurnSpec, GrowSpec, Keep, Load, PhaseSpec, QuerySpec, RebuildSpec, SettleSpec, ShrinkSpec,
+    Step, UpdateSpec,
 };
+use super::criteria;
 use super::fault::{Complaint, Place};
 use super::load::{self, Kinds};
 use super::reader::{Reader, Section};
@@ -17,18 +19,33 @@ use super::values::{self, LONGEST_MS, LONGEST_TIMEOUT_MS};
 /// Every step with its keys.
 pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("create_index", &[]),
-    ("ingest", &["load", "timeout"]),
+    ("ingest", &["load", "prefill", "timeout"]),
+    ("drop_index", &[]),
+    ("rebuild_index", &["m", "ef_construction"]),
+    ("grow", &["to", "load", "timeout"]),
     ("settle", &["threshold", "window", "max_wait"]),
-    ("query", &["k", "ef_runtime", "load", "warm_up", "duration", "timeout"]),
-    ("shrink", &["keep", "by", "load", "timeout"]),
+    ("query", &["k", "ef_runtime", "filter", "returns", "load", "warm_up", "duration", "timeout"]),
+    ("shrink", &["keep", "by", "keep_rows", "keep_copies", "load", "timeout"]),
     ("update", &["share", "load", "timeout"]),
     ("churn", &["by", "load", "timeout"]),
+    ("mixed", super::mixed::KEYS),
     ("kv", super::kv::KEYS),
     ("checkpoint", &[]),
 ];
 
 /// Steps that need vectors and an index.
-const VECTOR_STEPS: &[&str] = &["create_index", "ingest", "query", "shrink", "update", "churn"];
+const VECTOR_STEPS: &[&str] = &[
+    "create_index",
+    "drop_index",
+    "rebuild_index",
+    "ingest",
+    "grow",
+    "query",
+    "shrink",
+    "update",
+    "churn",
+    "mixed",
+];
 
 /// Whether the phases work on vectors; they do unless all that they do is to send plain commands.
 pub(super) fn need_vectors(top: &Section<'_>) -> bool {
@@ -40,6 +57,7 @@ pub(super) fn need_vectors(top: &Section<'_>) -> bool {
 }
 
 const NAME: &str = "name";
+const CRITERIA: &str = "criteria";
 
 /// How a phase is addressed in paths and messages: by its name, or by its place in the list when it has none.
 pub(super) fn address(phase: &Node, n: usize) -> String {
@@ -100,18 +118,22 @@ fn phase(reader: &mut Reader<'_>, item: &Node, n: usize, told: &mut Vec<Told>) -
     let address = address(item, n);
     let title = format!("phase `{address}`");
     let words: Vec<&str> = STEPS.iter().map(|(word, _)| *word).collect();
-    let allowed: Vec<&str> = [NAME].into_iter().chain(words.iter().copied()).collect();
+    let allowed: Vec<&str> = [NAME, CRITERIA].into_iter().chain(words.iter().copied()).collect();
     let place = item.get(NAME).map_or(item.place(), Node::place);
     let section = reader.section(&title, place, item, &allowed)?;
     let name = reader.required(&section, NAME, "load", phase_name);
     let chosen = reader.one_of(&section, &words, "checkpoint: {}")?;
     let (word, keys) = STEPS.iter().find(|(word, _)| *word == chosen.key)?;
-    let mut this = Told { address, word, place: chosen.key_place, keep: None, by: None };
+    let mut this =
+        Told { address, word, place: chosen.key_place, keep: None, by: None, to: None, moves: false };
     let step = reader
         .section(&format!("`{word}` of {title}"), chosen.key_place, &chosen.node, keys)
         .and_then(|section| step(reader, word, &section, &mut this));
     told.push(this);
-    Some(PhaseSpec { name: name?, step: step? })
+    let criteria = criteria::read(reader, &section);
+    let phase = PhaseSpec { name: name?, step: step?, criteria: criteria? };
+    criteria::judge_phase(reader, &section, &phase);
+    Some(phase)
 }
 
 fn phase_name(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
@@ -129,10 +151,27 @@ fn phase_name(key: &str, node: &Node, example: &str) -> Result<String, Complaint
 fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut Told) -> Option<Step> {
     match word {
         "create_index" => Some(Step::CreateIndex),
-        "ingest" => {
+        "drop_index" => Some(Step::DropIndex),
+        "rebuild_index" => {
+            let m = reader.optional(section, "m", "32", |k, n, e| count(k, n, 65_536, e));
+            let ef_construction =
+                reader.optional(section, "ef_construction", "100", |k, n, e| count(k, n, 1_000_000, e));
+            Some(Step::RebuildIndex(RebuildSpec { m: m?, ef_construction: ef_construction? }))
+        }
+        "grow" => {
+            let to = reader.required(section, "to", "50%", above_nought);
+            told.to = to.map(|to| (values::share(to), at(section, "to")));
             let load = rows_load(reader, section, told);
             let timeout_ms = timeout(reader, section);
-            Some(Step::Ingest { load: load?, timeout_ms: timeout_ms? })
+            Some(Step::Grow(GrowSpec { to: values::share(to?), load: load?, timeout_ms: timeout_ms? }))
+        }
+        "ingest" => {
+            let load = rows_load(reader, section, told);
+            let reuse = reader.defaulted(section, "prefill", false, "reuse", |k, n, _| {
+                values::word(k, n, &[("none", false), ("reuse", true)])
+            });
+            let timeout_ms = timeout(reader, section);
+            Some(Step::Ingest { load: load?, timeout_ms: timeout_ms?, reuse: reuse? })
         }
         "update" => {
             let share = reader.defaulted(section, "share", 100.0, "25%", above_nought);
@@ -151,6 +190,7 @@ fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut T
         "settle" => settle(reader, section).map(Step::Settle),
         "query" => query(reader, section, told).map(Step::Query),
         "shrink" => shrink(reader, section, told).map(Step::Shrink),
+        "mixed" => super::mixed::mixed(reader, section, told).map(Step::Mixed),
         "kv" => super::kv::kv(reader, section, &told.address).map(Step::Kv),
         "checkpoint" => Some(Step::Checkpoint),
         _ => None,
@@ -188,16 +228,14 @@ fn settle(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<SettleSpec> 
 }
 
 fn query(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<QuerySpec> {
-    let k = reader.required(section, "k", "10", |k, n, e| count(k, n, 1_000_000, e));
-    let ef_runtime = reader.optional(section, "ef_runtime", "200", |k, n, e| count(k, n, 1_000_000, e));
+    let ask = super::ask::ask(reader, section);
     let load = load::load(reader, section, &told.address, Kinds::Any);
     let warm_up_ms =
         reader.defaulted(section, "warm_up", 0, "2s", |k, n, e| values::duration_ms(k, n, 0..=LONGEST_MS, e));
     let duration_ms = reader.required(section, "duration", "10s", span);
     let timeout_ms = timeout(reader, section);
     Some(QuerySpec {
-        k: k?,
-        ef_runtime: ef_runtime?,
+        ask: ask?,
         load: load?,
         warm_up_ms: warm_up_ms?,
         duration_ms: duration_ms?,
@@ -206,15 +244,14 @@ fn query(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<
 }
 
 fn shrink(reader: &mut Reader<'_>, section: &Section<'_>, told: &mut Told) -> Option<ShrinkSpec> {
-    let keep = keep(reader, section);
-    told.keep = keep;
+    let keep = keep(reader, section, told);
     let load = rows_load(reader, section, told);
     let timeout_ms = timeout(reader, section);
-    Some(ShrinkSpec { keep: keep?.0, load: load?, timeout_ms: timeout_ms? })
+    Some(ShrinkSpec { keep: keep?, load: load?, timeout_ms: timeout_ms? })
 }
 
 /// The load of a phase that its rows end: closed, or open with an arrival that does not have to know its own length.
-fn rows_load(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<Load> {
+pub(super) fn rows_load(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<Load> {
     let load = load::load(reader, section, &told.address, Kinds::Rows)?;
     if !matches!(load, Load::Open { arrival: Arrival::Ramp { .. }, .. }) {
         return Some(load);
@@ -243,12 +280,29 @@ fn above_nought(key: &str, node: &Node, example: &str) -> Result<f64, Complaint>
     ))
 }
 
-/// The share that is left, given as such or as what goes, and where that is said.
-fn keep(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<(f64, Place)> {
-    let entry = reader.one_of(section, &["keep", "by"], "keep: 50%")?;
-    let percent = reader.required(section, &entry.key, "50%", values::percent)?;
-    let left = if entry.key == "keep" { percent } else { 100.0 - percent };
-    Some((values::share(left), entry.node.place_under(entry.key_place)))
+/// What is left: a share, given as such or as what goes, or a number of rows or of copies.
+fn keep(reader: &mut Reader<'_>, section: &Section<'_>, told: &mut Told) -> Option<Keep> {
+    let entry = reader.one_of(section, &["keep", "by", "keep_rows", "keep_copies"], "keep: 50%")?;
+    match entry.key.as_str() {
+        "keep_rows" => {
+            told.moves = true;
+            let rows = reader.required(section, "keep_rows", "5000", |k, n, e| {
+                values::whole(k, n, 0..=super::sections::MOST_ROWS, e)
+            });
+            rows.map(Keep::Rows)
+        }
+        "keep_copies" => {
+            told.moves = true;
+            let copies = reader.required(section, "keep_copies", "1", |k, n, e| count(k, n, 1_000_000, e));
+            copies.map(Keep::Copies)
+        }
+        _ => {
+            let percent = reader.required(section, &entry.key, "50%", values::percent)?;
+            let left = values::share(if entry.key == "keep" { percent } else { 100.0 - percent });
+            told.keep = Some((left, entry.node.place_under(entry.key_place)));
+            Some(Keep::Share(left))
+        }
+    }
 }
 
 pub(super) fn timeout(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<u64> {

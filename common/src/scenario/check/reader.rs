@@ -76,6 +76,7 @@ impl<'s> Reader<'s> {
         let entries: &[Entry] = match &node.value {
             Value::Mapping(entries) => entries,
             Value::Nothing => &[],
+            Value::Refused => return None,
             _ => {
                 let hint = match allowed {
                     [] => "write `{}`".to_owned(),
@@ -174,6 +175,9 @@ impl<'s> Reader<'s> {
         read: impl FnOnce(&str, &Node, &str) -> Result<T, Complaint>,
     ) -> Option<Option<T>> {
         let Some(entry) = section.get(key) else { return Some(None) };
+        if matches!(entry.node.value, Value::Refused) {
+            return None;
+        }
         match read(key, &entry.node, example) {
             Ok(value) => Some(Some(value)),
             Err(complaint) => {

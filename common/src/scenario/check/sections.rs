@@ -3,12 +3,15 @@
 //! [`super::check`] hands over the tree of a file with its overrides applied; what comes out is the model. The key
 //! tables are also what the override paths are resolved against. Law: a default is taken only where a key is absent.
 
+use std::collections::BTreeMap;
+
 use crate::keys;
 
 use super::super::{
     Algorithm, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec, Metric,
     PhaseSpec, PopulationSpec, SamplingSpec, Scenario, Step,
 };
+use super::criteria;
 use super::fault::{Complaint, Place};
 use super::phases;
 use super::reader::{Reader, Section};
@@ -17,8 +20,21 @@ use super::values;
 use crate::content::template::Template;
 
 /// Keys of the file.
-pub(super) const TOP: &[&str] =
-    &["name", "purpose", "seed", "dataset", "index", "population", "keyspace", "fleet", "sampling", "phases"];
+pub(super) const TOP: &[&str] = &[
+    "name",
+    "purpose",
+    "family",
+    "parameters",
+    "seed",
+    "dataset",
+    "index",
+    "population",
+    "keyspace",
+    "fleet",
+    "sampling",
+    "criteria",
+    "phases",
+];
 /// Keys of each section. No key is in two of them, so that a key alone says its section.
 pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("dataset", DATASET),
@@ -48,7 +64,7 @@ const ORDERS: &[(&str, CopyOrder)] =
 const MOST_COPIES: f64 = 1_000_000.0;
 
 /// Row numbers are written with 12 digits in keys.
-const MOST_ROWS: u64 = 999_999_999_999;
+pub(super) const MOST_ROWS: u64 = 999_999_999_999;
 
 /// The scenario, or `None` when faults were noted.
 pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario> {
@@ -59,6 +75,7 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
     let top = reader.section("the scenario", start, tree, TOP)?;
     let name = reader.required(&top, "name", "quick", run_name);
     let purpose = reader.required(&top, "purpose", "how much memory a vector takes", values::text);
+    let family = reader.defaulted(&top, "family", String::from("own"), "memory", run_name);
     let seed = reader.defaulted(&top, "seed", 1, "1", |k, n, e| values::whole(k, n, 0..=u64::MAX, e));
     let vectors = phases::need_vectors(&top);
     let asked = |key| vectors || top.get(key).is_some();
@@ -68,13 +85,19 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
     let keyspace = keyspace(reader, &top);
     let fleet = fleet(reader, &top);
     let sampling = sampling(reader, &top);
+    let criteria = criteria::read(reader, &top);
     let phases = phases::phases(reader, &top);
+    if let (Some(criteria), Some(phases)) = (&criteria, &phases) {
+        criteria::judge(reader, &top, criteria, phases);
+    }
     if let (Some(keyspace), Some(phases)) = (&keyspace, &phases) {
         group(reader, &top, keyspace, phases);
     }
     Some(Scenario {
         name: name?,
         purpose: purpose?,
+        family: family?,
+        parameters: BTreeMap::new(),
         seed: seed?,
         dataset: dataset?,
         index: index?,
@@ -82,6 +105,7 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
         keyspace: keyspace?,
         fleet: fleet?,
         sampling: sampling?,
+        criteria: criteria?,
         phases: phases?,
     })
 }

@@ -1,11 +1,14 @@
 //! What a person sees for every kind of fault, and the laws of the checker.
 
+mod config;
+mod parameters;
 mod properties;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
-use super::super::{Arrival, Load, Step};
-use super::{BUILTIN, Faults, builtin, parse};
+use super::super::{Arrival, Keep, Load, Returns, Step};
+use super::{Faults, parse};
+use crate::attributes::Filter;
 
 /// A scenario without fault, short enough to be read at a glance.
 const SOUND: &str = "\
@@ -280,7 +283,7 @@ fn durations_rates_and_shares_in_all_spellings() {
     for (text, keep) in [("keep: 30%", 0.3), ("by: 30%", 0.7), ("keep: 0%", 0.0), ("keep: 12.5%", 0.125)] {
         let scenario = parse(&with("keep: 50%", text), "case.yaml", &[]).unwrap().scenario;
         let Step::Shrink(shrink) = &scenario.phases[3].step else { panic!("a shrink") };
-        assert_eq!(shrink.keep.to_bits(), f64::to_bits(keep), "{text}");
+        assert_eq!(shrink.keep, Keep::Share(keep), "{text}");
     }
 }
 
@@ -317,7 +320,7 @@ fn overrides_reach_phases_by_name_and_lone_keys_by_their_section() {
     let Step::Ingest { timeout_ms, .. } = &mut wanted.phases[1].step else { panic!("an ingest") };
     *timeout_ms = 3000;
     let Step::Query(query) = &mut wanted.phases[2].step else { panic!("a query") };
-    query.k = 5;
+    query.ask.k = 5;
     query.load = Load::Closed { clients: 2, pipeline: 1 };
     assert_eq!(parse(SOUND, "case.yaml", &overrides).unwrap().scenario, wanted);
 }
@@ -371,11 +374,72 @@ fn a_byte_order_mark_and_carriage_returns_shift_nothing() {
 }
 
 #[test]
-fn every_scenario_that_comes_with_vst_is_sound() {
-    for (name, text) in BUILTIN {
-        let checked = parse(text, name, &[]).unwrap_or_else(|faults| panic!("{}", shown(&faults)));
-        assert_eq!(checked.scenario.name, *name);
-        assert_eq!(builtin(name), Some(*text));
+fn a_mixed_phase_says_how_many_requests_there_are_and_what_its_queries_ask() {
+    let mixed = |keys: &str| format!("{SOUND}  - name: serve\n    mixed: {{{keys}}}\n");
+    let spec = |keys: &str| match &parse(&mixed(keys), "case.yaml", &[]).unwrap().scenario.phases[4].step {
+        Step::Mixed(mixed) => mixed.clone(),
+        other => panic!("{other:?}"),
+    };
+    let weights = "weights: {query: 70, ingest: 20, delete: 10}, k: 10";
+    let closed = format!("{weights}, operations: 5000, load: {{closed: {{clients: 2, pipeline: 1}}}}");
+    assert_eq!((spec(&closed).operations, spec(&closed).weights.all()), (5000, [70, 20, 10, 0]));
+    let open =
+        |arrival: &str| format!("{weights}, duration: 3s, load: {{open: {{{arrival}, connections: 4}}}}");
+    assert_eq!(spec(&open("rate: 500/s")).operations, 1500);
+    assert_eq!(spec(&open("arrival: {poisson: {rate: 500/s}}")).operations, 1500);
+    assert_eq!(spec(&format!("{}, operations: 40", open("rate: 500/s"))).operations, 40);
+    let filtered = spec(&format!("{closed}, filter: {{tag: 12.5%}}, returns: row"));
+    assert_eq!((filtered.ask.filter, filtered.ask.returns), (Some(Filter::Tag(0.125)), Returns::Row));
+    let numeric = spec(&format!("{closed}, filter: {{numeric: 25%}}, returns: nothing"));
+    assert_eq!((numeric.ask.filter, numeric.ask.returns), (Some(Filter::Numeric(0.25)), Returns::Nothing));
+    let faulty = [
+        format!("{closed}, duration: 3s"),
+        format!("{weights}, load: {{open: {{rate: 500/s, connections: 4}}}}"),
+        open("arrival: {ramp: {from: 0/s, to: 10/s}}"),
+        closed.replace("query: 70, ", ""),
+        closed.replace(", ingest: 20, delete: 10", ""),
+        closed.replace("delete", "remove"),
+        format!("{closed}, filter: {{tag: 0%}}"),
+        format!("{closed}, filter: {{tag: 10%, numeric: 10%}}"),
+        format!("{closed}, filter: tag"),
+        format!("{closed}, returns: vector"),
+    ];
+    let told: Vec<String> = faulty.iter().map(|keys| shown(&faults_of(&mixed(keys)))).collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn a_shrink_may_say_rows_or_copies_and_later_shares_are_judged_by_the_plan() {
+    let keep = |text: &str| {
+        let text = format!(
+            "{}  - name: less\n    churn: {{by: 90%, load: {{closed: {{clients: 1, pipeline: 1}}}}}}\n",
+            with("keep: 50%", text)
+        );
+        match &parse(&text, "case.yaml", &[]).unwrap().scenario.phases[3].step {
+            Step::Shrink(shrink) => shrink.keep,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(keep("keep_rows: 500"), Keep::Rows(500));
+    assert_eq!(keep("keep_copies: 2"), Keep::Copies(2));
+    assert_eq!(messages(&with("keep: 50%", "keep: 50%, keep_rows: 5")).len(), 1);
+    assert_eq!(
+        messages(&with("keep: 50%", "keep_copies: 0")),
+        ["`keep_copies` must be from 1 to 1000000, but is 0"]
+    );
+}
+
+#[test]
+fn every_example_of_the_document_on_workloads_is_accepted() {
+    let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/workloads.md"));
+    let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut phases = 0;
+    for block in blocks {
+        // A phase of its own name in front would be the second one of that name.
+        let sound = SOUND.replace("name: load", "name: loaded");
+        let whole = if block.starts_with("name:") { block.to_owned() } else { format!("{sound}{block}") };
+        let checked = parse(&whole, "workloads.md", &[]);
+        phases += checked.unwrap_or_else(|faults| panic!("{}", shown(&faults))).scenario.phases.len();
     }
-    assert_eq!(builtin("slow"), None);
+    assert!(phases > 20, "{phases}");
 }

@@ -34,6 +34,8 @@ pub(super) enum Value {
     Text(String),
     List(Vec<Node>),
     Mapping(Vec<Entry>),
+    /// Refers to a parameter that is not there or has a fault, which is noted already.
+    Refused,
 }
 
 /// A key with its value.
@@ -85,6 +87,7 @@ impl Node {
             Value::Text(_) => "text",
             Value::List(_) => "a list",
             Value::Mapping(_) => "a mapping",
+            Value::Refused => "a parameter",
         }
     }
 }

@@ -8,15 +8,16 @@ use vst_common::entry::Control;
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
-use vst_common::ranges::RowRange;
+use vst_common::ranges::{Cut, RowRange};
 use vst_common::schedule::Schedule;
 use vst_common::shares::ShareSet;
 
 use super::super::book::{Book, Loaded};
+use super::super::recovery::OpenPhase;
 use super::super::{Happened, Said, Statement, Tell, Verdict};
 use crate::leases::{Handed, Leases, TRIES};
 use crate::plan::LoadPlan;
-use crate::roster::Presence;
+use crate::roster::{Before, Presence, Stage};
 
 /// What an event did.
 pub(crate) enum Taken {
@@ -43,6 +44,9 @@ pub(crate) struct Load {
     leasing: bool,
     /// Those who took part and went before the end, and when.
     departed: BTreeMap<Generation, MonoNs>,
+    /// Took part under another coordinator; which ranges each holds is known when it is back, or does not matter any
+    /// more when it is cut off.
+    unheard: BTreeSet<Generation>,
 }
 
 impl Load {
@@ -55,11 +59,6 @@ impl Load {
             let (order, first_lane, lanes) = (Arc::clone(&order), *first_lane, *lanes);
             book.tell(*generation, Tell::Arm { order, first_lane, lanes });
         }
-        let rows = |cut: vst_common::ranges::Cut| {
-            let last = cut.count().checked_sub(1).and_then(|i| cut.get(i));
-            let first = cut.get(0);
-            first.zip(last).map_or(0, |(first, last)| last.end.saturating_sub(first.start))
-        };
         Some(Self {
             order,
             taking_part: deal.iter().map(|(g, _, _)| *g).collect(),
@@ -67,11 +66,50 @@ impl Load {
             armed: BTreeSet::new(),
             statements: BTreeMap::new(),
             leases: plan.cut.map(Leases::new),
-            rows_total: plan.cut.map_or(0, rows),
+            rows_total: plan.cut.map_or(0, rows_of),
             parked: BTreeMap::new(),
             leasing: true,
             departed: BTreeMap::new(),
+            unheard: BTreeSet::new(),
         })
+    }
+
+    /// As another coordinator's log has it.
+    pub(crate) fn restore(plan: LoadPlan, past: &OpenPhase, start: MonoNs, book: &Book) -> Self {
+        let order = Arc::new(past.started.order.clone().unwrap_or(plan.order));
+        let staying = |g: &Generation| book.roster.is_staying(*g);
+        let deal: Vec<_> = past.dealt.iter().map(|o| (o.generation, o.first_lane, o.lanes)).collect();
+        let taking_part: BTreeSet<Generation> = deal
+            .iter()
+            .map(|(g, _, _)| *g)
+            .filter(|g| staying(g) && !past.departed.contains_key(g))
+            .collect();
+        let departed = deal
+            .iter()
+            .filter(|(g, _, _)| !taking_part.contains(g))
+            .map(|(g, _, _)| (*g, start.saturating_add(past.departed.get(g).copied().unwrap_or(0))));
+        // Of those that are lost it is not known either, and they may not be cut off yet.
+        let lost = book.uncut().into_iter().filter(|lost| deal.iter().any(|(g, _, _)| g == lost));
+        let unheard = taking_part.iter().copied().chain(lost).filter(|g| !past.statements.contains_key(g));
+        Self {
+            armed: taking_part.clone(),
+            unheard: unheard.collect(),
+            departed: departed.collect(),
+            taking_part,
+            deal,
+            statements: past.statements.clone(),
+            leases: plan.cut.map(|cut| Leases::resume(cut, &past.done)),
+            rows_total: plan.cut.map_or(0, rows_of),
+            parked: BTreeMap::new(),
+            leasing: true,
+            order,
+        }
+    }
+
+    /// Whether a worker of this phase came back that was never told to start.
+    pub(crate) fn is_armed_only(&self, happened: &Happened) -> bool {
+        let Happened::Resumed(generation, before) = happened else { return false };
+        self.taking_part.contains(generation) && before.phase == Some((self.phase(), Stage::Armed))
     }
 
     pub(crate) fn order(&self) -> &PhaseOrder {
@@ -123,7 +161,12 @@ impl Load {
             Happened::Left(generation) if self.taking_part.remove(&generation) => {
                 self.left(generation, now, book)
             }
+            Happened::Resumed(generation, before) if self.taking_part.contains(&generation) => {
+                self.resumed(generation, &before, book);
+                Taken::Nothing
+            }
             Happened::CutOff(generation) => {
+                self.unheard.remove(&generation);
                 if let Some(leases) = &mut self.leases {
                     let ranges = leases.release(generation);
                     let worker = book.worker_name(generation);
@@ -145,6 +188,9 @@ impl Load {
         self.parked.remove(&generation);
         self.departed.insert(generation, now);
         let lost = book.roster.get(generation).is_some_and(|m| m.presence == Presence::Lost);
+        if !lost {
+            self.unheard.remove(&generation);
+        }
         if let Some(leases) = &mut self.leases {
             if lost {
                 let ranges = leases.lose(generation);
@@ -230,6 +276,39 @@ impl Load {
         Taken::Nothing
     }
 
+    /// A worker of this phase is back and says how far it is.
+    fn resumed(&mut self, generation: Generation, before: &Before, book: &mut Book) {
+        self.unheard.remove(&generation);
+        // It asks again for what it can take.
+        self.parked.remove(&generation);
+        let own = self.phase();
+        if let Some(leases) = &mut self.leases {
+            leases.adopt(generation, &before.held);
+        }
+        match (before.ended.filter(|statement| statement.phase == own), before.phase) {
+            (Some(statement), _) => {
+                self.statements.insert(generation, statement);
+            }
+            (None, Some((phase, stage))) if phase == own => {
+                if stage == Stage::Preparing {
+                    self.armed.remove(&generation);
+                } else {
+                    self.armed.insert(generation);
+                }
+            }
+            (None, _) => {
+                // The order was lost on its way.
+                self.armed.remove(&generation);
+                let dealt = self.deal.iter().find(|(g, _, _)| *g == generation);
+                if let Some((_, first_lane, lanes)) = dealt {
+                    let (order, first_lane, lanes) = (Arc::clone(&self.order), *first_lane, *lanes);
+                    book.tell(generation, Tell::Arm { order, first_lane, lanes });
+                }
+            }
+        }
+        self.serve_parked(book);
+    }
+
     fn handed_back(
         &mut self,
         generation: Generation,
@@ -276,6 +355,10 @@ impl Load {
     /// Answers those who wait for ranges, as far as there is an answer.
     fn serve_parked(&mut self, book: &mut Book) {
         let Some(leases) = &mut self.leases else { return };
+        if !self.unheard.is_empty() && self.leasing {
+            // What looks free may be in the hands of somebody who is not back yet.
+            return;
+        }
         let phase = self.order.index;
         let exhausted = leases.all_done() || !self.leasing;
         self.parked.retain(|generation, wanted| {
@@ -287,4 +370,9 @@ impl Load {
             false
         });
     }
+}
+
+fn rows_of(cut: Cut) -> u64 {
+    let last = cut.count().checked_sub(1).and_then(|i| cut.get(i));
+    cut.get(0).zip(last).map_or(0, |(first, last)| last.end.saturating_sub(first.start))
 }

@@ -31,10 +31,15 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         metric: Metric::L2,
         prefix: "p:".into(),
         field: "v".into(),
+        attributes: vst_common::attributes::Attributes::default(),
         live,
         search: SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() },
     };
-    let work = if query { Work::Query { vectors, k: 1, ef_runtime: None } } else { Work::Ingest(vectors) };
+    let work = if query {
+        Work::Query { vectors, ask: vst_common::scenario::Ask::nearest(1, None) }
+    } else {
+        Work::Ingest(vectors)
+    };
     PhaseOrder {
         index: PhaseIndex(index),
         name: format!("phase {index}"),
@@ -85,6 +90,9 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
     let scenario = Scenario {
         name: "s".into(),
         purpose: "p".into(),
+        family: String::new(),
+        parameters: Default::default(),
+        criteria: Vec::new(),
         seed: 1,
         dataset: Some(DatasetSpec {
             base: String::new(),
@@ -118,6 +126,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         copies: 1,
         expansion: vst_common::expand::Expansion::None,
         dims: 2,
+        index_is_there: false,
         phases,
     }
 }
@@ -142,6 +151,10 @@ pub(super) struct Weather {
     pub(super) pause_at: Option<u64>,
     pub(super) lose_deliveries: bool,
     pub(super) slow_log: u64,
+    /// Streams break while the worker at the other end lives.
+    pub(super) break_stream: u64,
+    /// Another coordinator takes the lead.
+    pub(super) change_at: Vec<u64>,
 }
 
 impl Weather {
@@ -163,6 +176,8 @@ impl Weather {
             pause_at: None,
             lose_deliveries: false,
             slow_log: 3,
+            break_stream: 0,
+            change_at: Vec::new(),
         }
     }
 }
@@ -175,8 +190,9 @@ pub(super) fn weather() -> impl Strategy<Value = Weather> {
         (any::<u64>(), 1u64..4, prop_oneof![1u64..20, 20u64..400]),
         ((rare(), rare()), rare(), 0u64..300, rare(), prop_oneof![6 => Just(0u64), 1 => 1u64..4]),
         ((sometimes(), sometimes()), sometimes(), sometimes(), prop::bool::weighted(0.2), 0u64..30),
+        (rare(), prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(0u64..400, 1..4)]),
     )
-        .prop_map(|((seed, workers, range_length), chances, rest)| {
+        .prop_map(|((seed, workers, range_length), chances, rest, (break_stream, change_at))| {
             let ((die, leave), fall_silent, repeat, fail_range, fault) = chances;
             let ((stop_at, pause_at), stop_again_at, late_worker_at, lose_deliveries, slow_log) = rest;
             Weather {
@@ -195,6 +211,8 @@ pub(super) fn weather() -> impl Strategy<Value = Weather> {
                 pause_at,
                 lose_deliveries,
                 slow_log,
+                break_stream,
+                change_at,
             }
         })
 }

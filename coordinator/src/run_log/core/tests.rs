@@ -199,7 +199,7 @@ impl World {
             match action {
                 Action::Create { number, bytes, .. } => self.ask(node, Asked::Create(number, bytes)),
                 Action::ReadBack { number } => self.ask(node, Asked::Read(number)),
-                Action::Durable { number, tickets } => self.durable(node, number, &tickets),
+                Action::Durable { number, tickets, .. } => self.durable(node, number, &tickets),
                 Action::Refuse(tickets, reason) => {
                     for ticket in tickets {
                         if let Some((worker, sequence)) = self.nodes[node].tickets.remove(&ticket) {

@@ -7,7 +7,12 @@ const DOWN: &str = "-CLUSTERDOWN The cluster is down\r\n";
 fn rows(nodes: u16, count: u64, timeout_ns: u64) -> Simulation {
     let mut simulation = Simulation::new(ingest(nodes, 4, 1, timeout_ns));
     let rows: Vec<(u32, u64)> = (0..count).map(|row| (0, row)).collect();
-    simulation.pipeline.give(RowBlock { id: 1, vectors: vec![0; rows.len() * 4], rows });
+    simulation.pipeline.give(RowBlock {
+        id: 1,
+        vectors: vec![0; rows.len() * 4],
+        rows,
+        ..RowBlock::default()
+    });
     simulation.pipeline.no_more_rows();
     simulation.step(MS);
     simulation

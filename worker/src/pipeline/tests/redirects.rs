@@ -5,7 +5,12 @@ use super::*;
 /// One row, sent to the first node.
 fn one_row(nodes: u16) -> Simulation {
     let mut simulation = Simulation::new(ingest(nodes, 1, 1, 1000 * MS));
-    simulation.pipeline.give(RowBlock { id: 1, rows: vec![(0, 5)], vectors: vec![0; 4] });
+    simulation.pipeline.give(RowBlock {
+        id: 1,
+        rows: vec![(0, 5)],
+        vectors: vec![0; 4],
+        ..RowBlock::default()
+    });
     simulation.pipeline.no_more_rows();
     simulation.step(MS);
     simulation
@@ -61,7 +66,7 @@ fn moved_to_a_stranger_opens_connections_there_and_waits_for_them() {
 
 #[test]
 fn a_query_that_waits_for_a_node_which_never_comes_ends_and_frees_its_place() {
-    let work = Work::Query { vectors: vectors(1, false), k: 1, ef_runtime: None };
+    let work = Work::Query { vectors: vectors(1, false), ask: vst_common::scenario::Ask::nearest(1, None) };
     let mut simulation = Simulation::new(phase(1, work, Load::Closed { clients: 1, pipeline: 1 }, 100 * MS));
     simulation.step(MS);
     let (link, _) = wire(&mut simulation);

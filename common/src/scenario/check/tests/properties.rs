@@ -10,13 +10,16 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::super::{
-    Algorithm, Arrival, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec,
-    KeyspaceSpec, Load, Metric, PhaseSpec, PopulationSpec, QuerySpec, SamplingSpec, Scenario, SettleSpec,
-    ShrinkSpec, Step, UpdateSpec,
+    Algorithm, Arrival, Ask, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, Keep,
+    KeyspaceSpec, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, QuerySpec, Returns, SamplingSpec,
+    Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
 };
 use super::super::fault::{Complaint, Place, Sources};
-use super::super::{builtin, parse};
+use super::super::parse;
 use super::{SOUND, shown};
+use crate::attributes::Filter;
+use crate::mix::MixWeights;
+use crate::scenario::library::text_of;
 
 fn words() -> impl Strategy<Value = String> {
     "\\PC{0,20}".prop_filter("text must not be blank", |text| !text.trim().is_empty())
@@ -71,11 +74,51 @@ fn rows_load() -> impl Strategy<Value = Load> {
 fn query() -> impl Strategy<Value = Step> {
     let ef = option::of(1..=1_000_000u32);
     let warm_up = prop_oneof![Just(0), ms()];
-    (1..=1_000_000u32, ef, load(), warm_up, ms(), 1..=3_600_000u64).prop_map(
-        |(k, ef_runtime, load, warm_up_ms, duration_ms, timeout_ms)| {
-            Step::Query(QuerySpec { k, ef_runtime, load, warm_up_ms, duration_ms, timeout_ms })
+    (ask(ef), load(), warm_up, ms(), 1..=3_600_000u64).prop_map(
+        |(ask, load, warm_up_ms, duration_ms, timeout_ms)| {
+            Step::Query(QuerySpec { ask, load, warm_up_ms, duration_ms, timeout_ms })
         },
     )
+}
+
+fn ask(ef: impl Strategy<Value = Option<u32>>) -> impl Strategy<Value = Ask> {
+    // Eighths are exact, so multiplying by 100 and dividing again changes no bit of them.
+    let share = select(vec![1.0, 0.5, 0.125, 0.0625]);
+    let filter = (share, any::<bool>()).prop_map(|(share, tag)| match tag {
+        true => Filter::Tag(share),
+        false => Filter::Numeric(share),
+    });
+    let returns = select(vec![Returns::Nothing, Returns::Distance, Returns::Row]);
+    (1..=1_000_000u32, ef, option::of(filter), returns).prop_map(|(k, ef_runtime, filter, returns)| Ask {
+        k,
+        ef_runtime,
+        filter,
+        returns,
+    })
+}
+
+fn yaml_ask(ask: &Ask) -> String {
+    let filter = match ask.filter {
+        None => String::new(),
+        Some(Filter::Tag(share)) => format!(", filter: {{tag: {}%}}", share * 100.0),
+        Some(Filter::Numeric(share)) => format!(", filter: {{numeric: {}%}}", share * 100.0),
+    };
+    let returns = match ask.returns {
+        Returns::Nothing => ", returns: nothing",
+        Returns::Distance => "",
+        Returns::Row => ", returns: row",
+    };
+    let ef = ask.ef_runtime.map_or_else(String::new, |ef| format!(", ef_runtime: {ef}"));
+    format!("k: {}{ef}{filter}{returns}", ask.k)
+}
+
+fn mixed() -> impl Strategy<Value = Step> {
+    let weights = (1..=1000u32, 1..=1000u32, 0..=1000u32, 0..=1000u32)
+        .prop_map(|(query, ingest, delete, update)| MixWeights { query, ingest, delete, update });
+    (weights, 1..=1_000_000_000u64, ask(option::of(1..=1_000_000u32)), rows_load(), 1..=3_600_000u64)
+        .prop_map(|(weights, operations, ask, load, timeout_ms)| {
+            Step::Mixed(MixedSpec { weights, operations, ask, load, timeout_ms })
+        })
 }
 
 fn settle() -> impl Strategy<Value = Step> {
@@ -88,15 +131,16 @@ fn settle() -> impl Strategy<Value = Step> {
 /// Steps in an order that can be carried out: whatever shrinks are drawn become ever smaller shares, and churns exchange
 /// as much as they can.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let ingest =
-        (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Ingest { load, timeout_ms });
+    let ingest = (rows_load(), 1..=3_600_000u64, any::<bool>())
+        .prop_map(|(load, timeout_ms, reuse)| Step::Ingest { load, timeout_ms, reuse });
     let later = prop_oneof![
         query(),
         settle(),
+        mixed(),
         Just(Step::Checkpoint),
         kv::kv(),
         (rows_load(), 1..=3_600_000u64).prop_map(|(load, timeout_ms)| Step::Shrink(ShrinkSpec {
-            keep: 0.0,
+            keep: Keep::Share(0.0),
             load,
             timeout_ms
         })),
@@ -113,8 +157,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         let mut steps = vec![Step::CreateIndex, ingest];
         for mut step in later {
             if let Step::Shrink(shrink) = &mut step {
-                shrink.keep = percent / 100.0;
-                left = shrink.keep;
+                left = percent / 100.0;
+                shrink.keep = Keep::Share(left);
                 percent /= 2.0;
             }
             if let Step::Churn(churn) = &mut step {
@@ -160,6 +204,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             |(name, purpose, seed, dataset, index, prefix, (workers, lanes), steps, interval_ms)| Scenario {
                 name,
                 purpose,
+                family: String::from("own"),
+                parameters: Default::default(),
                 seed,
                 dataset: Some(dataset),
                 index: Some(index),
@@ -172,17 +218,23 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 },
                 fleet: FleetSpec { workers, lanes },
                 sampling: SamplingSpec { interval_ms },
+                criteria: Vec::new(),
                 phases: steps
                     .into_iter()
                     .enumerate()
-                    .map(|(n, step)| PhaseSpec { name: format!("{n}_{}", step.word()), step })
+                    .map(|(n, step)| PhaseSpec {
+                        name: format!("{n}_{}", step.word()),
+                        step,
+                        criteria: Vec::new(),
+                    })
                     .collect(),
             },
         )
 }
 
 fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap()
+    // What looks like a parameter is none.
+    serde_json::to_string(&text.replace("${", "$${")).unwrap()
 }
 
 fn yaml_load(load: &Load) -> String {
@@ -213,10 +265,12 @@ fn yaml_load(load: &Load) -> String {
 
 fn yaml_step(step: &Step) -> String {
     match step {
-        Step::CreateIndex => "{}".to_owned(),
+        Step::CreateIndex | Step::DropIndex => "{}".to_owned(),
+        Step::RebuildIndex(_) | Step::Grow(_) => unreachable!("not drawn"),
         Step::Checkpoint => String::new(),
-        Step::Ingest { load, timeout_ms } => {
-            format!("{{load: {}, timeout: {timeout_ms}ms}}", yaml_load(load))
+        Step::Ingest { load, timeout_ms, reuse } => {
+            let prefill = if *reuse { ", prefill: reuse" } else { "" };
+            format!("{{load: {}, timeout: {timeout_ms}ms{prefill}}}", yaml_load(load))
         }
         Step::Update(update) => format!(
             "{{share: {}%, load: {}, timeout: {}ms}}",
@@ -237,9 +291,8 @@ fn yaml_step(step: &Step) -> String {
             settle.max_wait_ms
         ),
         Step::Query(query) => format!(
-            "\n      k: {}\n{}      load: {}\n      warm_up: {}ms\n      duration: {}ms\n      timeout: {}ms",
-            query.k,
-            query.ef_runtime.map_or_else(String::new, |ef| format!("      ef_runtime: {ef}\n")),
+            "{{{}, load: {}, warm_up: {}ms, duration: {}ms, timeout: {}ms}}",
+            yaml_ask(&query.ask),
             yaml_load(&query.load),
             query.warm_up_ms,
             query.duration_ms,
@@ -247,19 +300,35 @@ fn yaml_step(step: &Step) -> String {
         ),
         // Halves of 87.5 are exact, so multiplying by 100 and dividing again changes no bit of them.
         Step::Shrink(shrink) => format!(
-            "{{keep: {}%, load: {}, timeout: {}ms}}",
-            shrink.keep * 100.0,
+            "{{{}, load: {}, timeout: {}ms}}",
+            match shrink.keep {
+                Keep::Share(share) => format!("keep: {}%", share * 100.0),
+                Keep::Rows(rows) => format!("keep_rows: {rows}"),
+                Keep::Copies(copies) => format!("keep_copies: {copies}"),
+            },
             yaml_load(&shrink.load),
             shrink.timeout_ms
         ),
+        Step::Mixed(mixed) => {
+            let [query, ingest, delete, update] = mixed.weights.all();
+            format!(
+                "{{weights: {{query: {query}, ingest: {ingest}, delete: {delete}, update: {update}}}, operations: {}, {}, \
+                 load: {}, timeout: {}ms}}",
+                mixed.operations,
+                yaml_ask(&mixed.ask),
+                yaml_load(&mixed.load),
+                mixed.timeout_ms
+            )
+        }
         Step::Kv(kv) => kv::yaml_kv(kv),
     }
 }
 
 /// The scenario as a person could have written it; `checkpoint` without a value stands for one without keys.
 fn yaml(scenario: &Scenario) -> String {
-    let Scenario { name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases } =
-        scenario;
+    let Scenario {
+        name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases, ..
+    } = scenario;
     let (dataset, index) = (dataset.as_ref().unwrap(), index.as_ref().unwrap());
     let metric = match index.metric {
         Metric::L2 => "l2",
@@ -386,7 +455,7 @@ proptest! {
 
     #[test]
     fn damage_never_panics_and_its_faults_can_be_shown(damage in damage(), quick in any::<bool>()) {
-        let sound = if quick { builtin("quick").unwrap() } else { SOUND };
+        let sound = if quick { text_of("quick").unwrap() } else { SOUND };
         refused_properly(&damaged(sound, &damage), &[])?;
     }
 

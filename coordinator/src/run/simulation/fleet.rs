@@ -1,0 +1,235 @@
+//! The simulated workers: what each knows, and what it does with its time.
+
+use vst_common::clock::MonoNs;
+use vst_common::entry::Totals;
+use vst_common::ids::{Generation, PhaseIndex};
+use vst_common::ranges::RowRange;
+
+use super::super::*;
+use super::world::{World, arrival};
+use crate::roster::{Arrival, Before, Stage};
+
+#[derive(Debug, Default)]
+pub(super) struct Worker {
+    /// Nothing of it is heard any more; it may still be sending.
+    pub(super) gone: bool,
+    /// It said goodbye.
+    pub(super) leaving: bool,
+    /// Until when it may send, by the answers that it got.
+    pub(super) lease_until: MonoNs,
+    pub(super) silent: bool,
+    pub(super) welcomed: bool,
+    pub(super) closed: bool,
+    pub(super) phase: Option<(PhaseIndex, bool)>,
+    pub(super) armed: bool,
+    pub(super) started: bool,
+    pub(super) draining: bool,
+    pub(super) ends_at: MonoNs,
+    pub(super) held: Vec<RowRange>,
+    pub(super) last_done: Option<RowRange>,
+    pub(super) exhausted: bool,
+    pub(super) asked: bool,
+    pub(super) sequence: u64,
+    pub(super) delivered: u64,
+    /// Its stream is broken, whoever knows: it hears nothing and can say nothing.
+    pub(super) deaf: bool,
+    /// Nobody still listens to the broken stream; it may come back.
+    pub(super) away: bool,
+    pub(super) statement: Option<Statement>,
+    /// Nobody will ever start what it was armed for: the leader that armed it died before the start was durable.
+    pub(super) unbegun: bool,
+    /// It came back since it was armed.
+    pub(super) came_back: bool,
+    /// It had to register anew: what it held is done with.
+    pub(super) replaced: bool,
+}
+
+impl Worker {
+    /// What it says of itself when it comes back.
+    pub(super) fn before(&self, generation: Generation) -> Before {
+        let stage = match (self.armed, self.started) {
+            (_, true) => Stage::Running,
+            (true, false) => Stage::Armed,
+            (false, false) => Stage::Preparing,
+        };
+        Before {
+            generation,
+            phase: self.phase.map(|(phase, _)| (phase, stage)),
+            held: self.held.clone(),
+            ended: self.statement,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn says(&mut self, generation: Generation, said: Said) {
+        self.event(Event::Said(generation, said));
+    }
+
+    /// A worker does one of the things that it could do now, or nothing.
+    pub(super) fn work(&mut self, generation: Generation, calm: bool) {
+        let (die, silent, fault) = (self.weather.die, self.weather.fall_silent, self.weather.fault);
+        if self.workers[&generation].gone {
+            return;
+        }
+        if self.workers[&generation].leaving {
+            self.deliver(generation);
+            if self.chance(300) {
+                self.workers.get_mut(&generation).unwrap().gone = true;
+                self.event(Event::StreamEnded(generation));
+            }
+            return;
+        }
+        if self.workers[&generation].deaf {
+            return self.comes_back(generation, calm);
+        }
+        if !calm && self.workers[&generation].welcomed && self.chance(self.weather.break_stream) {
+            self.workers.get_mut(&generation).unwrap().deaf = true;
+            return;
+        }
+        if !self.workers[&generation].welcomed {
+            if self.chance(200) || calm {
+                self.says(generation, Said::Hello(arrival(generation)));
+            }
+            return;
+        }
+        if !calm && self.chance(die) {
+            self.workers.get_mut(&generation).unwrap().gone = true;
+            self.lost.insert(generation);
+            return self.event(Event::StreamEnded(generation));
+        }
+        if !calm && self.chance(self.weather.leave) {
+            return self.say_goodbye(generation);
+        }
+        if !calm && self.chance(silent) {
+            self.workers.get_mut(&generation).unwrap().silent = true;
+        }
+        if self.workers[&generation].silent {
+            return;
+        }
+        let now = self.now;
+        self.says(generation, Said::Heartbeat { worker_mono: now, at: now });
+        if self.workers[&generation].closed {
+            if self.chance(300) {
+                self.workers.get_mut(&generation).unwrap().gone = true;
+                self.event(Event::StreamEnded(generation));
+            }
+            return;
+        }
+        if self.chance(500) {
+            self.deliver(generation);
+        }
+        if let Some((phase, leased)) = self.workers[&generation].phase {
+            if !calm && self.chance(fault) {
+                self.any_fault = true;
+                let target = self.draw.below(2) == 0;
+                let reason = format!("simulated fault of the {}", if target { "target" } else { "worker" });
+                return self.says(generation, Said::Fault { phase, reason, target });
+            }
+            self.work_on(generation, phase, leased, calm);
+        }
+    }
+
+    /// A worker whose stream broke calls again, sooner or later.
+    pub(super) fn comes_back(&mut self, generation: Generation, calm: bool) {
+        if !self.workers[&generation].away {
+            self.workers.get_mut(&generation).unwrap().away = true;
+            return self.event(Event::StreamEnded(generation));
+        }
+        if self.workers[&generation].silent || !(calm || self.chance(100)) {
+            return;
+        }
+        // Each stream opens as a registration of its own; those of one process are alike in their last digits.
+        self.streams += 1_000;
+        let stream = Generation(self.streams + generation.0 % 1_000);
+        let before = Some(self.workers[&generation].before(generation));
+        let name = Generation(generation.0 % 1_000);
+        self.says(stream, Said::Hello(Arrival { before, ..arrival(name) }));
+    }
+
+    /// Ends what it does, hands back what it holds, and says so.
+    pub(super) fn say_goodbye(&mut self, generation: Generation) {
+        let worker = self.workers.get_mut(&generation).unwrap();
+        let (phase, held) = (worker.phase.take(), std::mem::take(&mut worker.held));
+        worker.leaving = true;
+        if !self.is_lost(&generation) {
+            self.goodbyes.insert(generation);
+        }
+        if let Some((phase, _)) = phase {
+            let worker = self.workers.get_mut(&generation).unwrap();
+            worker.sequence += 1;
+            let last_sequence = worker.sequence;
+            for range in held {
+                let first_error = String::new();
+                self.says(generation, Said::RangeDone { phase, range, ok: 0, failed: 0, first_error });
+            }
+            self.stated.insert((phase, generation));
+            let statement = Statement { phase, last_sequence, totals: Totals::default(), dropped: 0 };
+            self.says(generation, Said::PhaseDone(statement));
+        }
+        self.says(generation, Said::Goodbye("asked to".into()));
+    }
+
+    pub(super) fn deliver(&mut self, generation: Generation) {
+        let losing = self.weather.lose_deliveries;
+        let worker = self.workers.get_mut(&generation).unwrap();
+        worker.delivered = if losing { worker.sequence.saturating_sub(1) } else { worker.sequence };
+        let delivered = worker.delivered;
+        self.event(Event::Delivered(generation, delivered));
+    }
+
+    pub(super) fn work_on(&mut self, generation: Generation, phase: PhaseIndex, leased: bool, calm: bool) {
+        let now = self.now;
+        let worker = self.workers.get_mut(&generation).unwrap();
+        if !worker.armed {
+            if self.draw.below(10) == 0 {
+                self.workers.get_mut(&generation).unwrap().armed = true;
+                self.says(generation, Said::Armed(phase));
+            }
+            return;
+        }
+        if leased && !worker.asked && !worker.exhausted && !worker.draining && worker.held.len() < 3 {
+            worker.asked = true;
+            return self.says(generation, Said::LeaseRequest { phase, ranges: 3 });
+        }
+        if !worker.started && !worker.draining {
+            return;
+        }
+        if let Some(range) = worker.held.pop() {
+            worker.last_done = Some(range);
+            worker.sequence += 1;
+            let failed = !calm && self.draw.below(1_000) < self.weather.fail_range * 20;
+            let cut_short = self.draw.below(20) == 0;
+            let (ok, failed) = match (failed, cut_short) {
+                (true, _) => (range.len() - 1, 1),
+                (false, true) => (range.len() - 1, 0),
+                (false, false) => (range.len(), 0),
+            };
+            self.any_range_failed |= failed > 0;
+            return self
+                .says(generation, Said::RangeDone { phase, range, ok, failed, first_error: "e".into() });
+        }
+        if let Some(range) = worker.last_done
+            && self.draw.below(1_000) < self.weather.repeat
+        {
+            // A worker that errs must not be able to book a range twice.
+            let ok = range.len();
+            self.says(
+                generation,
+                Said::RangeDone { phase, range, ok, failed: 0, first_error: String::new() },
+            );
+            return;
+        }
+        let worker = self.workers.get_mut(&generation).unwrap();
+        let over = if leased { worker.exhausted } else { now >= worker.ends_at };
+        if over || worker.draining {
+            worker.phase = None;
+            worker.sequence += 1;
+            let last_sequence = worker.sequence;
+            self.stated.insert((phase, generation));
+            let statement = Statement { phase, last_sequence, totals: Totals::default(), dropped: 0 };
+            self.workers.get_mut(&generation).unwrap().statement = Some(statement);
+            self.says(generation, Said::PhaseDone(statement));
+        }
+    }
+}
