@@ -17,6 +17,7 @@ mod reply;
 mod retry;
 mod routes;
 mod send;
+mod stuck;
 
 #[cfg(test)]
 mod tests;
@@ -135,6 +136,10 @@ pub(crate) struct Pipeline {
     stop: Option<u64>,
     fenced: bool,
     expired: bool,
+    /// Rows could not be written for too long.
+    gave_up: bool,
+    /// When nodes that rows wait for are looked at next.
+    look_at: u64,
 }
 
 impl Pipeline {
@@ -187,6 +192,8 @@ impl Pipeline {
             stop: None,
             fenced: false,
             expired: false,
+            gave_up: false,
+            look_at: 0,
             phase: Arc::clone(&phase),
         };
         for node in phase.topology.nodes.iter().take(phase.topology.primaries()) {
@@ -356,6 +363,7 @@ impl Pipeline {
         if over && self.active == 0 && self.open.is_empty() && !self.overflow.is_empty() {
             self.drop_overflow(now);
         }
+        self.look_for_stuck(now);
         self.tell_refusals(now);
     }
 
@@ -397,7 +405,7 @@ impl Pipeline {
         let deadline = self.deadlines.front().map(|d| d.0);
         let later = self.later.first_key_value().map(|(k, _)| k.0);
         let end = self.stop.filter(|stop| now < *stop).or_else(|| self.drain_limit());
-        [due, deadline, later, end].into_iter().flatten().min()
+        [due, deadline, later, end, self.next_look()].into_iter().flatten().min()
     }
 
     /// When the current interval ends and can be handed over.

@@ -205,6 +205,11 @@ pub enum LaneEvent {
     },
     /// What this lane knows of the cluster may be wrong: a connection is lost, or a node refuses its slots.
     LayoutWanted,
+    /// Rows could not be written for too long: the lane takes up nothing new and will say [`LaneEvent::Done`].
+    GaveUp {
+        /// What they waited for, with the fix.
+        reason: String,
+    },
     /// The phase is over on this lane; everything measured was given before.
     Done {
         /// The phase.

@@ -148,6 +148,8 @@ pub(super) struct NodeState {
     pub(super) up: usize,
     /// Since when none is, after there was one.
     pub(super) away_since: Option<u64>,
+    /// Since when something waits for it and no connection is ready.
+    pub(super) unserved_since: Option<u64>,
 }
 
 impl NodeState {
@@ -161,6 +163,7 @@ impl NodeState {
             again: VecDeque::new(),
             up: 0,
             away_since: None,
+            unserved_since: None,
         }
     }
 

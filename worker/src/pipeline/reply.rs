@@ -73,6 +73,9 @@ impl Pipeline {
         if let Some(refusal) = Refusal::of(&text)
             && self.try_again(key, part, node, &refusal, now)
         {
+            if let Some(request) = self.open.get(key) {
+                self.refused_since(request.item, request.refused.since(now), &text, now);
+            }
             return Ok(());
         }
         self.tell("error_reply", node, text.clone());

@@ -88,6 +88,8 @@ impl<'a> Refusal<'a> {
 pub(super) struct Refused {
     times: u32,
     redirects: u32,
+    /// When it was refused first.
+    since: Option<u64>,
 }
 
 /// When the next attempt goes out.
@@ -102,8 +104,14 @@ pub(super) enum Next {
 }
 
 impl Refused {
+    /// When the first refusal came.
+    pub(super) fn since(&self, now: u64) -> u64 {
+        self.since.unwrap_or(now)
+    }
+
     /// Counts a refusal; `salt` tells requests apart, so that they do not all come back at once.
     pub(super) fn again(&mut self, refusal: &Refusal<'_>, now: u64, salt: u64) -> Next {
+        self.since.get_or_insert(now);
         let redirect = matches!(refusal, Refusal::Moved { .. } | Refusal::Ask { .. });
         self.redirects = if redirect { self.redirects + 1 } else { 0 };
         if self.redirects >= MAX_REDIRECTS {

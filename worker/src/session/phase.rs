@@ -256,6 +256,12 @@ impl Phase {
                 self.progress.stands(at, totals, in_flight, backlog);
                 out.push(Action::Record { lane, phase, cells, recall, health });
             }
+            LaneEvent::GaveUp { reason } => {
+                target_fault(self.index().0, &format!("lane {lane}: {reason}"), out);
+                if let Some(ranges) = &mut self.ranges {
+                    ranges.stop();
+                }
+            }
             LaneEvent::TakenOver { slots } => {
                 if let Some(ranges) = &mut self.ranges {
                     ranges.doubt(slots);

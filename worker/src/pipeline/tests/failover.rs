@@ -168,3 +168,62 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_row_phase_whose_primary_nobody_replaces_ends_and_says_why() {
+    let mut simulation = rows(2, 40, 100 * MS);
+    let gone: Vec<usize> =
+        (0..simulation.pipeline.links()).filter(|l| node_of(&simulation, *l) == 0).collect();
+    let gave_up = |simulation: &Simulation| {
+        simulation.events.iter().any(|event| matches!(event, LaneEvent::GaveUp { .. }))
+    };
+    for link in &gone {
+        simulation.in_flight.remove(link);
+        simulation.scanners.remove(link);
+        simulation.pipeline.link_down(*link, simulation.now);
+    }
+    while simulation.now < 29_900 * MS {
+        simulation.answer(0, &Answer::Well);
+        simulation.step(100 * MS);
+    }
+    assert!(!gave_up(&simulation), "a replica may still take over");
+    while simulation.now < 31_000 * MS {
+        simulation.step(100 * MS);
+    }
+    assert!(gave_up(&simulation), "{:?}", simulation.events);
+    simulation.step(super::super::DRAIN_NS);
+    assert!(simulation.pipeline.is_done(simulation.now));
+    simulation.pipeline.give_back_rows();
+    simulation.collect();
+    let (mut ok, mut failed) = (0, 0);
+    for event in &simulation.events {
+        if let LaneEvent::BlockDone { ok: o, failed: f, .. } = event {
+            (ok, failed) = (ok + o, failed + f);
+        }
+    }
+    assert_eq!(ok, u64::try_from(simulation.rows_seen.len()).unwrap());
+    assert!(failed > 0 && ok + failed < 41, "{ok} written, {failed} named as failed");
+}
+
+#[test]
+fn a_cluster_that_stays_down_ends_a_row_phase_and_one_that_comes_back_in_time_does_not() {
+    for (down_for, gives_up) in [(25_000 * MS, false), (31_000 * MS, true)] {
+        let mut simulation = rows(1, 8, 100 * MS);
+        while simulation.now < down_for {
+            simulation.answer(0, &Answer::Error(DOWN));
+            simulation.step(10 * MS);
+        }
+        let reasons: Vec<&String> = simulation
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                LaneEvent::GaveUp { reason } => Some(reason),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reasons.len(), usize::from(gives_up), "once: {reasons:?}");
+        assert!(reasons.iter().all(|reason| reason.contains("CLUSTERDOWN")), "{reasons:?}");
+        simulation.run_out();
+        assert_eq!(simulation.rows_seen.len() == 8, !gives_up, "{:?}", simulation.rows_seen.len());
+    }
+}
