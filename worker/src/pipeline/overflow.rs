@@ -20,11 +20,14 @@ pub(super) fn room(nodes: usize) -> usize {
     (ROOM / nodes.max(1)).max(LEAST_ROOM)
 }
 
+/// Interval, window, operation and node (`None`: all nodes).
+type Counted = (u64, Window, Operation, Option<u16>);
+
 /// Requests that will not be sent, counted only.
 #[derive(Debug, Default)]
 pub(super) struct Overflow {
-    /// By interval, window, operation and node (`None`: all nodes): how many, and when the last of them was due.
-    counts: BTreeMap<(u64, Window, Operation, Option<u16>), (u64, u64)>,
+    /// How many, and when the last of them was due.
+    counts: BTreeMap<Counted, (u64, u64)>,
 }
 
 /// Requests of one interval that were not sent.
