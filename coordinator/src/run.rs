@@ -87,7 +87,7 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub enum Said {
     /// The first word.
-    Hello(Arrival),
+    Hello(Box<Arrival>),
     /// It is alive.
     Heartbeat {
         /// Its clock when it asked.
@@ -420,7 +420,7 @@ impl RunCore {
     fn said(&mut self, generation: Generation, said: Said, now: MonoNs) {
         self.book.roster.heard(generation, now);
         let said = match said {
-            Said::Hello(arrival) => return self.hello(generation, arrival, now),
+            Said::Hello(arrival) => return self.hello(generation, *arrival, now),
             other => other,
         };
         // Whoever is not (or no longer) a member has lost its leases: what it says must change nothing, and no answer

@@ -222,7 +222,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>)
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
-    let candidate = Candidate::new(&options, &prepared)?;
+    let candidate = Candidate::new(&options, &prepared).map_err(|path| Error::Results { path })?;
     if options.run.is_some() {
         return lead_when_free(options, prepared, candidate, (shown, looks), stops).await;
     }
@@ -255,11 +255,11 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn new(options: &CoordinatorOptions, prepared: &Prepared) -> Result<Self, Error> {
+    /// The results folder comes back where its name is no text.
+    fn new(options: &CoordinatorOptions, prepared: &Prepared) -> Result<Self, PathBuf> {
         let run = options.run.clone().unwrap_or_else(|| facts::run_id(&prepared.plan.scenario.name));
         let run_dir = options.results.join(run.as_str());
-        let location =
-            run_dir.to_str().ok_or_else(|| Error::Results { path: options.results.clone() })?.to_owned();
+        let location = run_dir.to_str().ok_or_else(|| options.results.clone())?.to_owned();
         Ok(Self { run, location, leader: facts::leader() })
     }
 }

@@ -1,7 +1,9 @@
 //! Two coordinators of one run, a leader and one that stands by, with two workers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use vst_common::entry::Control;
 use vst_common::exit::Exit;

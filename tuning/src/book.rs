@@ -1,19 +1,23 @@
 //! Every measurement of a search by the point at which it was taken, and what the constraints say of a point.
 //!
-//! Noise is told from repeats, pooled over points that are alike; a point is judged only as far as its noise allows.
-//! Fed by the searches, which ask for repeats where a point is near a bound. Law: a point that keeps a constraint is
-//! called broken, or one that breaks it kept, with no more than the probability that was asked for.
+//! Noise is told from repeats, pooled over points that are alike; a point is judged only as far as its noise allows. An
+//! error that measurements declare is known: it is judged by the normal distribution, and that of a sample of queries
+//! not at all, because a constraint is on the queries that were asked. Fed by the searches, which ask for repeats where a
+//! point is near a bound. Law: a point that keeps a constraint is called broken, or one that breaks it kept, with no more
+//! than the probability that was asked for.
 
 use std::collections::BTreeMap;
 
 use crate::constraint::{Constraint, Side};
-use crate::figure::Figure;
+use crate::figure::{Figure, Unit};
 use crate::measured::Measured;
 use crate::number::float;
-use crate::statistics::{Estimate, mean, squares};
+use crate::statistics::{Estimate, Interval, mean, squares};
 
 /// Repeats by which the noise at a point can be told from the point alone.
 pub(crate) const REPEATS_TO_TELL: usize = 3;
+/// Share of a value that the rounding of a mean may be.
+const ROUNDING: f64 = 1e-12;
 
 /// What the constraints say of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +80,8 @@ impl<K: Ord + Clone> Book<K> {
         self.points.get(at).and_then(|point| point.scaled.get(&figure)).map_or(&[], Vec::as_slice)
     }
 
-    /// Variance of one measurement of a figure near a point, and its degrees of freedom; `None` while nothing near was
-    /// repeated often enough.
+    /// Variance between measurements of a figure near a point, and its degrees of freedom; `None` while nothing near
+    /// was repeated often enough.
     pub(crate) fn variance(&self, at: &K, figure: Figure) -> Option<(f64, f64)> {
         let (mut sum, mut freedom) = (0.0, 0.0);
         for (key, point) in &self.points {
@@ -90,16 +94,43 @@ impl<K: Ord + Clone> Book<K> {
         if freedom < float(REPEATS_TO_TELL - 1) {
             return None;
         }
-        let declared = self.points.get(at).and_then(|p| p.declared.get(&figure)).map_or(0.0, |d| mean(d));
-        Some(((sum / freedom).max(declared), freedom))
+        Some((sum / freedom, freedom))
     }
 
-    /// Mean of a figure at a point on the figure's scale, with its error.
-    pub(crate) fn estimate(&self, at: &K, figure: Figure) -> Option<Estimate> {
+    /// Mean of a figure at a point on the figure's scale, with the error that repeats show.
+    fn repeated(&self, at: &K, figure: Figure) -> Option<Estimate> {
         let values = self.scaled(at, figure);
         let (variance, freedom) = self.variance(at, figure)?;
         let n = float(values.len());
         (n > 0.0).then(|| Estimate { mean: mean(values), error: (variance / n).sqrt(), freedom })
+    }
+
+    /// The same with the error that the measurements declare, which is known; `None` where they declare none.
+    fn declared(&self, at: &K, figure: Figure) -> Option<Estimate> {
+        let declared = self.points.get(at)?.declared.get(&figure).filter(|d| !d.is_empty())?;
+        // More repeats of the same queries are not more queries.
+        let n = if figure.is_of_fixed_sample() { 1.0 } else { float(declared.len()) };
+        let error = (mean(declared) / n).sqrt();
+        Some(Estimate { mean: mean(self.scaled(at, figure)), error, freedom: f64::INFINITY })
+    }
+
+    /// Mean of a figure at a point on the figure's scale, with the larger of both errors.
+    pub(crate) fn estimate(&self, at: &K, figure: Figure) -> Option<Estimate> {
+        let repeated = self.repeated(at, figure)?;
+        let declared = self.declared(at, figure).map_or(0.0, |d| d.error);
+        Some(Estimate { error: repeated.error.max(declared), ..repeated })
+    }
+
+    /// The interval that the measurements declare of a figure, in its base unit.
+    pub(crate) fn declared_interval(&self, at: &K, figure: Figure, confidence: f64) -> Option<Interval> {
+        let declared = self.declared(at, figure)?;
+        let margin = declared.margin(confidence);
+        let back = |scaled: f64| match figure.unit() {
+            Unit::Share => figure.scale().back(scaled).clamp(0.0, 1.0),
+            _ => figure.scale().back(scaled),
+        };
+        let (low, high) = (back(declared.mean - margin), back(declared.mean + margin));
+        Some(Interval { value: back(declared.mean), low, high })
     }
 
     /// What the constraints say of a point, each wrong call with a probability of at most `alpha`.
@@ -139,12 +170,18 @@ impl<K: Ord + Clone> Book<K> {
                 Side::AtLeast => (slack > 0.0).then_some(true),
             };
         }
-        if let Some(estimate) = self.estimate(at, figure) {
-            let estimate = Estimate { mean: slack, ..estimate };
-            if estimate.is_above_zero(alpha) {
+        if let Some(repeated) = self.repeated(at, figure) {
+            // Where all repeats agree, what is on the bound is inside.
+            if repeated.error <= ROUNDING * mean.abs() && slack.abs() <= ROUNDING * mean.abs() {
                 return Some(true);
             }
-            return estimate.is_below_zero(alpha).then_some(false);
+            let declared = self.declared(at, figure).filter(|_| !figure.is_of_fixed_sample());
+            let mut errors = std::iter::once(repeated).chain(declared);
+            let told = |e: Estimate| {
+                let e = Estimate { mean: slack, ..e };
+                if slack > 0.0 { e.is_above_zero(alpha) } else { e.is_below_zero(alpha) }
+            };
+            return errors.all(told).then_some(slack > 0.0);
         }
         // Its noise is not known yet; what is far off is off whatever it is.
         constraint.is_far(mean).then_some(slack > 0.0)

@@ -108,6 +108,13 @@ impl Figure {
     pub fn depends_on_rate(self) -> bool {
         !matches!(self, Self::Recall | Self::Memory | Self::BytesPerVector)
     }
+
+    /// Whether the error that a measurement declares of it is that of its sample of queries. Repeats ask the same
+    /// queries: they neither show this error nor make it smaller, and what holds of these queries holds surely.
+    #[must_use]
+    pub fn is_of_fixed_sample(self) -> bool {
+        self == Self::Recall
+    }
 }
 
 impl Scale {

@@ -16,7 +16,8 @@ pub struct Reading {
     /// In the figure's base unit: per second, share, nanoseconds, bytes.
     pub value: f64,
     /// Standard error by the measurement's own series, where that is known. The noise between repeats is measured
-    /// besides; the larger of both counts.
+    /// besides. Of recall it is that of the sample of queries, the same at each repeat: see
+    /// [`Figure::is_of_fixed_sample`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<f64>,
     /// The value is only known to be at least so large: a quantile among requests that got no reply.

@@ -5,7 +5,7 @@
 //! values in at least c of the cases.
 
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
 use crate::number::float;
 
@@ -25,7 +25,7 @@ pub struct Interval {
 pub(crate) struct Estimate {
     pub(crate) mean: f64,
     pub(crate) error: f64,
-    /// Degrees of freedom of the error.
+    /// Degrees of freedom of the error; infinite where the error is known and not estimated.
     pub(crate) freedom: f64,
 }
 
@@ -88,12 +88,19 @@ pub(crate) fn line(points: &[(f64, f64)]) -> Option<(f64, f64)> {
 
 /// Probability that Student's t is above `t`.
 pub(crate) fn tail(t: f64, freedom: f64) -> f64 {
+    if freedom.is_infinite() {
+        return Normal::new(0.0, 1.0).map_or(f64::NAN, |normal| normal.sf(t));
+    }
     StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |students| students.sf(t))
 }
 
 /// Quantile of Student's distribution for p of at least 0.5.
 pub(crate) fn student(p: f64, freedom: f64) -> f64 {
-    StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |students| students.inverse_cdf(p.min(1.0 - 1e-12)))
+    let p = p.min(1.0 - 1e-12);
+    if freedom.is_infinite() {
+        return Normal::new(0.0, 1.0).map_or(f64::NAN, |normal| normal.inverse_cdf(p));
+    }
+    StudentsT::new(0.0, 1.0, freedom).map_or(f64::NAN, |students| students.inverse_cdf(p))
 }
 
 #[cfg(test)]
@@ -110,6 +117,7 @@ mod tests {
             (0.9, 30.0, 1.310),
             (0.99, 120.0, 2.358),
             (0.999, 3.0, 10.215),
+            (0.975, f64::INFINITY, 1.960),
             (0.5, 5.0, 0.0),
         ] {
             assert!((student(p, freedom) - t).abs() < 0.001, "{p} {freedom}: {}", student(p, freedom));

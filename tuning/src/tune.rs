@@ -4,7 +4,8 @@
 //! parameter moves every figure one way, the edge of what is allowed is found by halving; elsewhere candidates race, the
 //! better half measured twice as often; several parameters are searched one after another until none moves. Laws: the
 //! answers alone decide what is asked; a winner keeps every constraint beyond the noise and beats every other measured
-//! setting beyond the noise, or it is called a tie; it ends within its budget.
+//! setting beyond the noise, or it is called a tie; infeasible is said only where every measured setting breaks a
+//! constraint; it ends within its budget.
 
 mod parameter;
 mod walk;
@@ -174,6 +175,9 @@ pub struct Candidate {
     pub holds: Option<bool>,
     /// Means in base units (geometric for rates, times, sizes).
     pub figures: BTreeMap<Figure, f64>,
+    /// Intervals by the error that the measurements declare: of recall, what the sample of queries leaves open.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<Figure, Interval>,
 }
 
 /// What else was seen.
@@ -186,6 +190,13 @@ pub enum Finding {
         path: String,
         /// Which.
         figure: Figure,
+    },
+    /// The best keep a constraint on the queries that were asked; these are so few that others might break it.
+    FewQueries {
+        /// Which.
+        constraint: Constraint,
+        /// At which settings.
+        settings: Vec<Setting>,
     },
     /// Settings that may keep the constraints, which the noise does not tell.
     Unsure {
@@ -237,6 +248,14 @@ pub enum Conclusion {
     Infeasible {
         /// What cannot hold, or cannot hold together.
         binding: Vec<Constraint>,
+        /// The setting that comes closest.
+        closest: Candidate,
+    },
+    /// Of no setting that was measured is it told that it keeps all constraints, and of some not that it breaks any.
+    Unsure {
+        /// What the noise, or a budget that was spent, left open at the setting that comes closest; none where all hold
+        /// there and only the objective was not measured.
+        undecided: Vec<Constraint>,
         /// The setting that comes closest.
         closest: Candidate,
     },

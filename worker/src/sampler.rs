@@ -37,7 +37,7 @@ const ALLOCATOR_NS: u64 = 5 * SECOND_NS;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sampled {
     /// Its memory at a tick.
-    Memory(MemoryRow),
+    Memory(Box<MemoryRow>),
     /// Its size classes at a slower tick.
     Allocator(Vec<AllocatorRow>),
 }
@@ -198,7 +198,7 @@ impl Sampler {
                     role: node.role.clone(),
                     ..row::nothing()
                 };
-                let _ = rows.send(Sampled::Memory(row::fill(empty, answer)));
+                let _ = rows.send(Sampled::Memory(Box::new(row::fill(empty, answer))));
                 if with_classes {
                     let (asked, sampled_at) = (mono_ns(), wall_ns());
                     let answer = classes(&line).await;

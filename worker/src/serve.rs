@@ -390,7 +390,7 @@ impl Worker {
             }
             Note::Sampled(sampled) => {
                 self.uplink.send(match sampled {
-                    sampler::Sampled::Memory(row) => Order::Memory(vec![row]),
+                    sampler::Sampled::Memory(row) => Order::Memory(vec![*row]),
                     sampler::Sampled::Allocator(rows) => Order::Allocator(rows),
                 });
                 None

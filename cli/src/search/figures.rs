@@ -63,7 +63,8 @@ fn of(summary: &Summary, phase: &PhaseSummary, offered: Offered, cpu_per_query_n
     if let Some(recall) = &phase.recall
         && let Some(value) = recall.recall
     {
-        let error = recall.interval.map(|(low, high)| (high - low) / 2.0 / Z);
+        // The interval ends at 1; what it leaves open is its longer side.
+        let error = recall.interval.map(|(low, high)| (high - value).max(value - low) / Z);
         measured = measured.with(Figure::Recall, Reading { value, error, at_least: false });
     }
     let memory =

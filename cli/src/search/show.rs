@@ -199,7 +199,10 @@ fn candidates(outcome: &tune::Outcome) -> String {
         };
         let _ = write!(text, "  {:<24} {holds:<14}", short(&candidate.setting));
         for (figure, x) in &candidate.figures {
-            let _ = write!(text, "  {figure} {}", value(*figure, *x));
+            let _ = match candidate.intervals.get(figure) {
+                Some(known) => write!(text, "  {figure} {}", interval(*figure, known)),
+                None => write!(text, "  {figure} {}", value(*figure, *x)),
+            };
         }
         let _ = writeln!(text, "  n {}", candidate.repeats);
     }
@@ -236,12 +239,30 @@ fn conclusion(outcome: &tune::Outcome, figure: Figure) -> String {
             bounds(binding),
             short(&closest.setting)
         ),
+        tune::Conclusion::Unsure { undecided, closest } if undecided.is_empty() => format!(
+            "not decided: {} keeps everything, but the search ended before its {figure} was told; allow more --budget\n",
+            short(&closest.setting)
+        ),
+        tune::Conclusion::Unsure { undecided, closest } => format!(
+            "not decided: the measurements do not tell whether any setting keeps {}; {} comes closest. Longer points \
+             (--length), more repeats (--setting-repeats) or more --budget would tell\n",
+            bounds(undecided),
+            short(&closest.setting)
+        ),
         tune::Conclusion::Abandoned { reason } => format!("given up: {reason}\n"),
     };
     for finding in &outcome.findings {
         let _ = match finding {
             tune::Finding::NonMonotone { path, figure } => {
                 writeln!(text, "not monotone: {figure} goes up and down along `{path}`")
+            }
+            tune::Finding::FewQueries { constraint, settings } => {
+                let all: Vec<String> = settings.iter().map(short).collect();
+                writeln!(
+                    text,
+                    "`{constraint}` holds on the queries that were asked; they are too few to say so of others: {}",
+                    all.join("; ")
+                )
             }
             tune::Finding::Unsure { settings } => {
                 let all: Vec<String> = settings.iter().map(short).collect();

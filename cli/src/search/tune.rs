@@ -157,8 +157,8 @@ impl Found {
         });
         let exit = match (&best, conclusion) {
             (Some(_), _) => Exit::Valid,
-            (None, Some(tune::Conclusion::Abandoned { .. })) => Exit::NotValid,
-            (None, Some(_)) => Exit::Criterion,
+            (None, Some(tune::Conclusion::Infeasible { .. })) => Exit::Criterion,
+            (None, Some(_)) => Exit::NotValid,
             (None, None) => match outcome.limits.last().map(|c| &c.limit.conclusion) {
                 Some(vst_tuning::limit::Conclusion::Infeasible { .. }) => Exit::Criterion,
                 _ => Exit::NotValid,
@@ -207,6 +207,6 @@ async fn for_figure(mut session: Session, json: bool) -> Result<Exit, Failure> {
     Ok(match outcome.conclusion {
         tune::Conclusion::Winner { .. } | tune::Conclusion::Tie { .. } => Exit::Valid,
         tune::Conclusion::Infeasible { .. } => Exit::Criterion,
-        tune::Conclusion::Abandoned { .. } => Exit::NotValid,
+        tune::Conclusion::Unsure { .. } | tune::Conclusion::Abandoned { .. } => Exit::NotValid,
     })
 }

@@ -117,7 +117,7 @@ fn a_worker_that_goes_spoils_the_run_only_after_the_fleet_was_complete() {
     };
     let mut world = World::new(Weather::fair(2));
     world.workers.insert(Generation(80), Worker::default());
-    world.says(Generation(80), Said::Hello(arrival(Generation(80))));
+    world.says(Generation(80), Said::Hello(Box::new(arrival(Generation(80)))));
     goes(&mut world, Generation(80));
     assert_eq!(lost(&world), [(80, false)]);
     let world = run_on(world);

@@ -116,7 +116,7 @@ pub(crate) fn role_name(role: &Role) -> &'static str {
 /// What a message says to the run; `None` for what says nothing to it. `now` is when it came, `from` is from where.
 pub(super) fn said(message: FromWorker, now: MonoNs, from: &str, run: &RunId) -> Option<Said> {
     Some(match message {
-        FromWorker::Hello(hello) => Said::Hello(Arrival {
+        FromWorker::Hello(hello) => Said::Hello(Box::new(Arrival {
             worker: WorkerId::new(hello.worker),
             version: hello.version,
             token: hello.token,
@@ -128,7 +128,7 @@ pub(super) fn said(message: FromWorker, now: MonoNs, from: &str, run: &RunId) ->
             http: hello.http,
             instance: hello.instance,
             before: hello.before.filter(|before| before.run == run.as_str()).map(before_of),
-        }),
+        })),
         FromWorker::Heartbeat(beat) => Said::Heartbeat { worker_mono: beat.mono_ns, at: now },
         FromWorker::Armed(armed) => Said::Armed(PhaseIndex(armed.phase)),
         FromWorker::LeaseRequest(request) => {

@@ -17,7 +17,7 @@ async fn every_scenario_of_the_library_runs_scaled_down() {
         let sets = scaled_down(name);
         let mut args = vec!["scenario", name, "--target", &url, "--cleanup"];
         args.extend(sets.iter().map(String::as_str));
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         let outcome = tokio::spawn({
             let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
             async move {

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use fleet_tests::command::{finish_within, run, vst};
+use fleet_tests::command::{finish_within, run};
 use fleet_tests::run::Results;
 use serde_json::Value;
 

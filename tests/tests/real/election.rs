@@ -1,6 +1,8 @@
 //! Leaders that die or are paused in mid-run, and the standby that goes on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use fleet_tests::cluster::Servers;
 use fleet_tests::command::{LIMIT, finish, vst};

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::double::Noise;
 use crate::measured::Reading;
@@ -47,6 +49,45 @@ fn an_error_that_the_measurement_declares_counts_where_repeats_agree_by_chance()
         book.enter(&1, &Measured::default().with(Figure::P99, reading));
     }
     assert_eq!(book.judge(&1, &at_most_10ms(), 0.01), Verdict::Near(0));
+}
+
+#[test]
+fn a_declared_error_is_known_and_is_not_judged_as_if_it_were_estimated_from_a_few_repeats() {
+    let mut book = book();
+    for _ in 0..3 {
+        // Five of its errors inside: Student's t with two degrees of freedom could not tell that.
+        let reading = Reading::with_error(9e6, 0.3e6);
+        book.enter(&1, &Measured::default().with(Figure::P99, reading));
+    }
+    assert_eq!(book.judge(&1, &at_most_10ms(), 0.01), Verdict::Pass);
+}
+
+fn recalls(values: &[f64], error: f64) -> Verdict {
+    let mut book = book();
+    for value in values {
+        book.enter(&1, &Measured::default().with(Figure::Recall, Reading::with_error(*value, error)));
+    }
+    book.judge(&1, &["recall >= 0.99".parse().unwrap()], 0.005)
+}
+
+#[test]
+fn recall_that_every_repeat_confirms_is_good_however_few_the_queries_are() {
+    assert_eq!(recalls(&[1.0; 3], 0.0094), Verdict::Pass);
+    assert_eq!(recalls(&[0.991; 4], 0.0094), Verdict::Pass);
+    // On the bound is inside.
+    assert_eq!(recalls(&[0.99; 3], 0.0094), Verdict::Pass);
+    assert_eq!(recalls(&[0.989; 3], 0.0094), Verdict::Fail(0));
+    // Where the repeats differ, that is noise like any other.
+    assert_eq!(recalls(&[0.995, 0.985, 0.999], 0.0), Verdict::Near(0));
+}
+
+proptest! {
+    #[test]
+    fn no_declared_error_of_the_same_queries_turns_a_call(
+        values in prop::collection::vec(0.9_f64..=1.0, 3..5), error in 0.0_f64..0.1
+    ) {
+        prop_assert_eq!(recalls(&values, error), recalls(&values, 0.0));
+    }
 }
 
 #[test]

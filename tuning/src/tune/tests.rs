@@ -239,6 +239,58 @@ fn what_no_value_reaches_is_infeasible_and_named() {
     assert_eq!(binding, &spec.constraints);
 }
 
+/// Recall by ef from few queries, always the same; p99 by repeat.
+fn deterministic(ask: &Ask, recall: f64, p99_ms: &[f64]) -> Measured {
+    let ms = p99_ms[ask.repeat % p99_ms.len()];
+    Measured::default()
+        .with(Figure::Recall, Reading::with_error(recall, 0.0094))
+        .with(Figure::P99, Reading::of(ms * 1e6))
+        .with(Figure::Qps, Reading::of(10_000.0 / ef_of(&ask.setting) * (1.0 + 0.01 * ms)))
+}
+
+fn two_efs(repeats: usize) -> TuneSpec {
+    let under = constraints(&["recall >= 0.99", "p99 <= 10ms"]);
+    let parameters = vec![ef(ints(&[10, 30])).shaped(Shape::Falling)];
+    TuneSpec { repeats, ..TuneSpec::new(Objective::Maximise(Figure::Qps), under, parameters) }
+}
+
+#[test]
+fn a_setting_with_all_recall_that_there_is_wins_with_three_repeats_of_few_queries() {
+    for repeats in [3, 4] {
+        let answer =
+            |ask: &Ask| deterministic(ask, if ef_of(&ask.setting) < 30.0 { 0.97 } else { 1.0 }, &[2.0, 2.1]);
+        let outcome = walk::run(&two_efs(repeats), &mut With(answer)).unwrap();
+        assert_eq!(ef_of(winner(&outcome).0), 30.0);
+        // It is said what the queries leave open.
+        let candidate = outcome.candidates.iter().find(|c| ef_of(&c.setting) == 30.0).unwrap();
+        let interval = candidate.intervals[&Figure::Recall];
+        assert!(interval.low < 0.99 && interval.high <= 1.0 && interval.value == 1.0, "{interval:?}");
+        let [Finding::FewQueries { constraint, settings }] = &outcome.findings[..] else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!((constraint.to_string().as_str(), settings.len()), ("recall >= 0.99", 1));
+    }
+}
+
+#[test]
+fn what_is_told_neither_way_is_unsure_and_not_infeasible() {
+    // p99 jumps about its bound at every setting.
+    let outcome =
+        walk::run(&two_efs(4), &mut With(|ask: &Ask| deterministic(ask, 1.0, &[5.0, 19.0]))).unwrap();
+    let Conclusion::Unsure { undecided, closest } = &outcome.conclusion else { panic!("{outcome:?}") };
+    assert_eq!(undecided, &constraints(&["p99 <= 10ms"]));
+    assert_eq!(closest.holds, None);
+    assert!(outcome.candidates.iter().all(|c| c.holds != Some(true)));
+}
+
+#[test]
+fn a_budget_that_ends_before_anything_is_told_is_unsure() {
+    let mut spec = two_efs(4);
+    spec.budget = 1;
+    let outcome = walk::run(&spec, &mut With(|ask: &Ask| deterministic(ask, 1.0, &[9.0]))).unwrap();
+    assert!(matches!(outcome.conclusion, Conclusion::Unsure { .. }) && outcome.is_cut_short, "{outcome:?}");
+}
+
 #[test]
 fn of_two_parameters_the_best_pair_is_found() {
     // More links per node: more recall at the same ef, slower; 16 with ef 100 is best of all that has recall.

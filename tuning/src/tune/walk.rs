@@ -32,6 +32,7 @@ pub(super) fn run(spec: &TuneSpec, source: &mut impl Source<Ask>) -> Result<Outc
     };
     let unsure: Vec<Setting> = walk.unsure();
     let mut findings = walk.findings.clone();
+    findings.extend(walk.few_queries(&conclusion));
     if !unsure.is_empty() {
         findings.push(Finding::Unsure { settings: unsure });
     }
@@ -304,13 +305,41 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
                 Verdict::Fail(_) => Some(false),
                 Verdict::Near(_) => None,
             },
+            intervals: figures.iter().filter_map(|f| Some((*f, self.sampled(at, *f)?))).collect(),
             figures: figures.iter().filter_map(known).collect(),
         }
     }
 
+    /// What the queries that were asked leave open of a figure.
+    fn sampled(&self, at: &At, figure: Figure) -> Option<Interval> {
+        if !figure.is_of_fixed_sample() {
+            return None;
+        }
+        self.book.declared_interval(at, figure, self.spec.confidence)
+    }
+
+    /// Constraints that the best keep on the queries that were asked, but might not on others.
+    fn few_queries(&self, conclusion: &Conclusion) -> Vec<Finding> {
+        let best = match conclusion {
+            Conclusion::Winner { setting, .. } => std::slice::from_ref(setting),
+            Conclusion::Tie { settings, .. } => settings.as_slice(),
+            _ => &[],
+        };
+        let open = |c: &Constraint, at: &At| {
+            let slack = |x: f64| c.slack(c.figure().scale().of(x));
+            self.sampled(at, c.figure()).is_some_and(|i| slack(i.low).min(slack(i.high)) < 0.0)
+        };
+        let finding = |c: &Constraint| {
+            let at = self.book.points().filter(|at| open(c, at)).map(|at| self.setting(at));
+            let settings: Vec<Setting> = at.filter(|setting| best.contains(setting)).collect();
+            (!settings.is_empty()).then_some(Finding::FewQueries { constraint: *c, settings })
+        };
+        self.spec.constraints.iter().filter_map(finding).collect()
+    }
+
     /// What follows from all that was measured.
     fn conclude(&self) -> Conclusion {
-        let Some(best) = self.leader() else { return self.infeasible() };
+        let Some(best) = self.leader() else { return self.without_best() };
         let figure = self.spec.objective.figure();
         let confidence = self.spec.confidence;
         let center = mean(self.book.scaled(&best, figure));
@@ -327,9 +356,20 @@ impl<'a, S: Source<Ask>> Walk<'a, S> {
         Conclusion::Tie { settings, value, confidence }
     }
 
-    fn infeasible(&self) -> Conclusion {
-        let closest = self.book.points().min_by(|a, b| self.violation(a).total_cmp(&self.violation(b)));
-        let Some(closest) = closest else {
+    /// Nothing is known to keep all constraints and to have an objective: because all breaks, or because that is open.
+    fn without_best(&self) -> Conclusion {
+        let closest_of = |may: &dyn Fn(Verdict) -> bool| {
+            let points = self.book.points().filter(|at| may(self.verdict(at)));
+            points.min_by(|a, b| self.violation(a).total_cmp(&self.violation(b)))
+        };
+        let open =
+            closest_of(&|v| v == Verdict::Pass).or_else(|| closest_of(&|v| matches!(v, Verdict::Near(_))));
+        if let Some(open) = open {
+            let is_open = |c: &&Constraint| self.book.judge_one(open, c, self.alpha).is_none();
+            let undecided = self.spec.constraints.iter().filter(is_open).copied().collect();
+            return Conclusion::Unsure { undecided, closest: self.candidate(open) };
+        }
+        let Some(closest) = closest_of(&|_| true) else {
             return Conclusion::Abandoned { reason: "the budget allows no measurement".to_owned() };
         };
         let broken = |c: &&Constraint| self.book.judge_one(closest, c, self.alpha) != Some(true);

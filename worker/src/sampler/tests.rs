@@ -148,7 +148,7 @@ async fn each_node_gives_one_row_per_tick_and_a_silent_one_says_why() {
     let mut classes: Vec<AllocatorRow> = Vec::new();
     while seen.len() < 8 {
         match sampled.recv().await.unwrap() {
-            Sampled::Memory(row) => seen.push(row),
+            Sampled::Memory(row) => seen.push(*row),
             Sampled::Allocator(rows) => classes.extend(rows),
         }
     }

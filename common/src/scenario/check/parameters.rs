@@ -215,7 +215,6 @@ impl Parameters {
 }
 
 /// Bounds, of the default's kind.
-#[expect(clippy::type_complexity, reason = "both bounds, each may be absent, or faults")]
 fn bounds(
     reader: &mut Reader<'_>,
     section: &Section<'_>,

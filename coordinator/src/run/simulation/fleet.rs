@@ -89,7 +89,7 @@ impl World {
         }
         if !self.workers[&generation].welcomed {
             if self.chance(200) || calm {
-                self.says(generation, Said::Hello(arrival(generation)));
+                self.says(generation, Said::Hello(Box::new(arrival(generation))));
             }
             return;
         }
@@ -144,7 +144,7 @@ impl World {
         let stream = Generation(self.streams + generation.0 % 1_000);
         let before = Some(self.workers[&generation].before(generation));
         let name = Generation(generation.0 % 1_000);
-        self.says(stream, Said::Hello(Arrival { before, ..arrival(name) }));
+        self.says(stream, Said::Hello(Box::new(Arrival { before, ..arrival(name) })));
     }
 
     /// Ends what it does, hands back what it holds, and says so.

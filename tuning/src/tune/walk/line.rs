@@ -86,8 +86,10 @@ impl<S: Source<Ask>> Walk<'_, S> {
         let end = Self::moved(&at, parameter, bad);
         self.judge(&end, false)?;
         if let Some(never) = wanted.iter().find(|c| self.holds(&end, c) != Some(true)) {
-            // Broken at both ends, so everywhere: go to the end that comes closer.
-            self.oppose(&[*never]);
+            // Broken at both ends, so everywhere; or not told there. Go to the end that comes closer.
+            if self.holds(&there, never) == Some(false) && self.holds(&end, never) == Some(false) {
+                self.oppose(&[*never]);
+            }
             let closer = self.rank(&there, &end).is_le();
             return Ok(if closer { there } else { end });
         }
