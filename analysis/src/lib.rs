@@ -6,6 +6,7 @@
 
 mod accounting;
 mod allocator;
+mod cluster;
 mod course;
 mod criteria;
 mod engine;

@@ -12,6 +12,7 @@ use vst_common::phase::VectorWork;
 use vst_common::scenario::Scenario;
 
 use crate::accounting::{self, AccountingRow};
+use crate::cluster;
 use crate::course::Course;
 use crate::criteria::{self, CriterionRow};
 use crate::engine::{Engine, Error, Log};
@@ -131,6 +132,7 @@ async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Er
     let checkpoints = memory::checkpoints(engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(engine).await?;
     let mut verdict = validity::verdict(engine, log, &phases, &checkpoints, &accounting).await?;
+    verdict.findings.extend(cluster::findings(engine).await?);
     let criteria = scenario(log).map(|s| criteria::judge(&s, &phases, &checkpoints)).unwrap_or_default();
     verdict.missed = criteria::missed(&criteria);
     Ok(Summary {

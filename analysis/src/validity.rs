@@ -107,6 +107,12 @@ pub enum Rule {
     ClientBound,
     /// A server's CPU or memory was at its limit.
     Bottleneck,
+    /// Slots changed hands under the load: a failover or a migration.
+    Topology,
+    /// Connections were lost under the load.
+    Connections,
+    /// Rows that a failover had lost were written again, or could not be looked for.
+    Repair,
     /// What the scenario asks for does not hold.
     Criterion,
 }

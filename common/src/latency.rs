@@ -59,8 +59,13 @@ impl Hdr {
 
     /// Records one value; one outside the bounds is recorded at the nearest bound and `false` is returned.
     pub fn record(&mut self, ns: u64) -> bool {
+        self.record_many(ns, 1)
+    }
+
+    /// Records the same value `n` times.
+    pub fn record_many(&mut self, ns: u64, n: u64) -> bool {
         let clamped = ns.clamp(LOWEST_NS, HIGHEST_NS);
-        self.0.saturating_record(clamped);
+        self.0.saturating_record_n(clamped, n);
         clamped == ns
     }
 
@@ -267,6 +272,15 @@ impl Cell {
                 self.censored.get_or_insert_default().record(ns);
             }
         }
+    }
+
+    /// Counts `n` requests that were due, were never sent, and have waited for this long at least.
+    pub fn record_unsent(&mut self, n: u64, waited_ns: u64) {
+        self.unsent += n;
+        if !self.response.get_or_insert_default().record_many(waited_ns, n) {
+            self.out_of_range += n;
+        }
+        self.censored.get_or_insert_default().record_many(waited_ns, n);
     }
 
     fn count_error(&mut self, kind: ErrorKind) {

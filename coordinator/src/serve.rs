@@ -37,10 +37,10 @@ use crate::plan;
 use crate::roster::{Roster, Terms};
 use crate::run::{Action, Event, Failure, LogFate, Past, RunCore, Settings};
 use crate::run_log::{self, RunLog};
-use crate::session::{FleetService, Hub, Words};
+use crate::session::{FleetService, Hub, Words, role_name};
 use crate::site::CoordinatorSite;
 use crate::status::{self, Look};
-use crate::target::{Lease, OwnerMarker, Role, TargetError};
+use crate::target::{Lease, OwnerMarker, TargetError};
 pub use prepare::{Prepared, prepare};
 pub use preview::{Preview, preview};
 pub use results::check as check_results;
@@ -538,10 +538,6 @@ fn core(
 
 fn words(run: &RunId, prepared: &Prepared) -> Words {
     let nodes = prepared.target.nodes();
-    let role = |role: &Role| match role {
-        Role::Primary => "primary",
-        Role::Replica { .. } => "replica",
-    };
     Words {
         run: run.clone(),
         target: prepared.target.url().to_string(),
@@ -553,7 +549,7 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
             .map(|node| fleet::Node {
                 id: node.id.as_str().to_owned(),
                 address: node.address(),
-                role: role(&node.role).to_owned(),
+                role: role_name(&node.role).to_owned(),
             })
             .collect(),
         indexes: nodes.iter().map(|node| plan::index_on(prepared.plan.search.as_ref(), &node.id)).collect(),

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use vst_common::clock;
 use vst_common::ids::Generation;
+use vst_common::phase::SearchPlan;
 use vst_common::scenario::PhaseSpec;
 use vst_proto::fleet;
 use vst_proto::fleet::worker_message::Message as FromWorker;
@@ -25,7 +26,9 @@ use crate::roster::Refusal;
 use crate::run::{Event, Tell};
 use crate::secret::same_secret;
 use crate::status::{Board, Look};
+use crate::target::TargetNode;
 pub use words::Words;
+pub(crate) use words::role_name;
 
 /// Orders that wait to be read by one worker.
 const OUTGOING: usize = 256;
@@ -39,7 +42,7 @@ type Order = Result<fleet::CoordinatorMessage, Status>;
 /// All streams of the run.
 #[derive(Debug)]
 pub struct Hub {
-    words: Words,
+    words: Mutex<Words>,
     token: Option<String>,
     opened: AtomicU64,
     events: mpsc::Sender<Event>,
@@ -90,7 +93,7 @@ impl Hub {
         status: watch::Receiver<Look>,
     ) -> Self {
         Self {
-            words,
+            words: Mutex::new(words),
             token,
             opened: AtomicU64::new(before.0),
             events,
@@ -99,6 +102,11 @@ impl Hub {
             demands: None,
             status,
         }
+    }
+
+    /// The nodes as they are now: orders to observe them name the roles and indexes that they have.
+    pub(crate) fn learn(&self, nodes: &[TargetNode], search: Option<&SearchPlan>) {
+        self.words.lock().unwrap_or_else(PoisonError::into_inner).learn(nodes, search);
     }
 
     /// Whoever asks for a further phase is heard by this channel's other end.
@@ -114,7 +122,8 @@ impl Hub {
             outgoing.clone()
         });
         let Some(outgoing) = known else { return };
-        let message = match self.words.message(generation, tell) {
+        let message = self.words.lock().unwrap_or_else(PoisonError::into_inner).message(generation, tell);
+        let message = match message {
             Ok(message) => fleet::CoordinatorMessage { message: Some(message) },
             Err(e) => {
                 tracing::error!("order to worker {generation} cannot be written: {e}");
@@ -201,6 +210,7 @@ impl Hub {
         ended: CancellationToken,
     ) {
         let own = || Generation(speaks_as.load(Ordering::Acquire));
+        let run = self.words.lock().unwrap_or_else(PoisonError::into_inner).run.clone();
         loop {
             let message = tokio::select! {
                 () = ended.cancelled() => break,
@@ -223,7 +233,7 @@ impl Hub {
             {
                 self.board().unacknowledged(generation, beat.unacknowledged);
             }
-            let Some(said) = words::said(message, now, &from, &self.words.run) else { continue };
+            let Some(said) = words::said(message, now, &from, &run) else { continue };
             if generation.0 == NOBODY || self.events.send(Event::Said(generation, said)).await.is_err() {
                 break;
             }

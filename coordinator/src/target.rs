@@ -21,8 +21,9 @@ mod topology;
 
 pub use address::{TargetUrl, TargetUrlError};
 pub use error::TargetError;
+pub(crate) use index::index_of;
 pub use lease::{Holder, Lease};
-pub use observe::{CommandCalls, NodeFacts, RowCount, TargetFacts};
+pub use observe::{CommandCalls, NodeCalls, NodeFacts, RowCount, TargetFacts};
 pub(crate) use ownership::left_behind;
 pub use ownership::{Cleaned, Found, OwnerMarker};
 pub use prefill::Prefill;
@@ -32,7 +33,6 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use redis::cmd;
-use vst_common::ids::NodeId;
 use vst_common::keys::{SLOTS, slot, tag_for_slot};
 use vst_common::phase::{SearchModule, SearchPlan};
 use vst_common::resp::Frame;
@@ -46,6 +46,8 @@ pub struct Target {
     url: TargetUrl,
     cluster: bool,
     nodes: Vec<TargetNode>,
+    /// The nodes as they were when somebody last looked.
+    now: std::sync::RwLock<Arc<[TargetNode]>>,
     /// The search module; a target of plain commands needs none.
     detected: Option<Detected>,
     server_version: String,
@@ -83,7 +85,40 @@ impl Target {
             vec![TargetNode::standalone(&url)]
         };
         let detected = detect(&links, &nodes).await?;
-        Ok(Self { url, cluster, nodes, detected, server_version, links })
+        let now = std::sync::RwLock::new(nodes.clone().into());
+        Ok(Self { url, cluster, nodes, now, detected, server_version, links })
+    }
+
+    /// Looks again who is there and who owns which slot: any node that is known may say it. From now on keys, indexes and
+    /// counters are looked for there. Gives whether anything changed.
+    ///
+    /// # Errors
+    /// The error of the node that the URL names, where no node answers.
+    pub async fn refresh(&self) -> Result<bool, TargetError> {
+        if !self.cluster {
+            return Ok(false);
+        }
+        let known = self.now();
+        let mut addresses: Vec<String> = vec![self.url.address()];
+        addresses.extend(known.iter().chain(&self.nodes).map(TargetNode::address));
+        let mut first = None;
+        for address in addresses {
+            match topology::read_any(&self.links.to(&address)).await {
+                Ok(found) => {
+                    let changed = *known != *found;
+                    let mut now = self.now.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    *now = found.into();
+                    return Ok(changed);
+                }
+                Err(e) => first = first.or(Some(e)),
+            }
+        }
+        Err(first.unwrap_or_else(|| TargetError::NoPrimary { url: self.url.to_string() }))
+    }
+
+    /// The nodes as they were when somebody last looked, primaries first.
+    pub(crate) fn now(&self) -> Arc<[TargetNode]> {
+        Arc::clone(&self.now.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Its URL; printing it shows no password.
@@ -105,8 +140,10 @@ impl Target {
     }
 
     /// The nodes that take writes.
-    pub fn primaries(&self) -> impl Iterator<Item = &TargetNode> {
-        self.nodes.iter().filter(|node| node.role == Role::Primary)
+    pub fn primaries(&self) -> impl Iterator<Item = TargetNode> {
+        let now: Vec<TargetNode> =
+            self.now().iter().filter(|node| node.role == Role::Primary).cloned().collect();
+        now.into_iter()
     }
 
     /// Version of the server that was asked first.
@@ -137,13 +174,9 @@ impl Target {
         self.links.to(address)
     }
 
-    fn node(&self, id: &NodeId) -> Option<&TargetNode> {
-        self.nodes.iter().find(|node| node.id == *id)
-    }
-
     /// The connection to the primary that owns a key.
     fn link_for_key(&self, key: &[u8]) -> Result<Arc<Link>, TargetError> {
-        owner(&self.nodes, slot(key))
+        owner(&self.now(), slot(key))
             .map(|node| self.link(&node.address()))
             .ok_or_else(|| TargetError::UncoveredSlots { url: self.url.to_string(), missing: 1 })
     }

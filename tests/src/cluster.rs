@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use redis::aio::MultiplexedConnection;
 use vst_common::ids::NodeId;
-use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, ServerFiles};
+use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, LocalNode, ServerFiles};
 
 use crate::command::project;
 
@@ -28,6 +28,15 @@ impl Servers {
     /// Three primaries.
     pub async fn cluster() -> Self {
         Self::start(LocalClusterOptions::new(files())).await
+    }
+
+    /// Three primaries with a replica each, which take over a few seconds after a primary is gone.
+    pub async fn with_replicas() -> Self {
+        let mut options = LocalClusterOptions::new(files());
+        options.replicas = 1;
+        let wait = ["--cluster-node-timeout", "3000", "--repl-diskless-sync-delay", "0"];
+        options.extra_args = wait.map(String::from).to_vec();
+        Self::start(options).await
     }
 
     /// Three primaries of Debian's Valkey 8, which uses jemalloc; the others use the C library's allocator.
@@ -58,6 +67,49 @@ impl Servers {
     #[must_use]
     pub fn url(&self) -> String {
         self.cluster.url()
+    }
+
+    /// A connection to one node.
+    pub async fn connection(&self, address: &str) -> MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://{address}")).expect("address");
+        client.get_multiplexed_async_connection().await.expect("server answers")
+    }
+
+    /// The replica of a primary, as the servers were started.
+    #[must_use]
+    pub fn replica_of(&self, primary: &NodeId) -> LocalNode {
+        let mut nodes = self.cluster.nodes().iter();
+        nodes.find(|node| node.replica_of.as_ref() == Some(primary)).expect("it has a replica").clone()
+    }
+
+    /// Every key under a prefix with the fields of its hash, as the primaries of now hold them. `ask` is a node that
+    /// answers.
+    pub async fn hashes(&self, ask: &str, prefix: &str) -> BTreeMap<String, BTreeMap<String, Vec<u8>>> {
+        let mut asked = self.connection(ask).await;
+        let slots: Vec<redis::Value> =
+            redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut asked).await.expect("CLUSTER SLOTS");
+        let mut primaries = std::collections::BTreeSet::new();
+        for row in slots {
+            let redis::Value::Array(row) = row else { panic!("{row:?}") };
+            let (host, port, _, _): (String, u16, String, redis::Value) =
+                redis::from_redis_value(row[2].clone()).expect("a node");
+            primaries.insert(format!("{host}:{port}"));
+        }
+        let mut found = BTreeMap::new();
+        for address in primaries {
+            let mut connection = self.connection(&address).await;
+            let keys: Vec<String> = redis::cmd("KEYS")
+                .arg(format!("{prefix}*"))
+                .query_async(&mut connection)
+                .await
+                .expect("KEYS");
+            for key in keys {
+                let fields =
+                    redis::cmd("HGETALL").arg(&key).query_async(&mut connection).await.expect("HGETALL");
+                found.insert(key, fields);
+            }
+        }
+        found
     }
 
     /// A connection to each node.

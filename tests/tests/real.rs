@@ -10,6 +10,7 @@ mod real {
     mod discovery;
     mod durability;
     mod election;
+    mod failover;
     mod filters;
     mod fleet;
     mod kv;

@@ -35,6 +35,9 @@ pub(crate) enum Error {
     /// A reply too many.
     #[error(transparent)]
     Unasked(#[from] crate::pipeline::Unasked),
+    /// Its node owns no slot any more, and owes an answer for longer than requests wait.
+    #[error("the node owns no slots any more and does not answer")]
+    Useless,
     /// The login was refused.
     #[error("login refused: {0}; check the user and VST_PASSWORD")]
     Login(String),

@@ -4,6 +4,8 @@
 //! the session leases ahead; how many reads are in flight at once is bounded here. Law: a range gives each of its
 //! cells that the work is about exactly once, in blocks of at most [`BLOCK_ROWS`].
 
+pub(crate) mod verify;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -211,6 +213,18 @@ impl Source {
     /// # Errors
     /// When the range is not in the data or cannot be read.
     pub async fn blocks(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
+        let blocks = self.every_block(range).await?;
+        let Some(presence) = &self.presence else { return Ok(blocks) };
+        let mut missing = Vec::new();
+        for block in blocks {
+            missing.push(presence.missing(block).boxed().await?);
+        }
+        missing.retain(|block| !block.rows.is_empty());
+        Ok(missing)
+    }
+
+    /// The same with the rows that the target was found to hold.
+    pub(crate) async fn every_block(&self, range: RowRange) -> Result<Vec<RowBlock>, Error> {
         let (view, live, order, copier, shape) = match &self.kind {
             Kind::Cells(live) => {
                 return cells(*live, range, self.block_rows, |position| live.cell_at(position));
@@ -237,13 +251,7 @@ impl Source {
             let made = tokio::task::spawn_blocking(move || part.blocks(live, &rows, &copier, shape));
             blocks.extend(made.await.map_err(|_| Error::Ending)?);
         }
-        let Some(presence) = &self.presence else { return Ok(blocks) };
-        let mut missing = Vec::new();
-        for block in blocks {
-            missing.push(presence.missing(block).boxed().await?);
-        }
-        missing.retain(|block| !block.rows.is_empty());
-        Ok(missing)
+        Ok(blocks)
     }
 }
 

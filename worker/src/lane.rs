@@ -40,6 +40,8 @@ const NAME_NS: u64 = 20_000_000;
 /// First pause before a lost connection is opened again; doubles up to the largest.
 const RECONNECT_NS: u64 = 50_000_000;
 const RECONNECT_MAX_NS: u64 = SECOND_NS;
+/// Time between two questions for the layout of the cluster.
+const ASK_NS: u64 = 100_000_000;
 /// An instant closer than this is waited for by polling without sleeping: setting a timer takes about as long.
 const SPIN_NS: u64 = 10_000;
 
@@ -158,6 +160,10 @@ struct Drive {
     busy_since: MonoNs,
     cpu_before: u64,
     last_error: String,
+    /// The layout of the cluster is in doubt, and has not been asked for yet.
+    doubts: bool,
+    /// When it may be asked for again.
+    ask_at: MonoNs,
 }
 
 /// What a poll event says of a socket.
@@ -264,7 +270,7 @@ impl Lane {
             now,
         );
         if !drive.armed {
-            if drive.lines.iter().all(|l| l.connection.as_ref().is_some_and(Connection::is_ready)) {
+            if drive.is_connected() {
                 drive.armed = true;
                 let phase = drive.phase.order.index;
                 self.tell(LaneEvent::Armed { phase });
@@ -280,12 +286,24 @@ impl Lane {
         drive.pipeline.fence(drive.fenced || now >= drive.lease.until());
         drive.pipeline.pump(now);
         drive.flush(now, self.poll.registry());
+        drive.close_useless(now, self.poll.registry());
+        if drive.pipeline.take_doubt() {
+            drive.doubts = true;
+        }
+        let asks = drive.doubts && now >= drive.ask_at;
+        if asks {
+            drive.doubts = false;
+            drive.ask_at = now.saturating_add(ASK_NS);
+        }
         let (measured, done) = drive.measure(mono_ns());
         if done.is_some() {
             drive.pipeline.give_back_rows();
         }
         let events = drive.pipeline.take_events();
         let wake = drive.wake(now);
+        if asks {
+            self.tell(LaneEvent::LayoutWanted);
+        }
         for event in events.into_iter().chain(measured) {
             self.tell(event);
         }
@@ -347,6 +365,8 @@ impl Drive {
             busy_since: now,
             cpu_before: thread_cpu_ns(),
             last_error: String::from("no answer"),
+            doubts: false,
+            ask_at: now,
         })
     }
 
@@ -358,6 +378,7 @@ impl Drive {
             LaneCommand::Fence => self.fenced = true,
             LaneCommand::Resume => self.fenced = false,
             LaneCommand::Drain => self.pipeline.drain(mono_ns()),
+            LaneCommand::Layout(layout) => self.pipeline.adopt(&layout, mono_ns()),
             LaneCommand::Arm { .. } | LaneCommand::Abort | LaneCommand::Leave => {}
         }
     }
@@ -413,6 +434,7 @@ impl Drive {
                     self.last_error = format!("{address}: {error}");
                     line.refused = true;
                     line.postpone(link, now);
+                    self.pipeline.link_refused(link);
                 }
             }
         }
@@ -468,6 +490,21 @@ impl Drive {
         if was_ready {
             self.pipeline.happened("connection_lost", node, format!("{place}: {error}"));
             self.pipeline.link_down(link, now);
+        } else {
+            self.pipeline.link_refused(link);
+        }
+    }
+
+    /// Whether every connection that the phase needs is there.
+    fn is_connected(&self) -> bool {
+        let ready = |line: &Line| line.connection.as_ref().is_some_and(Connection::is_ready);
+        self.lines.iter().enumerate().all(|(link, line)| ready(line) || self.pipeline.is_idle(link))
+    }
+
+    /// Closes connections to nodes that own nothing any more and do not answer.
+    fn close_useless(&mut self, now: MonoNs, registry: &mio::Registry) {
+        for link in self.pipeline.take_useless() {
+            self.lose(link, &ConnectionError::Useless, now, registry);
         }
     }
 
@@ -530,7 +567,8 @@ impl Drive {
         let retry = if self.missing == 0 { None } else { absent.map(|line| line.retry_at).min() };
         let give_up = (!self.armed).then_some(self.give_up_at);
         let interval = self.pipeline.next_interval(now);
-        [self.pipeline.next_wake(now), retry, give_up, interval].into_iter().flatten().min()
+        let ask = self.doubts.then_some(self.ask_at);
+        [ask, self.pipeline.next_wake(now), retry, give_up, interval].into_iter().flatten().min()
     }
 }
 

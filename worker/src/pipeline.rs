@@ -8,8 +8,16 @@
 //! no slot waits and its lateness is latency, it is never skipped; every attempt is executed, rejected or unknown.
 
 mod blocks;
+mod due;
 mod finish;
+mod layout;
 mod node;
+mod overflow;
+mod reply;
+mod retry;
+mod routes;
+mod send;
+mod stuck;
 
 #[cfg(test)]
 mod tests;
@@ -27,21 +35,20 @@ use vst_common::outcome::{Kind, Outcome};
 use vst_common::scenario::Load;
 
 use self::blocks::Blocks;
-pub(crate) use self::finish::Unasked;
 pub(crate) use self::node::LinkIndex;
 use self::node::{Again, FreeSlot, Item, Link, NodeState, Owed, Parts, Waiting};
+use self::overflow::Overflow;
+pub(crate) use self::reply::Unasked;
+use self::retry::Refused;
+use self::routes::Routes;
 use crate::pacer::Pacer;
-use crate::recorder::{Operation, Place, Recorder};
+use crate::recorder::{Operation, Recorder};
 use crate::requests::{Error, Hit, Requests};
 use crate::work::{ArmedPhase, LaneEvent, Pair, RowBlock, Totals};
 use vst_common::recall::RecallCell;
 
 /// A phase drains for at most this long, or its timeout if that is longer.
 const DRAIN_NS: u64 = 10 * SECOND_NS;
-/// Attempts of one request before a redirect counts as its error.
-const MAX_ATTEMPTS: u32 = 16;
-/// Pause before an attempt that the server asked to try again later.
-const TRY_AGAIN_NS: u64 = 10_000_000;
 
 /// A request that was sent at least once.
 #[derive(Debug)]
@@ -54,9 +61,10 @@ struct Request {
     slot_free: u64,
     sent: u64,
     window: Window,
-    /// Nodes that owe a reply.
+    /// Parts that have not ended.
     parts: Parts,
     attempts: u32,
+    refused: Refused,
     /// Its outcome is recorded; only replies (or, for a row, its fate) are awaited.
     ended: bool,
     fault: Option<Kind>,
@@ -86,14 +94,19 @@ pub(crate) struct Pipeline {
     requests: Requests,
     /// Rows come in blocks that others lease; otherwise requests are numbered.
     leased: bool,
-    primaries: usize,
     /// Requests that a closed loop keeps open; `None` in an open loop.
     closed: Option<usize>,
     depth: usize,
     links_per_node: usize,
     nodes: Vec<NodeState>,
     links: Vec<Link>,
-    slots: Vec<u16>,
+    routes: Routes,
+    /// When a layout of the cluster was last taken in: what waited for a node that had failed could not go out before.
+    routed_at: u64,
+    /// The map may be wrong.
+    doubt: bool,
+    /// Connections that are of no use any more.
+    useless: Vec<LinkIndex>,
     pacer: Pacer,
     blocks: Blocks,
     open: Slab<Request>,
@@ -102,13 +115,20 @@ pub(crate) struct Pipeline {
     /// Requests that timed out and still hold their slot.
     overdue: usize,
     backlog: VecDeque<Waiting>,
+    overflow: Overflow,
+    /// Requests that may wait for one node.
+    room: usize,
     deadlines: VecDeque<(u64, usize, u64)>,
-    later: BTreeMap<(u64, u64), (u16, Again)>,
+    /// Attempts that wait for an instant; `None` where the map will say which node gets them.
+    later: BTreeMap<(u64, u64), (Option<u16>, Again)>,
     serial: u64,
     recorder: Recorder,
     totals: Totals,
     events: Vec<LaneEvent>,
     told: BTreeSet<String>,
+    /// Refusals since they were last told, by kind and node.
+    refusals: BTreeMap<(&'static str, u16), (u64, &'static str)>,
+    refusals_at: u64,
     dirty: Vec<LinkIndex>,
     key: Vec<u8>,
     scratch: Scratch,
@@ -116,6 +136,10 @@ pub(crate) struct Pipeline {
     stop: Option<u64>,
     fenced: bool,
     expired: bool,
+    /// Rows could not be written for too long.
+    gave_up: bool,
+    /// When nodes that rows wait for are looked at next.
+    look_at: u64,
 }
 
 impl Pipeline {
@@ -131,30 +155,36 @@ impl Pipeline {
             }
             Load::Open { connections, .. } => (None, 1, split(*connections, lane, order.lanes_total)),
         };
-        let primaries = phase.topology.primaries();
+        let routes = Routes::new(phase.topology.slots.clone(), requests.anchors().to_vec());
         let mut pipeline = Self {
             leased: order.work.is_leased(),
             recorder: Recorder::new(0, order.interval_ns, Vec::new(), requests.operations()),
             requests,
-            primaries,
             closed,
             depth,
             links_per_node: connections,
             nodes: Vec::new(),
             links: Vec::new(),
-            slots: phase.topology.slots.clone(),
+            routes,
+            routed_at: 0,
+            doubt: false,
+            useless: Vec::new(),
             pacer: Pacer::new(order, lane),
             blocks: Blocks::default(),
             open: Slab::new(),
             active: 0,
             overdue: 0,
             backlog: VecDeque::new(),
+            overflow: Overflow::default(),
+            room: overflow::room(phase.topology.primaries()),
             deadlines: VecDeque::new(),
             later: BTreeMap::new(),
             serial: 0,
             totals: Totals::default(),
             events: Vec::new(),
             told: BTreeSet::new(),
+            refusals: BTreeMap::new(),
+            refusals_at: 0,
             dirty: Vec::new(),
             key: Vec::new(),
             scratch: Scratch::default(),
@@ -162,9 +192,11 @@ impl Pipeline {
             stop: None,
             fenced: false,
             expired: false,
+            gave_up: false,
+            look_at: 0,
             phase: Arc::clone(&phase),
         };
-        for node in phase.topology.nodes.iter().take(primaries) {
+        for node in phase.topology.nodes.iter().take(phase.topology.primaries()) {
             pipeline.add_node(node.id.clone(), node.host.clone(), node.port);
         }
         Ok(pipeline)
@@ -205,24 +237,65 @@ impl Pipeline {
         let Some(state) = self.links.get_mut(link) else { return };
         state.up = true;
         let (node, epoch) = (state.node, state.epoch);
-        if let Some(node) = self.nodes.get_mut(usize::from(node)) {
-            node.free.extend((0..self.depth).map(|_| FreeSlot { link, epoch, since: now }));
+        let Some(at) = self.nodes.get_mut(usize::from(node)) else { return };
+        at.free.extend((0..self.depth).map(|_| FreeSlot { link, epoch, since: now }));
+        at.up += 1;
+        let place = format!("{}:{}", at.host, at.port);
+        if let Some(since) = at.away_since.take() {
+            let away = count::to_f64(now.saturating_sub(since)) / 1e9;
+            let id = at.id.clone();
+            self.happened("node_reachable", Some(id), format!("{place} answers again after {away:.2} s"));
+        } else if epoch > 0 {
+            let id = at.id.clone();
+            self.happened("connection_regained", Some(id), place);
         }
     }
 
     /// A connection ended: what it owed is lost, or sent again where repeating is safe.
     pub(crate) fn link_down(&mut self, link: LinkIndex, now: u64) {
         let Some(state) = self.links.get_mut(link) else { return };
-        state.up = false;
+        let was_up = std::mem::take(&mut state.up);
         state.epoch += 1;
         state.out.clear();
         let node = state.node;
         let owed = std::mem::take(&mut state.owed);
-        for owed in owed {
-            if let Owed::Request(key) = owed {
-                self.reply_lost(key, node, now);
+        if was_up && !self.expired {
+            self.doubt = true;
+            if let Some(at) = self.nodes.get_mut(usize::from(node)) {
+                at.up = at.up.saturating_sub(1);
+                if at.up == 0 {
+                    at.away_since = Some(now);
+                    let (id, place) = (at.id.clone(), format!("{}:{}", at.host, at.port));
+                    self.happened("node_unreachable", Some(id), format!("no connection to {place} is left"));
+                }
             }
         }
+        for owed in owed {
+            if let Owed::Request { key, part } = owed {
+                self.reply_lost(key, part, node, now);
+            }
+        }
+    }
+
+    /// A connection could not be made, so whoever is looked for may be elsewhere.
+    pub(crate) fn link_refused(&mut self, link: LinkIndex) {
+        // A node that owns nothing is waited for without haste.
+        self.doubt |= self.links.get(link).is_some_and(|link| self.routes.owns(link.node));
+    }
+
+    /// Whether the phase can begin without this connection: its node owns no slot any more.
+    pub(crate) fn is_idle(&self, link: LinkIndex) -> bool {
+        self.links.get(link).is_none_or(|link| !self.routes.owns(link.node))
+    }
+
+    /// Whether somebody should ask the cluster for its layout; asks once.
+    pub(crate) fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.doubt)
+    }
+
+    /// Connections that are to be closed.
+    pub(crate) fn take_useless(&mut self) -> Vec<LinkIndex> {
+        std::mem::take(&mut self.useless)
     }
 
     /// Bytes to write on a connection; the caller removes what it wrote.
@@ -278,9 +351,7 @@ impl Pipeline {
                 break;
             }
             let (node, again) = entry.remove();
-            if let Some(node) = self.nodes.get_mut(usize::from(node)) {
-                node.again.push_back(again);
-            }
+            self.line_up(node, again);
         }
         // First, so that a process that was stopped for long does not send what its phase no longer wants.
         if self.drain_limit().is_some_and(|limit| now >= limit) {
@@ -288,38 +359,12 @@ impl Pipeline {
         } else if !self.fenced {
             self.send_waiting(now);
         }
-    }
-
-    fn take_due(&mut self, now: u64) {
-        let until = self.stop.map_or(now, |stop| now.min(stop));
-        if self.closed.is_some() {
-            return;
+        let over = self.stop.is_some_and(|stop| now >= stop);
+        if over && self.active == 0 && self.open.is_empty() && !self.overflow.is_empty() {
+            self.drop_overflow(now);
         }
-        // Where rows are leased, an instant takes the next row in hand; while there is none it waits, and is late.
-        while !self.leased || self.blocks.has_next() {
-            let Some((n, due)) = self.pacer.next_due(until) else { return };
-            let numbered = Item::Numbered { n };
-            let item = if self.leased { self.next_unit().unwrap_or(numbered) } else { numbered };
-            let window = self.window(due);
-            self.active += 1;
-            self.totals.due += 1;
-            let waiting = Waiting { item, due: Some(due) };
-            let (operation, place) = self.enqueue(waiting);
-            self.recorder.cell(due, window, operation, place).due += 1;
-        }
-    }
-
-    /// The next unit in hand. One that asks changes no row: its block is done with it, and from here on it is a numbered
-    /// request like any other query.
-    fn next_unit(&mut self) -> Option<Item> {
-        let item = self.blocks.next()?;
-        let Item::Row { block, position } = item else { return Some(item) };
-        let n = self.blocks.unit(block, position);
-        if !self.requests.asks(n) {
-            return Some(item);
-        }
-        self.events.extend(self.blocks.row_ended(block, None));
-        Some(Item::Numbered { n })
+        self.look_for_stuck(now);
+        self.tell_refusals(now);
     }
 
     /// Whether this lane's part of a fixed number of requests has been taken up.
@@ -327,211 +372,6 @@ impl Pipeline {
         !self.leased
             && self.phase.order.operations.is_some()
             && self.pacer.is_exhausted(self.closed.is_some())
-    }
-
-    fn operation(&self, item: Item) -> Operation {
-        match item {
-            Item::Numbered { n } => self.requests.operation(n),
-            Item::Row { block, position } => self.requests.row_operation(self.blocks.unit(block, position)),
-        }
-    }
-
-    /// Lets a request wait for a slot of its node, or of all nodes.
-    fn enqueue(&mut self, waiting: Waiting) -> (Operation, Place) {
-        let operation = self.operation(waiting.item);
-        if self.requests.fans_out(operation) {
-            self.backlog.push_back(waiting);
-            return (operation, Place::All);
-        }
-        let node = self.route(waiting.item);
-        if let Some(node) = self.nodes.get_mut(usize::from(node)) {
-            node.backlog.push_back(waiting);
-        }
-        (operation, Place::Node(node))
-    }
-
-    /// The next request of a closed loop, if it may begin.
-    fn take_closed(&mut self, now: u64) -> bool {
-        let Some(limit) = self.closed else { return false };
-        if self.active + self.overdue >= limit || self.stop.is_some_and(|stop| now >= stop) {
-            return false;
-        }
-        let item = if self.leased {
-            self.next_unit()
-        } else {
-            self.pacer.next_number().map(|n| Item::Numbered { n })
-        };
-        let Some(item) = item else { return false };
-        self.active += 1;
-        self.totals.due += 1;
-        let (operation, place) = self.enqueue(Waiting { item, due: None });
-        let window = self.window(now);
-        self.recorder.cell(now, window, operation, place).due += 1;
-        true
-    }
-
-    fn route(&mut self, item: Item) -> u16 {
-        match item {
-            // One server: no key needs to be hashed.
-            _ if self.nodes.len() == 1 => 0,
-            Item::Numbered { n } => match self.requests.slot(n, &mut self.scratch) {
-                Some(slot) => self.slots.get(usize::from(slot)).copied().unwrap_or(0),
-                None => u16::try_from(n % count::len(self.primaries).max(1)).unwrap_or(0),
-            },
-            Item::Row { block, position } => {
-                let mut key = std::mem::take(&mut self.key);
-                self.requests.key(self.blocks.cell(block, position), &mut key);
-                let slot = vst_common::keys::slot(&key);
-                self.key = key;
-                self.slots.get(usize::from(slot)).copied().unwrap_or(0)
-            }
-        }
-    }
-
-    fn send_waiting(&mut self, now: u64) {
-        loop {
-            let mut sent = false;
-            for node in 0..u16::try_from(self.nodes.len()).unwrap_or(u16::MAX) {
-                sent |= self.send_to(node, now);
-            }
-            sent |= self.send_to_all(now);
-            // A closed loop takes up its next request only now, so that it never waits behind its own backlog.
-            let mut taken = false;
-            while self.take_closed(now) {
-                taken = true;
-            }
-            if !taken && !sent {
-                return;
-            }
-        }
-    }
-
-    fn send_to(&mut self, node: u16, now: u64) -> bool {
-        let mut sent = false;
-        loop {
-            let Some(state) = self.nodes.get_mut(usize::from(node)) else { return sent };
-            if (state.again.is_empty() && state.backlog.is_empty()) || !state.has_free(&self.links) {
-                return sent;
-            }
-            if let Some(again) = state.again.pop_front() {
-                self.send_again(again, node, now);
-            } else if let Some(waiting) = state.backlog.pop_front() {
-                let slot_free = state.free.front().map_or(now, |slot| slot.since);
-                let key = self.open_request(waiting, slot_free, now);
-                self.write(key, node, false, now);
-            }
-            sent = true;
-        }
-    }
-
-    /// A fanned-out request begins only when every primary has a slot, so that its parts go out together.
-    fn send_to_all(&mut self, now: u64) -> bool {
-        let mut sent = false;
-        while !self.backlog.is_empty() {
-            let mut slot_free = 0;
-            for node in self.nodes.iter_mut().take(self.primaries) {
-                if !node.has_free(&self.links) {
-                    return sent;
-                }
-                slot_free = slot_free.max(node.free.front().map_or(now, |slot| slot.since));
-            }
-            let Some(waiting) = self.backlog.pop_front() else { return sent };
-            let key = self.open_request(waiting, slot_free, now);
-            for node in 0..u16::try_from(self.primaries).unwrap_or(u16::MAX) {
-                self.write(key, node, false, now);
-            }
-            sent = true;
-        }
-        sent
-    }
-
-    /// Makes a waiting item a request that is about to be sent for the first time.
-    fn open_request(&mut self, waiting: Waiting, slot_free: u64, now: u64) -> usize {
-        self.serial += 1;
-        let query = match waiting.item {
-            Item::Numbered { n } => self.requests.query(n),
-            Item::Row { .. } => 0,
-        };
-        let window = self.window(waiting.due.unwrap_or(now));
-        let operation = self.operation(waiting.item);
-        let fans_out = self.requests.fans_out(operation);
-        let key = self.open.insert(Request {
-            serial: self.serial,
-            item: waiting.item,
-            operation,
-            query,
-            due: waiting.due,
-            slot_free,
-            sent: now,
-            window,
-            parts: Parts::default(),
-            attempts: 0,
-            ended: false,
-            fault: None,
-            miss: false,
-            hits: Vec::new(),
-        });
-        self.deadlines.push_back((now.saturating_add(self.phase.order.timeout_ns), key, self.serial));
-        self.totals.sent += 1;
-        if fans_out {
-            self.recorder.cell(now, window, operation, Place::All).sent += 1;
-        }
-        self.recorder.slip(now, now.saturating_sub(waiting.due.unwrap_or(0).max(slot_free)));
-        key
-    }
-
-    fn send_again(&mut self, again: Again, node: u16, now: u64) {
-        // A request that ended meanwhile and that nothing is owed to was forgotten; its place may hold another.
-        let Some(request) = self.open.get(again.key).filter(|r| r.serial == again.serial) else { return };
-        let (window, operation) = (request.window, self.requests.part(request.operation));
-        if again.repair {
-            self.recorder.cell(now, window, operation, Place::Node(node)).repair += 1;
-        }
-        self.write(again.key, node, again.asking, now);
-    }
-
-    /// Puts one attempt into a free slot of a node; the caller made sure there is one.
-    fn write(&mut self, key: usize, node: u16, asking: bool, now: u64) {
-        let Some(slot) = self.nodes.get_mut(usize::from(node)).and_then(|n| n.free.pop_front()) else {
-            return;
-        };
-        let Some(request) = self.open.get_mut(key) else { return };
-        let Some(link) = self.links.get_mut(slot.link) else { return };
-        let before = link.out.len();
-        if asking {
-            vst_common::resp::push_args(&mut link.out, &[b"ASKING"]);
-            link.owed.push_back(Owed::Ignored);
-        }
-        match request.item {
-            Item::Numbered { n } => {
-                self.requests.encode(n, request.query, node, &mut self.scratch, &mut link.out);
-            }
-            Item::Row { block, position } => {
-                let cell = self.blocks.cell(block, position);
-                self.requests.key(cell, &mut self.key);
-                let vectors = self.blocks.vectors(block);
-                self.requests.encode_row(cell, &self.key, vectors, position, &mut link.out);
-            }
-        }
-        link.owed.push_back(Owed::Request(key));
-        if !link.dirty {
-            link.dirty = true;
-            self.dirty.push(slot.link);
-        }
-        let bytes = count::len(link.out.len() - before);
-        let fans_out = self.requests.fans_out(request.operation);
-        let first = request.attempts == 0 || fans_out;
-        request.parts.push(node);
-        request.attempts += 1;
-        let (window, operation) = (request.window, self.requests.part(request.operation));
-        let cell = self.recorder.cell(now, window, operation, Place::Node(node));
-        cell.bytes_out += bytes;
-        if first {
-            cell.sent += 1;
-        }
-        if fans_out {
-            cell.due += 1;
-        }
     }
 
     fn window(&self, at: u64) -> Window {
@@ -565,7 +405,7 @@ impl Pipeline {
         let deadline = self.deadlines.front().map(|d| d.0);
         let later = self.later.first_key_value().map(|(k, _)| k.0);
         let end = self.stop.filter(|stop| now < *stop).or_else(|| self.drain_limit());
-        [due, deadline, later, end].into_iter().flatten().min()
+        [due, deadline, later, end, self.next_look()].into_iter().flatten().min()
     }
 
     /// When the current interval ends and can be handed over.
@@ -601,14 +441,13 @@ impl Pipeline {
             } else {
                 self.is_exhausted()
             };
-        nothing_new && self.active == 0 && self.open.is_empty()
+        nothing_new && self.active == 0 && self.open.is_empty() && self.overflow.is_empty()
     }
 
     /// Requests in flight and requests that wait for a slot.
     pub(crate) fn load(&self) -> (u64, u64) {
-        let waiting =
-            self.backlog.len() + self.nodes.iter().map(|n| n.backlog.len() + n.again.len()).sum::<usize>();
-        (count::len(self.open.len()), count::len(waiting))
+        let waiting = self.backlog.len() + self.nodes.iter().map(NodeState::waits).sum::<usize>();
+        (count::len(self.open.len()), count::len(waiting).saturating_add(self.overflow.len()))
     }
 
     /// Counts since the start.
@@ -634,7 +473,7 @@ impl Pipeline {
 
     /// Adds something worth a row in `events`.
     pub(crate) fn happened(&mut self, kind: &'static str, node: Option<NodeId>, detail: String) {
-        self.events.push(LaneEvent::Happened { kind, node, detail });
+        self.events.push(LaneEvent::Happened { kind, node, detail, count: 1 });
     }
 }
 

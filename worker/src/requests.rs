@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vst_common::attributes::Attributes;
 use vst_common::content::{self, Commands, Scratch};
 use vst_common::count;
-use vst_common::keys::KeySpace;
+use vst_common::keys::{KeySpace, SLOTS};
 use vst_common::mix::{Deed, Mix};
 use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::recall::Verdict;
@@ -83,9 +83,11 @@ const UPDATE: Operation = Operation(4);
 
 #[derive(Debug)]
 struct QueryKind {
-    /// By position of the primary; one for all where the server fans out.
+    /// By part of a fanned-out request; one for all where the server fans out.
     commands: Vec<Command>,
     fan_out: bool,
+    /// A slot of each part.
+    anchors: Vec<u16>,
     module: SearchModule,
     set: Arc<QuerySet>,
     k: usize,
@@ -93,6 +95,9 @@ struct QueryKind {
     seed: u64,
     phase: u32,
 }
+
+/// A slot, and the name of the index that its owner has.
+type Part = (u16, String);
 
 /// One found neighbour: its distance as the server says, and its key.
 pub(crate) type Hit = (f64, Box<[u8]>);
@@ -202,6 +207,11 @@ impl Requests {
         operation.0 == 0 && self.query_kind().is_some_and(|query| query.fan_out)
     }
 
+    /// A slot of each part of a fanned-out request: its owner has the index that answers the part.
+    pub(crate) fn anchors(&self) -> &[u16] {
+        self.query_kind().filter(|query| query.fan_out).map_or(&[], |query| &query.anchors)
+    }
+
     /// The operation under which one node's part of the work is counted.
     pub(crate) fn part(&self, operation: Operation) -> Operation {
         if self.fans_out(operation) { Operation(operation.0 + 1) } else { operation }
@@ -277,13 +287,13 @@ impl Requests {
         }
     }
 
-    /// Appends numbered request `n`, which asks `query` where it asks one, for the node at a position.
-    pub(crate) fn encode(&self, n: u64, query: u32, node: u16, scratch: &mut Scratch, out: &mut Vec<u8>) {
+    /// Appends numbered request `n`, which asks `query` where it asks one; of a fanned-out one, the part at a position.
+    pub(crate) fn encode(&self, n: u64, query: u32, part: u16, scratch: &mut Scratch, out: &mut Vec<u8>) {
         if let Kind::Commands(commands) = &self.work {
             return commands.encode(n, scratch, out);
         }
         let Some(kind) = self.query_kind() else { return };
-        let place = if kind.fan_out { usize::from(node) } else { 0 };
+        let place = if kind.fan_out { usize::from(part) } else { 0 };
         let blob = usize::try_from(query).ok().and_then(|q| kind.set.blobs.get(q));
         if let (Some(command), Some(blob)) = (kind.commands.get(place), blob) {
             command.encode(out, &[blob]);
@@ -344,10 +354,11 @@ impl QueryKind {
             beside: &beside,
         };
         let timeout_ms = order.timeout_ns / 1_000_000;
-        let command = |index: &String| search::knn_command(module, index, &knn, timeout_ms);
+        let command = |(_, index): &Part| search::knn_command(module, index, &knn, timeout_ms);
         Ok(Self {
             commands: indexes.iter().map(command).collect(),
             fan_out,
+            anchors: indexes.iter().map(|(anchor, _)| *anchor).collect(),
             module,
             set: Arc::clone(set),
             k: count::index(u64::from(ask.k)),
@@ -393,18 +404,34 @@ fn nth(vectors: &[u8], n: usize, bytes: usize) -> &[u8] {
     vectors.get(n * bytes..(n + 1) * bytes).unwrap_or_default()
 }
 
-fn indexes(vectors: &VectorWork, topology: &Topology) -> Result<(SearchModule, bool, Vec<String>), Error> {
-    match &vectors.search {
-        SearchPlan::ServerSide { module, index } => Ok((*module, false, vec![index.clone()])),
-        SearchPlan::ClientSide { module, indexes } => {
-            let primaries = topology.nodes.iter().take(topology.primaries());
-            let names = primaries
-                .map(|node| {
-                    let planned = indexes.iter().find(|(id, _)| *id == node.id);
-                    planned.map(|(_, name)| name.clone()).ok_or_else(|| Error::NoIndex(node.id.to_string()))
-                })
-                .collect::<Result<_, _>>()?;
-            Ok((*module, true, names))
-        }
-    }
+/// The indexes that together hold all rows, each with a slot of the primary that answers for it. The slot stays with the
+/// index when a replica is promoted, which the name of the primary does not.
+fn indexes(vectors: &VectorWork, topology: &Topology) -> Result<(SearchModule, bool, Vec<Part>), Error> {
+    let (module, indexes) = match &vectors.search {
+        SearchPlan::ServerSide { module, index } => return Ok((*module, false, vec![(0, index.clone())])),
+        SearchPlan::ClientSide { module, indexes } => (*module, indexes),
+    };
+    let owner = |slot: u16| topology.slots.get(usize::from(slot)).map(|node| usize::from(*node));
+    let primaries = topology.nodes.iter().enumerate().take(topology.primaries());
+    let parts = primaries
+        .map(|(at, node)| {
+            let slots = || (0..SLOTS).filter(|slot| owner(*slot) == Some(at));
+            let part = match module {
+                // Each node has its own index under the same name.
+                SearchModule::ValkeySearch => slots().next().zip(indexes.first().map(|(_, name)| name)),
+                // The server routes by the slot of the name.
+                SearchModule::RediSearch => indexes.iter().find_map(|(_, name)| {
+                    let slot = vst_common::keys::slot(name.as_bytes());
+                    (owner(slot) == Some(at)).then_some((slot, name))
+                }),
+            };
+            let part = part.map(|(slot, name)| (slot, name.clone()));
+            // A primary without slots holds no rows.
+            match slots().next() {
+                Some(_) => part.map(Some).ok_or_else(|| Error::NoIndex(node.id.to_string())),
+                None => Ok(None),
+            }
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((module, true, parts.into_iter().flatten().collect()))
 }

@@ -4,6 +4,7 @@
 //! and the tasks that prepare phases and read rows. It turns what they say into events and does what the actions say;
 //! no decision is made here.
 
+mod layouts;
 mod preparing;
 mod stream;
 mod whereabouts;
@@ -19,14 +20,14 @@ use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
-use vst_common::phase::PhaseOrder;
+use vst_common::phase::{PhaseOrder, Work};
 use vst_proto::fleet;
 
 use crate::fetch::Source;
 use crate::health::Machine;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::site::WorkerSite;
-use crate::topology::Credentials;
+use crate::topology::{Credentials, Layout, refresh};
 use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
 use crate::{lane, sampler, uplink};
@@ -148,7 +149,13 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
                 Some(Event::Stop)
             }
             Some(note) = worker.notes.recv() => worker.event_of(note, &mut whereabouts),
-            Some((lane, event)) = worker.lane_events.recv() => Some(Event::Lane { lane, event }),
+            Some((lane, event)) = worker.lane_events.recv() => match event {
+                LaneEvent::LayoutWanted => {
+                    worker.doubt();
+                    None
+                }
+                event => Some(Event::Lane { lane, event }),
+            },
             () = whereabouts.changed() => worker.moved(&whereabouts, core.run()),
             _ = looks.tick() => {
                 show.send_replace((mono_ns(), core.view(mono_ns())));
@@ -190,6 +197,8 @@ enum Note {
     Session(Event),
     /// A node was sampled.
     Sampled(sampler::Sampled),
+    /// The cluster was asked who owns its slots.
+    Layout(Layout),
     /// The uplink says something.
     Uplink(Report),
 }
@@ -213,7 +222,10 @@ struct Worker {
     lanes: Vec<lane::Handle>,
     lane_events: UnboundedReceiver<(u32, LaneEvent)>,
     sampler: Option<sampler::Handle>,
-    source: Newest<Arc<Source>>,
+    refresh: Option<refresh::Handle>,
+    /// Where nodes of the target were seen.
+    known: Vec<(String, u16)>,
+    source: Newest<(Arc<Work>, Arc<Source>)>,
     left_behind: u64,
 }
 
@@ -246,6 +258,8 @@ impl Worker {
             lanes: Vec::new(),
             lane_events: unbounded_channel().1,
             sampler: None,
+            refresh: None,
+            known: Vec::new(),
             source: Newest::default(),
             left_behind: 0,
             options,
@@ -362,12 +376,18 @@ impl Worker {
             }
             Note::Prepared { ticket, outcome } => {
                 let outcome = outcome.map(|(armed, source)| {
-                    self.source.put(ticket, source);
+                    let work = Arc::new(armed.order.work.clone());
+                    self.source.put(ticket, source.map(|source| (work, source)));
+                    self.remember(&armed.topology.nodes);
                     armed
                 });
                 Some(Event::Prepared { ticket, outcome })
             }
             Note::Session(event) => Some(event),
+            Note::Layout(layout) => {
+                self.laid_out(layout);
+                None
+            }
             Note::Sampled(sampled) => {
                 self.uplink.send(match sampled {
                     sampler::Sampled::Memory(row) => Order::Memory(vec![*row]),
@@ -401,6 +421,7 @@ impl Worker {
             }
             Action::Prepare { ticket, order } => self.prepare(ticket, *order),
             Action::Fetch { ticket, range } => self.fetch(ticket, range),
+            Action::Verify { ticket, doubted } => self.verify(ticket, doubted),
             Action::Label { phase, name, at_wall, at: _, interval_ns, first_lane, lanes, k } => {
                 let label = PhaseLabel { phase, name, at_wall, interval_ns, first_lane, lanes, k };
                 self.uplink.send(Order::Label(label));
@@ -411,8 +432,8 @@ impl Worker {
             Action::RecordQueries { lane: _, phase, per_query } => {
                 self.uplink.send(Order::RecordQueries { phase, per_query });
             }
-            Action::RecordEvent { phase, kind, node, detail } => {
-                self.uplink.send(Order::Event { phase, kind, node, detail });
+            Action::RecordEvent { phase, kind, node, detail, count } => {
+                self.uplink.send(Order::Event { phase, kind, node, detail, count });
             }
             Action::Flush { ticket, phase } => self.uplink.send(Order::Flush { ticket, phase }),
             Action::Offset(offset) => {
@@ -428,6 +449,7 @@ impl Worker {
             }
             Action::Deliver => {
                 self.sampler = None;
+                self.refresh = None;
                 self.end_lanes();
                 self.uplink.send(Order::Deliver);
             }
@@ -445,6 +467,7 @@ impl Worker {
         self.uplink.send(Order::Register { run: run.clone(), generation });
         self.registration = Some((run, generation));
         self.sampler = Some(sampler::spawn(self.credentials.clone(), forward(&self.noted, Note::Sampled)));
+        self.refresh = Some(refresh::spawn(self.credentials.clone(), forward(&self.noted, Note::Layout)));
         self.start_lanes()
     }
 
@@ -474,11 +497,11 @@ impl Worker {
     }
 
     fn prepare(&self, ticket: u64, order: PhaseOrder) {
-        let (target, credentials, noted) =
-            (self.target.clone(), self.credentials.clone(), self.noted.clone());
+        let (target, known, credentials, noted) =
+            (self.target.clone(), self.known.clone(), self.credentials.clone(), self.noted.clone());
         tokio::spawn(async move {
             let faults = ReadFaults::default();
-            let outcome = prepare(order, target, credentials, &faults).await;
+            let outcome = prepare(order, target, &known, credentials, &faults).await;
             tell(&faults.take(), &noted);
             let _ = noted.send(Note::Prepared { ticket, outcome });
         });
@@ -488,7 +511,7 @@ impl Worker {
         let (source, noted) = (self.source.of(ticket), self.noted.clone());
         tokio::spawn(async move {
             let outcome = match source {
-                Some(source) => {
+                Some((_, source)) => {
                     let outcome = source.blocks(range).await.map_err(|e| with_sources(&e));
                     tell(&source.faults(), &noted);
                     outcome

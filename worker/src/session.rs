@@ -238,11 +238,19 @@ impl SessionCore {
                 }
                 self.blocks = next_block;
             }
+            Event::Verified { ticket, outcome } => {
+                let mut next_block = self.blocks;
+                if let Some(phase) = self.phase_of(ticket) {
+                    phase.verified(outcome, &mut next_block, &mut out);
+                }
+                self.blocks = next_block;
+            }
             Event::ReadFault { detail } => out.push(Action::RecordEvent {
                 phase: self.phase.as_ref().map(Phase::title),
                 kind: "read_fault",
                 node: None,
                 detail,
+                count: 1,
             }),
             Event::Flushed { ticket, last_sequence, dropped } => {
                 if let Some(phase) = self.phase_of(ticket)
@@ -298,6 +306,7 @@ impl SessionCore {
                 detail: String::from(
                     "no heartbeat reply within the lease: no load is sent until it is renewed",
                 ),
+                count: 1,
             });
         }
         match self.link {
@@ -517,12 +526,13 @@ impl SessionCore {
 
     fn lane(&mut self, now: MonoNs, lane: u32, event: LaneEvent, out: &mut Vec<Action>) {
         match event {
-            LaneEvent::Happened { kind, node, detail } => {
+            LaneEvent::Happened { kind, node, detail, count } => {
                 out.push(Action::RecordEvent {
                     phase: self.phase.as_ref().map(Phase::title),
                     kind,
                     node,
                     detail,
+                    count,
                 });
             }
             LaneEvent::Failed { reason, target } => {

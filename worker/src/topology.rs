@@ -1,7 +1,10 @@
 //! Which node owns which slot.
 //!
-//! Asked of the target by `session` before a phase is armed, used by every lane to route; a lane that is told MOVED
-//! corrects its own copy.
+//! Asked of the target before a phase is armed, used by every lane to route; a lane that is told MOVED corrects its own
+//! copy, and one that doubts it has the cluster asked again (`refresh`). Law: of what several nodes say of a slot, the
+//! owner with the newest claim counts, as it does in the cluster.
+
+pub(crate) mod refresh;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -92,13 +95,40 @@ impl Topology {
     pub fn primaries(&self) -> usize {
         self.nodes.iter().take_while(|node| node.primary).count()
     }
+
+    /// Whether it is a server that is no cluster.
+    #[must_use]
+    pub fn is_standalone(&self) -> bool {
+        matches!(self.nodes.as_slice(), [node] if node.id.as_str() == format!("{}:{}", node.host, node.port))
+    }
 }
 
-/// Asks a target for its layout.
+/// What is known of a cluster while it fails over or moves slots: some slots may have no owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Primaries first, then replicas; each group ordered by id.
+    pub nodes: Vec<Node>,
+    /// For each slot, the position of its primary in `nodes`.
+    pub slots: Vec<Option<u16>>,
+}
+
+impl Layout {
+    /// Slots without an owner.
+    fn missing(&self) -> usize {
+        self.slots.iter().filter(|owner| owner.is_none()).count()
+    }
+}
+
+/// Asks a target for its layout; where the node of the URL does not answer, nodes of the same cluster that are known
+/// from before.
 ///
 /// # Errors
 /// [`Error`] when the target cannot be asked or does not serve all slots.
-pub async fn discover(url: &str, credentials: &Credentials) -> Result<Topology, Error> {
+pub async fn discover(
+    url: &str,
+    known: &[(String, u16)],
+    credentials: &Credentials,
+) -> Result<Topology, Error> {
     let parsed =
         url::Url::parse(url).map_err(|e| Error::Address { url: url.to_owned(), reason: e.to_string() })?;
     let host = parsed
@@ -106,18 +136,29 @@ pub async fn discover(url: &str, credentials: &Credentials) -> Result<Topology, 
         .ok_or_else(|| Error::Address { url: url.to_owned(), reason: String::from("no host") })?
         .to_owned();
     let port = parsed.port().unwrap_or(6379);
-    let ask = |source| Error::Ask { url: format!("{host}:{port}"), source };
+    let first = discover_at(&host, port, credentials).await;
+    let Err(Error::Ask { .. }) = &first else { return first };
+    for (host, port) in known {
+        if let Ok(topology) = discover_at(host, *port, credentials).await {
+            return Ok(topology);
+        }
+    }
+    first
+}
 
-    let mut connection = connect(&host, port, credentials).await.map_err(ask)?;
+async fn discover_at(host: &str, port: u16, credentials: &Credentials) -> Result<Topology, Error> {
+    let ask = |source| Error::Ask { url: format!("{host}:{port}"), source };
+    let mut connection = connect(host, port, credentials).await.map_err(ask)?;
     let info: String = redis::cmd("INFO").arg("cluster").query_async(&mut connection).await.map_err(ask)?;
     if !info.contains("cluster_enabled:1") {
-        return Ok(Topology::standalone(&host, port));
+        return Ok(Topology::standalone(host, port));
     }
     let slots: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await.map_err(ask)?;
-    from_cluster_slots(&slots, &host).map_err(|e| match e {
-        SlotsError::Shape(source) => ask(source),
-        SlotsError::Uncovered(missing) => Error::Uncovered { missing },
-    })
+    let layout = from_cluster_slots(&slots, host).map_err(ask)?;
+    match layout.missing() {
+        0 => Ok(Topology { nodes: layout.nodes, slots: layout.slots.into_iter().flatten().collect() }),
+        missing => Err(Error::Uncovered { missing }),
+    }
 }
 
 /// Opens a connection for commands that are not part of the load.
@@ -146,16 +187,10 @@ pub async fn connect(
     redis::Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
 }
 
-#[derive(Debug)]
-enum SlotsError {
-    Shape(redis::RedisError),
-    Uncovered(usize),
-}
-
 type SlotRange = (u16, u16, Vec<(String, u16, NodeId)>);
 
-fn from_cluster_slots(reply: &Value, asked_host: &str) -> Result<Topology, SlotsError> {
-    let ranges = read_ranges(reply, asked_host).map_err(SlotsError::Shape)?;
+fn from_cluster_slots(reply: &Value, asked_host: &str) -> Result<Layout, redis::RedisError> {
+    let ranges = read_ranges(reply, asked_host)?;
     let mut primaries = BTreeMap::new();
     let mut replicas = BTreeMap::new();
     for (_, _, nodes) in &ranges {
@@ -185,11 +220,7 @@ fn from_cluster_slots(reply: &Value, asked_host: &str) -> Result<Topology, Slots
             }
         }
     }
-    let missing = slots.iter().filter(|s| s.is_none()).count();
-    if missing > 0 {
-        return Err(SlotsError::Uncovered(missing));
-    }
-    Ok(Topology { nodes, slots: slots.into_iter().flatten().collect() })
+    Ok(Layout { nodes, slots })
 }
 
 fn read_ranges(reply: &Value, asked_host: &str) -> Result<Vec<SlotRange>, redis::RedisError> {
@@ -241,8 +272,8 @@ mod tests {
             range(8001, 16383, vec![node("", 7002, "a")]),
         ]);
         let topology = from_cluster_slots(&reply, "asked").unwrap();
-        assert_eq!(topology.primaries(), 2);
-        let owner = |slot: usize| &topology.nodes[usize::from(topology.slots[slot])];
+        assert_eq!((topology.nodes.iter().filter(|n| n.primary).count(), topology.missing()), (2, 0));
+        let owner = |slot: usize| &topology.nodes[usize::from(topology.slots[slot].unwrap())];
         assert_eq!(owner(0).host, "10.0.0.1");
         assert_eq!(owner(8000).port, 7001);
         assert_eq!((owner(8001).host.as_str(), owner(16383).port), ("asked", 7002));
@@ -250,8 +281,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_with_a_hole_is_refused() {
+    fn a_hole_in_a_cluster_is_counted() {
         let reply = Value::Array(vec![range(0, 100, vec![node("h", 1, "a")])]);
-        assert!(matches!(from_cluster_slots(&reply, "h"), Err(SlotsError::Uncovered(16283))));
+        assert_eq!(from_cluster_slots(&reply, "h").unwrap().missing(), 16283);
     }
 }

@@ -88,6 +88,8 @@ pub enum Order {
         node: Option<NodeId>,
         /// Details.
         detail: String,
+        /// How many of the same.
+        count: u64,
     },
     /// What the sampler read.
     Memory(Vec<MemoryRow>),
@@ -257,8 +259,8 @@ impl Uplink {
                     intervals.record_queries(per_query);
                 }
             }
-            Order::Event { phase, kind, node, detail } => {
-                self.events.add(wall_ns(), phase, kind, node, detail)
+            Order::Event { phase, kind, node, detail, count } => {
+                self.events.add(wall_ns(), phase, kind, node, detail, count)
             }
             Order::Memory(rows) => self.memory.extend(rows),
             Order::Allocator(rows) => self.allocator.extend(rows),
@@ -294,7 +296,7 @@ impl Uplink {
             if loss.batches > 0 {
                 let detail = format!("{} rows in {} batches were given up", loss.rows, loss.batches);
                 tracing::warn!("measurements are lost: {detail}");
-                self.events.add(wall_ns(), None, "undelivered", None, detail);
+                self.events.add(wall_ns(), None, "undelivered", None, detail, 1);
             }
             let told = self.events.take();
             if told.is_empty() {
@@ -373,7 +375,7 @@ fn seal(core: &mut UplinkCore, rows: Vec<TableRows>, events: &mut Events) {
         if let Err(error) = core.seal(&part) {
             let detail = format!("rows of table {} could not be written: {error}", part.table());
             tracing::error!("{detail}");
-            events.add(wall_ns(), None, "undelivered", None, detail);
+            events.add(wall_ns(), None, "undelivered", None, detail, 1);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A lane is one operating-system thread; it takes [`LaneCommand`]s and gives [`LaneEvent`]s and shares nothing else
 //! with anyone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,7 @@ use vst_common::latency::{Cell, Hdr, Window};
 use vst_common::phase::PhaseOrder;
 use vst_common::recall::{QueryJudge, RecallCell};
 
-use crate::topology::Topology;
+use crate::topology::{Layout, Topology};
 
 /// A phase with everything a lane needs to begin it.
 #[derive(Debug)]
@@ -39,6 +40,9 @@ pub struct QuerySet {
     /// Which query of the data set each is, and the copy that it is asked of.
     pub pairs: Vec<Pair>,
 }
+
+/// Blocks with this id and above hold rows that a failover lost, which are sent again.
+pub const REPAIR_BLOCKS: u64 = 1 << 63;
 
 /// Rows of one leased range (or a part of it) for a lane to write or delete.
 #[derive(Debug, Default)]
@@ -83,6 +87,8 @@ pub enum LaneCommand {
     Resume,
     /// Send nothing new; end when what is in flight has ended or after the drain limit.
     Drain,
+    /// The cluster's layout, asked for because a lane doubted its own.
+    Layout(Arc<Layout>),
     /// End at once.
     Abort,
     /// Leave the thread.
@@ -189,6 +195,20 @@ pub enum LaneEvent {
         node: Option<NodeId>,
         /// Details for people.
         detail: String,
+        /// How many of the same.
+        count: u64,
+    },
+    /// Another node took over these slots: what the one before had acknowledged may be lost.
+    TakenOver {
+        /// Slots that a promoted node serves now.
+        slots: BTreeSet<u16>,
+    },
+    /// What this lane knows of the cluster may be wrong: a connection is lost, or a node refuses its slots.
+    LayoutWanted,
+    /// Rows could not be written for too long: the lane takes up nothing new and will say [`LaneEvent::Done`].
+    GaveUp {
+        /// What they waited for, with the fix.
+        reason: String,
     },
     /// The phase is over on this lane; everything measured was given before.
     Done {

@@ -11,7 +11,7 @@ use vst_common::batch::commandstats::CommandstatsRow;
 use vst_common::ids::{NodeId, PhaseIndex};
 
 use super::chain;
-use crate::target::{CommandCalls, Role, Target, TargetError, TargetUrl};
+use crate::target::{CommandCalls, Role, Target, TargetNode};
 
 /// All nodes at one edge; or why they could not be read.
 pub(super) type Counters = Result<BTreeMap<NodeId, NodeCounters>, String>;
@@ -25,26 +25,29 @@ pub(super) struct NodeCounters {
     calls: BTreeMap<String, CommandCalls>,
 }
 
-/// Reads the counters of all nodes that there are now.
-pub(super) async fn read(url: &TargetUrl) -> Counters {
-    read_all(url).await.map_err(|e| chain(&e))
-}
-
-async fn read_all(url: &TargetUrl) -> Result<BTreeMap<NodeId, NodeCounters>, TargetError> {
+/// Reads the counters of all nodes that there are now. A node that does not answer is left out: it is not checkable,
+/// the others are.
+pub(super) async fn read(target: &Target) -> Counters {
     // Asked anew, because who is a primary and which slots it has may have changed since the last time.
-    let target = Target::connect_to(url.clone()).await?;
-    let facts = target.facts().await?;
-    let mut stats = target.commandstats().await?;
-    let node = |node: &crate::target::TargetNode| {
-        let facts = facts.nodes.iter().find(|f| f.id == node.id);
-        NodeCounters {
+    target.refresh().await.map_err(|e| chain(&e))?;
+    let mut stats = target.commandstats().await;
+    let node = |node: &TargetNode| {
+        let counted = match stats.remove(&node.id)? {
+            Ok(counted) => counted,
+            Err(e) => {
+                tracing::warn!("the counters of node {} are not known: {}", node.id, chain(&e));
+                return None;
+            }
+        };
+        let counters = NodeCounters {
             primary: node.role == Role::Primary,
             slots: node.slots.clone(),
-            process: facts.and_then(|f| f.server.get("run_id")).cloned(),
-            calls: stats.remove(&node.id).unwrap_or_default(),
-        }
+            process: counted.process,
+            calls: counted.calls,
+        };
+        Some((node.id.clone(), counters))
     };
-    Ok(target.nodes().iter().map(|n| n.id.clone()).zip(target.nodes().iter().map(node)).collect())
+    Ok(target.now().iter().filter_map(node).collect())
 }
 
 /// The rows of a phase, one per node and command.
@@ -98,7 +101,7 @@ fn why_not(
         return Some(format!("not read after the phase: {e}"));
     }
     let (Some(first), Some(last)) = (first, last) else {
-        return Some(String::from("the node was not there at both ends of the phase"));
+        return Some(String::from("the node did not answer at both ends of the phase"));
     };
     if !(first.primary && last.primary) {
         return Some(String::from("a replica counts what it replays"));
@@ -150,7 +153,7 @@ mod tests {
         assert_eq!((of("same").calls_before, of("same").calls_after), (Some(3), Some(10)));
         assert_eq!((of("same").rejected_before, of("same").rejected_after), (Some(1), Some(1)));
         for (id, word) in
-            [("restarted", "restarted"), ("demoted", "replica"), ("moved", "slots"), ("gone", "there")]
+            [("restarted", "restarted"), ("demoted", "replica"), ("moved", "slots"), ("gone", "answer")]
         {
             assert!(
                 of(id).why_not.as_ref().is_some_and(|why| why.contains(word)),

@@ -69,13 +69,12 @@ async fn create(target: &Target, search: &SearchPlan, shape: &IndexShape<'_>) ->
 pub(super) async fn cut_off(target: &Target, name: &str) -> Result<(), String> {
     // Asked anew, because a node may have come since the run began. If nobody can say who is there now, those who
     // were there then must do.
-    let now = Target::connect_to(target.url().clone()).await;
-    let now = now.as_ref().ok();
-    for all in std::iter::once(target).chain(now) {
-        let closed = all.close_connections(name).await.map_err(|e| chain(&e))?;
-        if closed > 0 {
-            tracing::info!("closed {closed} connections of {name}");
-        }
+    if let Err(e) = target.refresh().await {
+        tracing::warn!("the nodes known so far are taken to be all: {}", chain(&e));
+    }
+    let closed = target.close_connections(name).await.map_err(|e| chain(&e))?;
+    if closed > 0 {
+        tracing::info!("closed {closed} connections of {name}");
     }
     Ok(())
 }
@@ -85,7 +84,14 @@ pub(super) async fn rest(target: &Target, search: Option<&SearchPlan>) -> Event 
     match read_rest(target, search).await {
         Ok(rest) => Event::RestRead(rest),
         Err(e @ TargetError::IndexGone { .. }) => Event::Failed(failure(&e)),
-        Err(e) => Event::RestRead(Rest { used_memory_bytes: 0, busy: Some(chain(&e)) }),
+        Err(e) => {
+            // A replica may have taken over; the next look is at what there is then.
+            let busy = match target.refresh().await {
+                Ok(_) => chain(&e),
+                Err(gone) => format!("{}; {}", chain(&e), chain(&gone)),
+            };
+            Event::RestRead(Rest { used_memory_bytes: 0, busy: Some(busy) })
+        }
     }
 }
 

@@ -245,8 +245,8 @@ impl Shell {
                 self.report(async move { Done::Event(effects::rebuild_index(&target, &plan, &shape).await) });
             }
             Action::CountCommands { phase, edge } => {
-                let url = self.prepared.target.url().clone();
-                self.report(async move { Done::Counted(phase, edge, counting::read(&url).await) });
+                let target = Arc::clone(&self.prepared.target);
+                self.report(async move { Done::Counted(phase, edge, counting::read(&target).await) });
             }
             Action::CutOff(generation, worker) => {
                 let target = Arc::clone(&self.prepared.target);
@@ -299,6 +299,11 @@ impl Shell {
     }
 
     async fn finished(&mut self, done: Done) {
+        if let Done::Counted(..) = &done {
+            // Who is a primary may have changed: from the next order on, samples say so.
+            let target = &self.prepared.target;
+            self.hub.learn(&target.now(), self.prepared.plan.search.as_ref());
+        }
         match done {
             Done::Event(event) => {
                 self.indexed |= matches!(event, Event::IndexCreated);

@@ -3,6 +3,7 @@
 use vst_common::clock::MonoNs;
 use vst_common::entry::Totals;
 use vst_common::ids::{Generation, PhaseIndex, RunId, WorkerId};
+use vst_common::phase::SearchPlan;
 use vst_common::ranges::RowRange;
 use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as ToWorker;
@@ -10,6 +11,7 @@ use vst_proto::fleet::worker_message::Message as FromWorker;
 
 use crate::roster::{Arrival, Before, Stage};
 use crate::run::{Said, Statement, Tell};
+use crate::target::{Role, TargetNode, index_of};
 
 /// What messages say that the run itself does not need to know.
 #[derive(Clone, Debug)]
@@ -67,6 +69,19 @@ impl Words {
         })
     }
 
+    /// Takes in what each node is now. A node that is gone stays: that it does not answer is to be seen. One that is new is
+    /// not sampled, because there is no baseline of it.
+    pub(super) fn learn(&mut self, now: &[TargetNode], search: Option<&SearchPlan>) {
+        for (node, index) in self.nodes.iter_mut().zip(&mut self.indexes) {
+            let Some(found) = now.iter().find(|found| found.id.as_str() == node.id) else { continue };
+            node.address = found.address();
+            node.role = String::from(role_name(&found.role));
+            if let Some(name) = search.and_then(|plan| index_of(plan, found)) {
+                *index = name;
+            }
+        }
+    }
+
     fn welcome(&self, generation: Generation, resumed: bool) -> fleet::Welcome {
         fleet::Welcome {
             run: self.run.as_str().to_owned(),
@@ -87,6 +102,14 @@ impl Words {
             phase_name: name.to_owned(),
             indexes: nodes.iter().map(|at| index(at).unwrap_or_default()).collect(),
         }
+    }
+}
+
+/// How a role is written in orders and tables.
+pub(crate) fn role_name(role: &Role) -> &'static str {
+    match role {
+        Role::Primary => "primary",
+        Role::Replica { .. } => "replica",
     }
 }
 

@@ -11,13 +11,15 @@ use vst_common::count;
 use super::{Target, TargetError, TargetNode};
 
 impl Target {
-    /// Closes every connection that is called `name`, on all nodes. Gives how many there were. A node that refuses to
+    /// Closes every connection that is called `name`, on all nodes there are and were. Gives how many there were. A node that refuses to
     /// be connected to has none: its process is gone, and with it its connections.
     ///
     /// # Errors
     /// [`TargetError`] where a node answers in time neither yes nor no.
     pub async fn close_connections(&self, name: &str) -> Result<u64, TargetError> {
-        let closed = try_join_all(self.nodes.iter().map(|node| self.close_on(node, name))).await?;
+        let now = self.now();
+        let before = self.nodes.iter().filter(|old| !now.iter().any(|node| node.address() == old.address()));
+        let closed = try_join_all(now.iter().chain(before).map(|node| self.close_on(node, name))).await?;
         Ok(closed.iter().sum())
     }
 

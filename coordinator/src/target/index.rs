@@ -9,7 +9,7 @@ use vst_common::phase::{SearchModule, SearchPlan};
 use vst_common::search::{IndexInfo, IndexShape, create_args, is_missing_index_error, parse_info};
 
 use super::link::{Link, frame};
-use super::{Target, TargetError, is_index_of};
+use super::{Target, TargetError, TargetNode, is_index_of};
 
 impl Target {
     /// Makes the index: once where the server fans out, else on every primary.
@@ -86,14 +86,32 @@ impl Target {
                 .filter(|node| !node.slots.is_empty())
                 .map(|node| (node.id.clone(), self.link(&node.address()), index.clone()))
                 .collect(),
-            SearchPlan::ClientSide { indexes, .. } => indexes
-                .iter()
-                .filter_map(|(id, index)| {
-                    Some((id.clone(), self.link(&self.node(id)?.address()), index.clone()))
+            SearchPlan::ClientSide { .. } => self
+                .primaries()
+                .filter_map(|node| {
+                    let index = index_of(plan, &node)?;
+                    Some((node.id.clone(), self.link(&node.address()), index))
                 })
                 .collect(),
         }
     }
+}
+
+/// The index that a primary has. Where names are bound to slots, a promoted replica has that of the primary before it.
+pub(crate) fn index_of(plan: &SearchPlan, node: &TargetNode) -> Option<String> {
+    let (module, indexes) = match plan {
+        SearchPlan::ServerSide { index, .. } => return Some(index.clone()),
+        SearchPlan::ClientSide { module, indexes } => (module, indexes),
+    };
+    let owns = |name: &str| {
+        let slot = vst_common::keys::slot(name.as_bytes());
+        node.slots.iter().any(|range| range.contains(&slot))
+    };
+    let found = match module {
+        SearchModule::RediSearch => indexes.iter().find(|(_, name)| owns(name)),
+        SearchModule::ValkeySearch => indexes.first().filter(|_| !node.slots.is_empty()),
+    };
+    found.map(|(_, name)| name.clone())
 }
 
 fn module_of(plan: &SearchPlan) -> SearchModule {

@@ -259,7 +259,13 @@ async fn keep(hold: Arc<Hold>, tell: watch::Sender<Option<String>>) {
                 tell.send_replace(what);
                 return;
             }
-            Err(e) => tracing::warn!("no sign of life could be given for `{}`: {e}", hold.prefix),
+            Err(e) => {
+                tracing::warn!("no sign of life could be given for `{}`: {e}", hold.prefix);
+                // Its slot may belong to another node by now; the next sign goes there.
+                if let Err(e) = hold.target.refresh().await {
+                    tracing::warn!("nobody says who serves the slots of the target: {e}");
+                }
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use redis::cmd;
 use serde::{Deserialize, Serialize};
 use vst_common::count;
@@ -103,6 +103,15 @@ pub struct CommandCalls {
     pub rejected_calls: u64,
 }
 
+/// What one node has counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeCalls {
+    /// The process that counted, by the server's own name for it.
+    pub process: Option<String>,
+    /// By command, in upper case.
+    pub calls: BTreeMap<String, CommandCalls>,
+}
+
 /// Rows of one primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowCount {
@@ -181,7 +190,7 @@ impl Target {
     /// # Errors
     /// [`TargetError`].
     pub async fn used_memory(&self) -> Result<u64, TargetError> {
-        let all = try_join_all(self.nodes.iter().map(|node| {
+        let all = try_join_all(self.now().iter().map(|node| {
             let link = self.link(&node.address());
             async move {
                 let command = info_command("memory");
@@ -195,24 +204,17 @@ impl Target {
         Ok(all.iter().sum())
     }
 
-    /// `INFO commandstats` of every node. Commands are in upper case, a subcommand follows after `|`.
+    /// `INFO commandstats` of every node, and which process it is; why not, for a node that does not answer. Commands are in upper case, a subcommand follows after `|`.
     ///
     /// # Errors
     /// [`TargetError`].
-    pub async fn commandstats(
-        &self,
-    ) -> Result<BTreeMap<NodeId, BTreeMap<String, CommandCalls>>, TargetError> {
-        let all = try_join_all(self.nodes.iter().map(|node| {
+    pub async fn commandstats(&self) -> BTreeMap<NodeId, Result<NodeCalls, TargetError>> {
+        let now = self.now();
+        let all = now.iter().map(|node| {
             let (id, link) = (node.id.clone(), self.link(&node.address()));
-            async move {
-                let command = info_command("commandstats");
-                let info: String = link.ask(&command).await?;
-                let stats = parse_commandstats(&info).map_err(|line| link.unexpected(&command, line))?;
-                Ok::<_, TargetError>((id, stats))
-            }
-        }))
-        .await?;
-        Ok(all.into_iter().collect())
+            async move { (id, node_calls(&link).await) }
+        });
+        join_all(all).await.into_iter().collect()
     }
 
     /// Rows under `prefix` on every primary: keys counted one by one, and what the index says. Goes over the whole
@@ -237,6 +239,14 @@ impl Target {
         .await?;
         Ok(all.into_iter().collect())
     }
+}
+
+async fn node_calls(link: &Link) -> Result<NodeCalls, TargetError> {
+    let server: String = link.ask(&info_command("server")).await?;
+    let command = info_command("commandstats");
+    let info: String = link.ask(&command).await?;
+    let calls = parse_commandstats(&info).map_err(|line| link.unexpected(&command, line))?;
+    Ok(NodeCalls { process: info_field(&server, "run_id").map(str::to_owned), calls })
 }
 
 /// SCAN may give a key twice while a table grows or shrinks, so keys are told apart by name.

@@ -246,7 +246,7 @@ impl Target {
         self.require_marker(marker).await?;
         let mut cleaned = Cleaned { keys: 0, indexes: self.drop_index(&marker.prefix).await? };
         let total = marker.cells();
-        let mut nodes = self.nodes.clone();
+        let mut nodes = self.now().to_vec();
         let mut batch: Vec<Vec<u8>> = Vec::with_capacity(CLEANUP_BATCH);
         let mut done = 0;
         progress(done, total);

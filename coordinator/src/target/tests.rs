@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use redis::Value;
-use vst_common::ids::RunId;
+use vst_common::ids::{NodeId, RunId};
 use vst_common::keys::{KeySpace, owner_marker};
 use vst_common::scenario::KeyspaceSpec;
 use vst_common::scenario::Metric;
@@ -80,7 +80,11 @@ impl Target {
             let (before, after) = knn_args(*module, index, &Knn::nearest("v", k, Some(100)), 5_000);
             let mut command = redis::Cmd::new();
             command.arg(before).arg(query).arg(after);
-            let reply = self.link(&self.node(id).unwrap().address()).value(&command).await.unwrap();
+            let reply = self
+                .link(&self.nodes.iter().find(|node| node.id == *id).unwrap().address())
+                .value(&command)
+                .await
+                .unwrap();
             let hits = parse_knn(&frame(&reply), *module).unwrap();
             parts.push(
                 hits.into_iter().map(|hit| Hit { key: hit.key.to_vec(), distance: hit.distance }).collect(),
@@ -128,12 +132,11 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
 
     // The index is on every primary and takes in what is written there.
     target.create_index(&plan, &shape()).await.unwrap();
-    let calls =
-        |stats: &std::collections::BTreeMap<NodeId, std::collections::BTreeMap<String, CommandCalls>>| {
-            let of = |node: &NodeId| stats[node].get("HSET").copied().unwrap_or_default();
-            target.primaries().map(|node| (node.id.clone(), of(&node.id))).collect::<Vec<_>>()
-        };
-    let before = calls(&target.commandstats().await.unwrap());
+    let calls = |stats: &std::collections::BTreeMap<NodeId, Result<NodeCalls, TargetError>>| {
+        let of = |node: &NodeId| stats[node].as_ref().unwrap().calls.get("HSET").copied().unwrap_or_default();
+        target.primaries().map(|node| (node.id.clone(), of(&node.id))).collect::<Vec<_>>()
+    };
+    let before = calls(&target.commandstats().await);
     for copy in 0..COPIES {
         for row in 0..ROWS {
             target.write(copy, row).await;
@@ -145,13 +148,17 @@ async fn a_cluster_is_recognised_claimed_and_left_as_it_was() {
         .find(|node| node.address() != target.link_for_key(&misdirected).unwrap().address());
     let mut pipeline = redis::pipe();
     pipeline.cmd("HSET").arg(&misdirected).arg("v").arg("x");
-    let reply = target.link(&wrong.unwrap().address()).values(&pipeline).await.unwrap();
+    let reply = target.link(&wrong.as_ref().unwrap().address()).values(&pipeline).await.unwrap();
     assert!(refusal(&reply[0]).unwrap().starts_with("MOVED "), "{reply:?}");
-    let after = calls(&target.commandstats().await.unwrap());
+    let after = calls(&target.commandstats().await);
     let rows = target.row_count(PREFIX, &plan).await.unwrap();
     for ((id, before), (_, after)) in before.iter().zip(&after) {
         assert_eq!(after.calls - before.calls, rows[id].keys, "{id}");
-        assert_eq!(after.rejected_calls - before.rejected_calls, u64::from(*id == wrong.unwrap().id), "{id}");
+        assert_eq!(
+            after.rejected_calls - before.rejected_calls,
+            u64::from(*id == wrong.as_ref().unwrap().id),
+            "{id}"
+        );
         assert_eq!(rows[id].indexed, rows[id].keys, "{id}");
     }
     let cells = ROWS * u64::from(COPIES);
@@ -294,7 +301,7 @@ async fn refuses_what_it_did_not_make(target: &Target, plan: &SearchPlan) {
 
     let SearchPlan::ClientSide { indexes, .. } = plan else { panic!("{plan:?}") };
     let (id, ours) = &indexes[1];
-    let link = target.link(&target.node(id).unwrap().address());
+    let link = target.link(&target.nodes.iter().find(|node| node.id == *id).unwrap().address());
     let tag = ours.trim_start_matches("vst_index");
     for (name, prefix, shown) in
         [(ours.clone(), "else:", "index `vst_index"), (format!("other{tag}"), "vs", "`vs`")]

@@ -59,15 +59,20 @@ impl TargetNode {
 
 /// Asks a node for the cluster's nodes, primaries first, each kind by address.
 pub(super) async fn read(link: &Link) -> Result<Vec<TargetNode>, TargetError> {
-    let mut command = cmd("CLUSTER");
-    command.arg("NODES");
-    let text: String = link.ask(&command).await?;
-    let (asked_host, _) = split(link.address()).unwrap_or((link.address(), 0));
-    let nodes = parse(&text, asked_host).map_err(|line| link.unexpected(&command, format!("`{line}`")))?;
+    let nodes = read_any(link).await?;
     match uncovered(&nodes) {
         0 => Ok(nodes),
         missing => Err(TargetError::UncoveredSlots { url: format!("valkey://{}", link.address()), missing }),
     }
+}
+
+/// The same of a cluster that may not serve all its slots just now.
+pub(super) async fn read_any(link: &Link) -> Result<Vec<TargetNode>, TargetError> {
+    let mut command = cmd("CLUSTER");
+    command.arg("NODES");
+    let text: String = link.ask(&command).await?;
+    let (asked_host, _) = split(link.address()).unwrap_or((link.address(), 0));
+    parse(&text, asked_host).map_err(|line| link.unexpected(&command, format!("`{line}`")))
 }
 
 /// Reads `CLUSTER NODES`. A node that has not learned its own address is at the one that was asked. Nodes that are

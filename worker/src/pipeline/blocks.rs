@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use super::node::Item;
-use crate::work::{LaneEvent, RowBlock};
+use crate::work::{LaneEvent, REPAIR_BLOCKS, RowBlock};
 
 #[derive(Debug)]
 struct Block {
@@ -54,6 +54,11 @@ impl Blocks {
     /// (copy, row) of an item.
     pub(super) fn cell(&self, block: usize, position: usize) -> (u32, u64) {
         self.held.get(block).and_then(|b| b.rows.rows.get(position)).copied().unwrap_or_default()
+    }
+
+    /// Whether its rows were sent before, and lost by the server.
+    pub(super) fn is_repair(&self, block: usize) -> bool {
+        self.held.get(block).is_some_and(|b| b.rows.id >= REPAIR_BLOCKS)
     }
 
     /// The number within the phase of a block's first unit, and the block's vectors.

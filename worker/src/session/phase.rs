@@ -17,6 +17,7 @@ use vst_proto::fleet::worker_message::Message as ToCoordinator;
 use super::progress::Progress;
 use super::ranges::RangeBook;
 use super::{Action, NotReady, PhaseView, fault, target_fault};
+use crate::fetch::verify::{self, Verified};
 use crate::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease, RowBlock};
 
 /// Time between two progress messages, nanoseconds.
@@ -217,6 +218,26 @@ impl Phase {
         }
     }
 
+    pub(super) fn verified(
+        &mut self,
+        outcome: Result<Verified, String>,
+        next_block: &mut u64,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(ranges) = &mut self.ranges else { return };
+        let (kind, detail, lost) = match outcome {
+            Ok(found) => ("rows_verified", verify::told(&found), found.lost),
+            Err(reason) => {
+                let detail = format!("rows that a failover may have lost were not looked for: {reason}");
+                ("rows_not_verified", detail, Vec::new())
+            }
+        };
+        let kind = if lost.is_empty() { kind } else { "rows_rewritten" };
+        ranges.verified(lost, next_block);
+        let phase = Some((self.order.index, self.order.name.clone()));
+        out.push(Action::RecordEvent { phase, kind, node: None, detail, count: 1 });
+    }
+
     pub(super) fn lane_event(&mut self, now: MonoNs, lane: u32, event: LaneEvent, out: &mut Vec<Action>) {
         let at = count::index(u64::from(lane));
         match event {
@@ -234,6 +255,17 @@ impl Phase {
                 self.progress.measured(at, &cells, &recall, &health);
                 self.progress.stands(at, totals, in_flight, backlog);
                 out.push(Action::Record { lane, phase, cells, recall, health });
+            }
+            LaneEvent::GaveUp { reason } => {
+                target_fault(self.index().0, &format!("lane {lane}: {reason}"), out);
+                if let Some(ranges) = &mut self.ranges {
+                    ranges.stop();
+                }
+            }
+            LaneEvent::TakenOver { slots } => {
+                if let Some(ranges) = &mut self.ranges {
+                    ranges.doubt(slots);
+                }
             }
             LaneEvent::BlockDone { id, ok, failed, first_error } => {
                 let Some(ranges) = &mut self.ranges else { return };
@@ -335,6 +367,11 @@ impl Phase {
             if connected && let Some(wanted) = ranges.ask(now) {
                 let request = fleet::LeaseRequest { phase: self.order.index.0, ranges: wanted };
                 out.push(Action::Send(ToCoordinator::LeaseRequest(request)));
+            }
+            if !self.no_more_rows
+                && let Some(doubted) = ranges.verify()
+            {
+                out.push(Action::Verify { ticket: self.ticket, doubted });
             }
             if !self.no_more_rows && ranges.all_dealt() {
                 self.no_more_rows = true;

@@ -3,14 +3,15 @@
 //! Fed by `phase` with leases, rows and ended blocks. Law: each range is handed back exactly once, with the rows that
 //! ended well and those that failed; what is in neither was not tried.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use vst_common::clock::MonoNs;
 use vst_common::count;
 use vst_common::ranges::RowRange;
 use vst_proto::fleet;
 
-use crate::work::RowBlock;
+use crate::fetch::verify::Doubted;
+use crate::work::{REPAIR_BLOCKS, RowBlock};
 
 /// Ranges in hand per lane: one that is being written and one that is being read.
 const RANGES_PER_LANE: u32 = 2;
@@ -59,6 +60,12 @@ pub(super) struct RangeBook {
     ask_at: MonoNs,
     exhausted: bool,
     stopped: bool,
+    /// Every range that was taken to be worked on.
+    known: Vec<RowRange>,
+    /// What a failover may have lost and was not looked at yet.
+    doubted: Doubted,
+    /// Somebody looks at it.
+    verifying: bool,
 }
 
 impl RangeBook {
@@ -74,6 +81,35 @@ impl RangeBook {
             ask_at: 0,
             exhausted: false,
             stopped: false,
+            known: Vec::new(),
+            doubted: Doubted::default(),
+            verifying: false,
+        }
+    }
+
+    /// Another node took over these slots: rows that were acknowledged until now may be lost.
+    pub(super) fn doubt(&mut self, slots: BTreeSet<u16>) {
+        self.doubted.slots.extend(slots);
+        self.doubted.ranges.clone_from(&self.known);
+    }
+
+    /// What is to be looked at, once every range is done.
+    pub(super) fn verify(&mut self) -> Option<Doubted> {
+        let idle = self.exhausted && self.held.is_empty() && self.ready.is_empty() && self.dealt.is_empty();
+        if !idle || self.stopped || self.verifying || self.doubted.ranges.is_empty() {
+            return None;
+        }
+        self.verifying = true;
+        Some(std::mem::take(&mut self.doubted))
+    }
+
+    /// Takes in the rows that were found to be lost.
+    pub(super) fn verified(&mut self, lost: Vec<RowBlock>, next_block: &mut u64) {
+        self.verifying = false;
+        for mut block in lost {
+            *next_block += 1;
+            block.id = REPAIR_BLOCKS | *next_block;
+            self.ready.push_back((REPAIR_BLOCKS, block));
         }
     }
 
@@ -118,6 +154,7 @@ impl RangeBook {
                 back.push(self.closing(range.start, held));
             } else {
                 self.held.insert(range.start, held);
+                self.known.push(rows);
                 read.push(rows);
             }
         }
@@ -186,6 +223,10 @@ impl RangeBook {
     /// Takes in the end of a block; `None` for one that is not with a lane.
     pub(super) fn block_done(&mut self, id: u64, ok: u64, failed: u64, error: Option<&str>) -> Option<Ended> {
         let dealt = self.dealt.remove(&id)?;
+        if dealt.range_start == REPAIR_BLOCKS {
+            // Its range was handed back before.
+            return Some(Ended { lane: dealt.lane, rows: dealt.rows, done: None });
+        }
         let held = self.held.get_mut(&dealt.range_start)?;
         held.ok += ok;
         held.failed += failed;
@@ -213,7 +254,11 @@ impl RangeBook {
 
     /// Whether every row that will ever come has been dealt.
     pub(super) fn all_dealt(&self) -> bool {
-        self.exhausted && self.ready.is_empty() && self.held.values().all(|held| held.blocks_open.is_some())
+        let doubtful = self.verifying || !self.doubted.ranges.is_empty();
+        !doubtful
+            && self.exhausted
+            && self.ready.is_empty()
+            && self.held.values().all(|held| held.blocks_open.is_some())
     }
 
     /// Hands back everything in hand, whatever its state.

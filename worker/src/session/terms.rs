@@ -14,6 +14,7 @@ use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as FromCoordinator;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
+use crate::fetch::verify::{Doubted, Verified};
 use crate::work::{ArmedPhase, CellKey, LaneCommand, LaneEvent, LaneHealth, Pair, RowBlock};
 
 /// What can happen to a session.
@@ -57,6 +58,13 @@ pub enum Event {
         range: RowRange,
         /// Its rows in blocks, or why they could not be read. Block ids are assigned by the session.
         outcome: Result<Vec<RowBlock>, String>,
+    },
+    /// [`Action::Verify`] has ended.
+    Verified {
+        /// The ticket of the action.
+        ticket: u64,
+        /// What was found, or why it is not known.
+        outcome: Result<Verified, String>,
     },
     /// A request to the store of the vectors failed and was repeated.
     ReadFault {
@@ -126,6 +134,13 @@ pub enum Action {
         /// The range.
         range: RowRange,
     },
+    /// See whether rows that were acknowledged before a failover are still there.
+    Verify {
+        /// Returned in [`Event::Verified`]; that of the phase's [`Action::Prepare`].
+        ticket: u64,
+        /// Which rows.
+        doubted: Doubted,
+    },
     /// The schedule of a phase begins: what its intervals are called.
     Label {
         /// The phase.
@@ -177,6 +192,8 @@ pub enum Action {
         node: Option<NodeId>,
         /// Details.
         detail: String,
+        /// How many of the same.
+        count: u64,
     },
     /// Give every measurement taken so far a sequence number and answer with the last one.
     Flush {

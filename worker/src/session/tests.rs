@@ -274,7 +274,7 @@ impl World {
                 lane.fenced = false;
             }
             LaneCommand::Drain | LaneCommand::Abort => lane.ending = true,
-            LaneCommand::Leave => {}
+            LaneCommand::Leave | LaneCommand::Layout(_) => {}
         }
     }
 

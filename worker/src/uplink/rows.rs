@@ -301,21 +301,16 @@ impl Events {
         kind: &str,
         node: Option<NodeId>,
         detail: String,
+        count: u64,
     ) {
         let (phase_index, phase) = phase.unwrap_or((PhaseIndex(0), String::new()));
         let same =
             |row: &&mut EventRow| row.phase_index == phase_index && row.kind == kind && row.node == node;
         match self.0.iter_mut().find(same) {
-            Some(row) => row.count += 1,
-            None => self.0.push(EventRow {
-                at,
-                phase,
-                phase_index,
-                kind: kind.to_owned(),
-                node,
-                detail,
-                count: 1,
-            }),
+            Some(row) => row.count += count,
+            None => {
+                self.0.push(EventRow { at, phase, phase_index, kind: kind.to_owned(), node, detail, count })
+            }
         }
     }
 

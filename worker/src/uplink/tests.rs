@@ -328,9 +328,9 @@ fn the_same_event_again_is_counted_in_one_row() {
     let mut kept = Events::default();
     let phase = || Some((PhaseIndex(1), String::from("p")));
     for detail in ["first", "second"] {
-        kept.add(5, phase(), "moved", Some(NodeId::new("a")), detail.into());
+        kept.add(5, phase(), "moved", Some(NodeId::new("a")), detail.into(), 1);
     }
-    kept.add(6, phase(), "moved", Some(NodeId::new("b")), "other".into());
+    kept.add(6, phase(), "moved", Some(NodeId::new("b")), "other".into(), 1);
     let TableRows::Events(rows) = kept.take() else { panic!("not events") };
     let told: Vec<(&str, u64)> = rows.iter().map(|row| (row.detail.as_str(), row.count)).collect();
     assert_eq!(told, vec![("first", 2), ("other", 1)]);

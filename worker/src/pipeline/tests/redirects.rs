@@ -33,21 +33,21 @@ fn reply(simulation: &mut Simulation, link: usize, reply: &[u8]) {
 fn ask_goes_to_the_other_node_behind_asking_and_the_map_stays_as_it_was() {
     let mut simulation = one_row(2);
     let (link, sent) = wire(&mut simulation);
-    let (from, before) = (simulation.pipeline.links[link].node, simulation.pipeline.slots.clone());
+    let (from, before) = (simulation.pipeline.links[link].node, simulation.pipeline.routes.clone());
     reply(&mut simulation, link, format!("-ASK 5 h:{}\r\n", 7001 - from).as_bytes());
     let (asked, again) = wire(&mut simulation);
     assert_eq!(simulation.pipeline.links[asked].node, 1 - from);
     assert_eq!(again[0], b"*1\r\n$6\r\nASKING\r\n");
     assert_eq!(again[1..], sent[..], "the same command, right behind it");
-    assert_eq!(simulation.pipeline.slots, before, "the slot still belongs to the node that asks away");
-    assert!(simulation.events.iter().any(|e| matches!(e, LaneEvent::Happened { kind: "ask", .. })));
+    assert_eq!(simulation.pipeline.routes, before, "the slot still belongs to the node that asks away");
+    assert!(simulation.happened("ask"));
 }
 
 #[test]
 fn moved_to_a_stranger_opens_connections_there_and_waits_for_them() {
     let mut simulation = one_row(2);
     let (link, sent) = wire(&mut simulation);
-    let slot = usize::from(vst_common::keys::slot(b"p:000000000005"));
+    let slot = vst_common::keys::slot(b"p:000000000005");
     let before = simulation.pipeline.links();
     reply(&mut simulation, link, format!("-MOVED {slot} far.example:7777\r\n").as_bytes());
     simulation.pipeline.pump(simulation.now);
@@ -59,9 +59,9 @@ fn moved_to_a_stranger_opens_connections_there_and_waits_for_them() {
     assert_eq!((host, port), ("far.example", 7777));
     let (there, again) = wire(&mut simulation);
     assert_eq!((there, again), (added[0], sent), "the same command, once a connection is there");
-    let owner = simulation.pipeline.slots[slot];
+    let owner = simulation.pipeline.routes.owner(slot);
     assert_eq!(simulation.pipeline.nodes[usize::from(owner)].host, "far.example", "and the slot is known");
-    assert!(simulation.events.iter().any(|e| matches!(e, LaneEvent::Happened { kind: "node_joined", .. })));
+    assert!(simulation.happened("node_joined"));
 }
 
 #[test]
