@@ -195,9 +195,17 @@ pub(super) fn failed(url: &str, source: object_store::Error) -> Error {
 /// Whether a request failed before it was sent because there was nothing to sign it with.
 pub(super) fn is_about_credentials(error: &object_store::Error) -> bool {
     let text = with_causes(error).to_lowercase();
-    ["169.254.", "metadata.google", "credential", "account must be specified", "missing account"]
-        .iter()
-        .any(|word| text.contains(word))
+    // The last resort for credentials is the machine's own metadata service, wherever that is.
+    let words = [
+        "169.254.",
+        "metadata.google",
+        "/latest/api/token",
+        "/latest/meta-data",
+        "credential",
+        "account must be specified",
+        "missing account",
+    ];
+    words.iter().any(|word| text.contains(word))
 }
 
 /// An error and what is behind it, in one line.
