@@ -45,7 +45,12 @@ async fn a_population_grows_in_steps_and_each_is_what_the_plan_says() {
         assert_eq!((recall.ghosts, recall.contamination), (0, 0), "{}", checkpoint.phase);
         // Of the published list only what lies in the first rows is left: some queries cannot be judged, most can.
         assert!(recall.masked * 2 < recall.answers, "{}: {} masked", checkpoint.phase, recall.masked);
-        assert!(recall.recall.is_some_and(|recall| recall >= 0.95), "{}: {:?}", checkpoint.phase, recall.recall);
+        assert!(
+            recall.recall.is_some_and(|recall| recall >= 0.95),
+            "{}: {:?}",
+            checkpoint.phase,
+            recall.recall
+        );
     }
     assert_eq!(servers.keys_under("vst:").await, [""; 0], "clean-up knows what grew");
 }
