@@ -1,6 +1,7 @@
 //! A Valkey cluster with the search module, for one test.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use vst_common::ids::NodeId;
@@ -71,8 +72,10 @@ impl Servers {
 
     /// A connection to one node.
     pub async fn connection(&self, address: &str) -> MultiplexedConnection {
+        // The client's own half second is short for a server under load on a busy machine.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
         let client = redis::Client::open(format!("redis://{address}")).expect("address");
-        client.get_multiplexed_async_connection().await.expect("server answers")
+        client.get_multiplexed_async_connection_with_config(&patient).await.expect("server answers")
     }
 
     /// The replica of a primary, as the servers were started.
@@ -116,9 +119,7 @@ impl Servers {
     pub async fn connections(&self) -> BTreeMap<NodeId, MultiplexedConnection> {
         let mut connections = BTreeMap::new();
         for node in self.cluster.nodes() {
-            let client = redis::Client::open(format!("redis://{}", node.address)).expect("address");
-            let connection = client.get_multiplexed_async_connection().await.expect("server answers");
-            connections.insert(node.id.clone(), connection);
+            connections.insert(node.id.clone(), self.connection(&node.address).await);
         }
         connections
     }
