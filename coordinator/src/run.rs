@@ -252,6 +252,13 @@ pub enum Tell {
         /// Whether there will be no more.
         exhausted: bool,
     },
+    /// Another worker has nothing to do: hand back this range if nothing of it has begun.
+    GiveBack {
+        /// Of which phase.
+        phase: PhaseIndex,
+        /// The range.
+        range: RowRange,
+    },
     /// Send nothing new and end the phase.
     Drain(PhaseIndex),
     /// Sample these nodes, positions in the target's list of nodes, for this phase.

@@ -206,6 +206,13 @@ impl Phase {
         hand_back(back, out);
     }
 
+    /// Somebody else has nothing to do.
+    pub(super) fn give_back(&mut self, range: RowRange, out: &mut Vec<Action>) {
+        if let Some(ranges) = &mut self.ranges {
+            hand_back(ranges.give_back(range), out);
+        }
+    }
+
     pub(super) fn fetched(
         &mut self,
         range: RowRange,

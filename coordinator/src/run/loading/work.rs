@@ -371,6 +371,10 @@ impl Load {
             book.tell(*generation, Tell::Lease { phase, ranges, exhausted });
             false
         });
+        // Who still waits may take from a straggler what that one has not begun.
+        while let Some((holder, range)) = leases.ask_back(self.parked.len()) {
+            book.tell(holder, Tell::GiveBack { phase, range });
+        }
     }
 }
 

@@ -341,6 +341,7 @@ impl World {
                     worker.held.extend(ranges);
                 }
             }
+            Tell::GiveBack { range, .. } => worker.asked_back.push(range),
             Tell::Drain(phase) => {
                 worker.draining = true;
                 self.drained.insert(phase);
