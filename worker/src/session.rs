@@ -409,6 +409,11 @@ impl SessionCore {
                     }
                 }
             },
+            (Link::Welcomed, FromCoordinator::TakeOver(taken)) => {
+                if let Some(phase) = self.phase_named(taken.phase) {
+                    phase.take_over(taken, out);
+                }
+            }
             (Link::Welcomed, FromCoordinator::GiveBack(asked)) => {
                 if let (Some(phase), Some(range)) = (self.phase_named(asked.phase), asked.range) {
                     phase.give_back(RowRange { start: range.start, end: range.end }, out);

@@ -65,6 +65,14 @@ impl Words {
                 phase: phase.0,
                 range: Some(fleet::RowRange { start: range.start, end: range.end }),
             }),
+            Tell::TakeOver { phase, from_ns, lanes } => ToWorker::TakeOver(fleet::TakeOver {
+                phase: phase.0,
+                from_ns: *from_ns,
+                lanes: lanes
+                    .iter()
+                    .map(|(lane, shares)| fleet::LaneShares { lane: *lane, shares: shares.clone().into() })
+                    .collect(),
+            }),
             Tell::Drain(phase) => ToWorker::Drain(fleet::Drain { phase: phase.0 }),
             Tell::Observe { phase, name, nodes, indexed } => {
                 ToWorker::Observe(self.observe(*phase, name, nodes, *indexed))

@@ -157,7 +157,7 @@ async fn the_share_of_a_killed_worker_is_taken_over_and_the_rate_is_never_exceed
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_cut_off_for_15_s_sends_nothing_after_its_lease_and_is_let_in_again() {
     let (servers, results) = (Servers::cluster().await, Results::new());
-    let mut fleet = Fleet::start(&results, &servers.url(), &SLOW_INGEST);
+    let mut fleet = Fleet::start_dressed(&results, &servers.url(), &SLOW_INGEST, |_| {});
     let address = fleet.address().await;
     let wire = Wire::to(&address).await;
     for (name, address) in [("w0", &wire.address), ("w1", &address)] {
