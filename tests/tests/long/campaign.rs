@@ -15,7 +15,9 @@ const FILE: &str = "campaigns/grow_within_budget.yaml";
 
 fn steps(outcome: &Value, wanted: &str) -> Vec<(u64, u64, u64)> {
     let all = outcome["steps"].as_array().expect("steps").iter();
-    all.filter(|s| s["planned"]["ask"]["step"] == wanted).map(|s| place(&s["planned"]["ask"]["place"])).collect()
+    all.filter(|s| s["planned"]["ask"]["step"] == wanted)
+        .map(|s| place(&s["planned"]["ask"]["place"]))
+        .collect()
 }
 
 fn place(place: &Value) -> (u64, u64, u64) {
@@ -51,7 +53,11 @@ async fn a_budget_that_the_third_population_breaks_is_kept_in_another_shape_and_
     let reached: Vec<(u64, u64, u64)> =
         outcome["reached"].as_array().expect("reached").iter().map(|r| place(&r[0])).collect();
     assert_eq!(reached.len(), 3, "{outcome}");
-    assert_eq!((reached[0].1, reached[0].2, reached[1].1, reached[1].2), (0, 0, 0, 0), "the budget does for two");
+    assert_eq!(
+        (reached[0].1, reached[0].2, reached[1].1, reached[1].2),
+        (0, 0, 0, 0),
+        "the budget does for two"
+    );
     assert!(reached[2].1 + reached[2].2 > 0, "the third has another shape: {reached:?}");
     let broken = refusal(outcome, (2, 0, 0));
     eprintln!("reached {reached:?}; as it was begun: {broken}");
@@ -64,7 +70,8 @@ async fn a_budget_that_the_third_population_breaks_is_kept_in_another_shape_and_
 async fn where_nothing_keeps_the_budget_each_shape_has_its_reason() {
     let results = Results::new();
     let text = std::fs::read_to_string(project().join(FILE)).expect("the campaign");
-    let (rows, fewer) = (["rows: 20000", "rows: 50000", "rows: 100000"], ["rows: 2000", "rows: 4000", "rows: 8000"]);
+    let (rows, fewer) =
+        (["rows: 20000", "rows: 50000", "rows: 100000"], ["rows: 2000", "rows: 4000", "rows: 8000"]);
     let text = rows.iter().zip(fewer).fold(text, |text, (rows, fewer)| text.replace(rows, fewer));
     let scenario = project().join("campaigns/population.yaml");
     let text = text

@@ -75,7 +75,13 @@ async fn three_searches_for_the_limit_agree_within_their_intervals_and_the_winne
         let conclusion = &outcome["settings"]["conclusion"];
         let best = conclusion.get("winner").or_else(|| conclusion.get("tie")).expect("an answer");
         let end = |key: &str| best["value"][key].as_f64().expect("a rate");
-        eprintln!("{turn}: {:.0}/s [{:.0}, {:.0}] at {}", end("value"), end("low"), end("high"), outcome["best"]);
+        eprintln!(
+            "{turn}: {:.0}/s [{:.0}, {:.0}] at {}",
+            end("value"),
+            end("low"),
+            end("high"),
+            outcome["best"]
+        );
         intervals.push((end("low"), end("high")));
         alone(&outcome).await;
     }

@@ -49,10 +49,22 @@ async fn a_budget_that_more_rows_would_break_is_kept_by_another_shard_and_the_pl
     let outcome = &found["outcome"];
     assert_eq!(outcome["conclusion"], "reached", "{outcome}");
     let reached: Vec<&Value> = outcome["reached"].as_array().expect("places").iter().map(|r| &r[0]).collect();
-    assert_eq!((&reached[0]["shards"], &reached[1]["shards"]), (&Value::from(0), &Value::from(1)), "{outcome}");
-    let steps: Vec<&str> =
-        outcome["steps"].as_array().expect("steps").iter().filter_map(|s| s["planned"]["ask"]["step"].as_str()).collect();
-    assert_eq!(steps.iter().filter(|step| **step == "load").count(), 2, "what must fail is not loaded: {steps:?}");
+    assert_eq!(
+        (&reached[0]["shards"], &reached[1]["shards"]),
+        (&Value::from(0), &Value::from(1)),
+        "{outcome}"
+    );
+    let steps: Vec<&str> = outcome["steps"]
+        .as_array()
+        .expect("steps")
+        .iter()
+        .filter_map(|s| s["planned"]["ask"]["step"].as_str())
+        .collect();
+    assert_eq!(
+        steps.iter().filter(|step| **step == "load").count(),
+        2,
+        "what must fail is not loaded: {steps:?}"
+    );
     let refused = outcome["places"].as_array().expect("places").iter();
     let refused: Vec<&Value> = refused.filter_map(|p| p[1]["refused"].get("predicted_memory")).collect();
     assert_eq!(refused.len(), 1, "{outcome}");

@@ -197,8 +197,9 @@ fn places(facts: &Facts<'_>) -> Vec<(Place, Fate)> {
     let spec = facts.spec;
     let stages = 0..spec.stages.len();
     let shapes = move |stage| {
-        (0..spec.settings.len())
-            .flat_map(move |setting| (0..spec.shards.len()).map(move |shards| Place { stage, setting, shards }))
+        (0..spec.settings.len()).flat_map(move |setting| {
+            (0..spec.shards.len()).map(move |shards| Place { stage, setting, shards })
+        })
     };
     let fate = |place: Place| {
         let reached = facts.reached.get(place.stage);

@@ -231,7 +231,9 @@ impl<'a> Facts<'a> {
 
     fn measured(&mut self, place: Place, ef: Option<i64>, passes: &[Measured], findings: &[Finding]) {
         // A reading that is no number is none: the passes are kept, that one is not.
-        let sound = passes.iter().filter(|m| matches!(Reading::Measured((*m).clone()).checked(), Reading::Measured(_)));
+        let sound = passes
+            .iter()
+            .filter(|m| matches!(Reading::Measured((*m).clone()).checked(), Reading::Measured(_)));
         let sound: Vec<Measured> = sound.cloned().collect();
         let trial = self.trials.entry((place, ef)).or_default();
         trial.is_doubtful = findings.iter().any(|f| matches!(f.trouble, Trouble::Leak | Trouble::Decay));
@@ -261,14 +263,16 @@ impl<'a> Facts<'a> {
 
     /// What passes of queries at a place say so far.
     pub(super) fn judged(&self, place: Place, ef: Option<i64>) -> Judged {
-        let Some((trial, stage)) = self.trials.get(&(place, ef)).zip(self.spec.stages.get(place.stage)) else {
+        let Some((trial, stage)) = self.trials.get(&(place, ef)).zip(self.spec.stages.get(place.stage))
+        else {
             return Judged::Open(None);
         };
         let mut book = Book::new(|(), ()| true);
         for measured in &trial.passes {
             book.enter(&(), measured);
         }
-        let mut all: Vec<Constraint> = stage.constraints.iter().filter(|c| !is_of_memory(c)).copied().collect();
+        let mut all: Vec<Constraint> =
+            stage.constraints.iter().filter(|c| !is_of_memory(c)).copied().collect();
         all.extend(Constraint::new(Figure::AchievedShare, Side::AtLeast, ACHIEVED_SHARE));
         let alpha = (1.0 - self.spec.confidence) / float(all.len());
         match book.judge(&(), &all, alpha) {

@@ -138,7 +138,11 @@ impl Facts<'_> {
 }
 
 /// The nearest whole number of milliseconds; saturates.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating by definition of `as`")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturating by definition of `as`"
+)]
 fn whole(ms: f64) -> u64 {
     ms.round() as u64
 }

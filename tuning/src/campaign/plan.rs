@@ -29,7 +29,8 @@ pub(crate) struct Cost {
 
 impl Cost {
     pub(crate) fn and(self, other: Self) -> Self {
-        let (price, weight) = (self.price.saturating_add(other.price), self.weight.saturating_add(other.weight));
+        let (price, weight) =
+            (self.price.saturating_add(other.price), self.weight.saturating_add(other.weight));
         Self { price, weight }
     }
 }

@@ -184,6 +184,8 @@ fn put(key: &str, node: &Node) -> Result<Put, Complaint> {
 struct Before {
     rows: u64,
     under: Option<(f64, Vec<Constraint>)>,
+    /// A stage before said something wrong, which is a fault already.
+    is_under_wrong: bool,
     shard_memory: Option<f64>,
 }
 
@@ -228,14 +230,18 @@ fn stage(reader: &mut Reader<'_>, item: &Node, n: usize, before: &mut Before) ->
     before.shard_memory = memory.flatten().or(before.shard_memory);
     match under(reader, &section) {
         Some(Some(found)) => before.under = Some(found),
-        Some(None) if before.under.is_none() && !section.misspelt("under") => reader.complain(
-            section.place(),
-            Complaint::new(
-                format!("stage {n} of the goal has no `under`"),
-                "`under` is missing here",
-                format!("add `under: {UNDER}`; a stage that leaves it out has that of the stage before"),
-            ),
-        ),
+        None => before.is_under_wrong = true,
+        Some(None) if before.under.is_none() && !before.is_under_wrong && !section.misspelt("under") => {
+            before.is_under_wrong = true;
+            reader.complain(
+                section.place(),
+                Complaint::new(
+                    format!("stage {n} of the goal has no `under`"),
+                    "`under` is missing here",
+                    format!("add `under: {UNDER}`; a stage that leaves it out has that of the stage before"),
+                ),
+            );
+        }
         _ => {}
     }
     memory?;
@@ -271,6 +277,7 @@ fn under(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Option<(f64, 
             "add the load at which the others must hold, for example `qps >= 500/s`",
         );
         reader.complain(place, complaint);
+        is_whole = false;
     }
     is_whole.then_some(rate.map(|rate| (rate, all)))
 }
@@ -439,11 +446,12 @@ fn shards_of(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<(Vec<u16>
         let grows = counts.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
         if counts.len() == items.len() && grows && !counts.is_empty() { Ok(counts) } else { Err(wrong()) }
     });
-    let targets = reader.defaulted(section, "targets", Vec::new(), "[valkey://a:6379]", |key, node, example| {
-        let wrong = || values::wrong_type(key, node, "a list of URLs", example);
-        let Value::List(items) = &node.value else { return Err(wrong()) };
-        items.iter().map(|item| super::config::target(key, item, "valkey://a:6379")).collect()
-    });
+    let targets =
+        reader.defaulted(section, "targets", Vec::new(), "[valkey://a:6379]", |key, node, example| {
+            let wrong = || values::wrong_type(key, node, "a list of URLs", example);
+            let Value::List(items) = &node.value else { return Err(wrong()) };
+            items.iter().map(|item| super::config::target(key, item, "valkey://a:6379")).collect()
+        });
     let (counts, targets) = (counts?, targets?);
     if !targets.is_empty() && targets.len() != counts.len() {
         let place = section.get("targets").map_or(section.place(), |entry| entry.key_place);

@@ -40,7 +40,8 @@ impl World {
         let stage = &spec.stages[place.stage];
         let rows = crate::number::of_int(i64::try_from(stage.rows).unwrap());
         let shards = f64::from(spec.shards[place.shards]);
-        let cost = (0.2 + 0.8 * crate::number::of_int(ef) / 100.0) * (1.0 + (rows / 10_000.0).ln().max(0.0) * 0.1);
+        let cost =
+            (0.2 + 0.8 * crate::number::of_int(ef) / 100.0) * (1.0 + (rows / 10_000.0).ln().max(0.0) * 0.1);
         let load = stage.rate * cost / (self.capacity * shards);
         1e6 * cost / (1.0 - load).max(0.01)
     }
@@ -182,7 +183,11 @@ pub(super) fn specs() -> impl Strategy<Value = CampaignSpec> {
 }
 
 pub(super) fn worlds() -> impl Strategy<Value = World> {
-    (prop::collection::vec(300.0..1_500.0_f64, 3), prop::collection::vec(0.93..1.0_f64, 3), 1_000.0..10_000.0_f64)
+    (
+        prop::collection::vec(300.0..1_500.0_f64, 3),
+        prop::collection::vec(0.93..1.0_f64, 3),
+        1_000.0..10_000.0_f64,
+    )
         .prop_map(|(row_bytes, full_recall, capacity)| World {
             row_bytes,
             full_recall,
@@ -220,9 +225,9 @@ pub(super) fn cheapest_by_trying_all(campaign: &Campaign) -> Option<u64> {
                     }
                     _ => None,
                 });
-                let too_much = forecast.zip(wanted.shard_memory).is_some_and(|(f, most)| {
-                    f.low / f64::from(spec.shards[*to_shards]) > most
-                });
+                let too_much = forecast
+                    .zip(wanted.shard_memory)
+                    .is_some_and(|(f, most)| f.low / f64::from(spec.shards[*to_shards]) > most);
                 if too_much {
                     continue;
                 }

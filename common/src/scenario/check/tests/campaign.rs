@@ -45,7 +45,10 @@ fn what_may_be_done_is_what_is_named_with_what_it_costs() {
     assert_eq!((campaign.tune, campaign.shards.as_slice()), (Some((16, 256)), &[1, 2][..]));
     let settings: Vec<String> = campaign.settings.iter().map(ToString::to_string).collect();
     assert_eq!(settings.len(), 4);
-    assert_eq!(settings[0], "--set index.ef_construction=200 --set index.m=16", "first those that stand first");
+    assert_eq!(
+        settings[0], "--set index.ef_construction=200 --set index.m=16",
+        "first those that stand first"
+    );
     let costs = campaign.costs;
     assert_eq!((costs.load_row_ms, costs.load_ms, costs.pass_ms), (1.0, 20_000, 5_000));
     assert_eq!((costs.tune_ms, costs.change_ms, costs.shard_ms), (60_000, 10_000, 300_000));
@@ -64,11 +67,16 @@ fn what_a_person_sees_of_broken_campaigns() {
     let broken = [
         ("nothing", String::new()),
         ("unknown_keys", format!("nam: a\n{head}gaol: []\nactions: {{shard: {{}}}}\n")),
-        ("no_growth", format!("{head}goal: [{{rows: 10, under: [qps >= 1/s]}}, {{rows: 10}}, {{rows: 0}}]\n")),
+        (
+            "no_growth",
+            format!("{head}goal: [{{rows: 10, under: [qps >= 1/s]}}, {{rows: 10}}, {{rows: 0}}]\n"),
+        ),
         ("no_under", format!("{head}goal: [{{rows: 10}}, {{rows: 20, under: [recall >= 0.9]}}]\n")),
         (
             "constraints",
-            format!("{head}goal: [{{rows: 10, under: [qps >= 1/s, speed <= 3, qps <= 5/s, cpu_per_query <= 1ms, memory >= 1GiB]}}]\n"),
+            format!(
+                "{head}goal: [{{rows: 10, under: [qps >= 1/s, speed <= 3, qps <= 5/s, cpu_per_query <= 1ms, memory >= 1GiB]}}]\n"
+            ),
         ),
         ("copies", format!("{head}goal: [{{rows: 10, copies: 3, under: [qps >= 1/s], shard_memory: 5}}]\n")),
         ("tune", with("actions: {tune: {ef_runtime: [512, 10], cost: 5}}\n")),
