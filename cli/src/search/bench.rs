@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use tonic::transport::Channel;
 use vst_common::count;
 use vst_common::exit::Exit;
+use vst_common::run_dir::Results;
 use vst_common::scenario::check::config::Guard;
 use vst_common::scenario::{Arrival, Load, PhaseSpec, QuerySpec, Step};
 use vst_coordinator::local_cluster::LocalCluster;
@@ -288,7 +289,7 @@ impl Bench {
             scenario: &self.spec.scenario,
             target: &target,
             set: &at.set,
-            results: &self.runs,
+            results: &Results::Folder(self.runs.clone()),
             cleanup: self.spec.cleanup,
             most_memory: self.guard.most_memory_bytes,
             on_demand: true,

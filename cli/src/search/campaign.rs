@@ -21,6 +21,7 @@ use self::field::{Field, Place};
 use super::Shell;
 use super::bench::BenchSpec;
 use super::journal::{new_folder, to_json, write_whole};
+use super::options::folder;
 use crate::error::Failure;
 use crate::scenario_file::{Override, refuse};
 use crate::{config, output};
@@ -98,8 +99,7 @@ pub(crate) async fn run(command: CampaignCommand) -> Result<Exit, Failure> {
                 output::result(&text::plan(&file, &campaign, command.json)?)?;
                 return Ok(if campaign.plan().is_empty() { Exit::Criterion } else { Exit::Valid });
             }
-            let results = command.results.clone().or(environment.results.map(PathBuf::from));
-            let folder = new_folder(&results.unwrap_or_else(|| PathBuf::from("runs")), KIND)?;
+            let folder = new_folder(&folder(command.results.as_deref(), &environment)?, KIND)?;
             write_whole(&folder, FILE, &written)?;
             (folder, written, file)
         }

@@ -1,10 +1,11 @@
 //! The command lines of `vst run tune`, `vst run sweep` and `vst run compare`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
 use vst_common::exit::Exit;
+use vst_common::run_dir::Results;
 use vst_common::scenario::check::config::Config;
 use vst_tuning::compare::Margin;
 use vst_tuning::constraint::Constraint;
@@ -332,6 +333,22 @@ pub(super) fn setting(assigned: &[AssignText], queries: &str) -> Setting {
     Setting(assigned.iter().map(|AssignText(name, value)| (path(name, queries), value.clone())).collect())
 }
 
+/// Where the folder of a search is made: it has files of its own beside run directories.
+pub(super) fn folder(named: Option<&Path>, environment: &Config) -> Result<PathBuf, Failure> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    match config::results(environment.results.as_deref())? {
+        Results::Folder(folder) => Ok(folder),
+        place => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "the environment's results are at `{place}`, and a search needs a folder: name one with --results"
+            ),
+        )),
+    }
+}
+
 impl SearchOptions {
     /// What `--config` names; nothing where there is none.
     pub(super) fn environment(&self) -> Result<Config, Failure> {
@@ -340,9 +357,7 @@ impl SearchOptions {
 
     /// Where the search's folder is made.
     pub(super) fn results(&self) -> Result<PathBuf, Failure> {
-        let config = self.environment()?;
-        let named = self.results.clone().or(config.results.map(PathBuf::from));
-        Ok(named.unwrap_or_else(|| PathBuf::from("runs")))
+        folder(self.results.as_deref(), &self.environment()?)
     }
 
     /// What is measured.
