@@ -162,6 +162,22 @@ fn where_smaller_graphs_lose_too_much_recall_shards_are_added() {
 }
 
 #[test]
+fn a_shape_that_missed_at_fewer_rows_is_not_loaded_with_more_unless_less_is_wanted_there() {
+    let (mut spec, mut world) = growing();
+    world.full_recall = vec![0.90, 0.99];
+    spec.shards = vec![1];
+    let fate_of = |spec: &CampaignSpec| {
+        let outcome = run(&mut Campaign::new(spec.clone()).unwrap(), &world);
+        assert_eq!(outcome.conclusion, Conclusion::Reached);
+        let place = Place { stage: 1, setting: 0, shards: 0 };
+        outcome.places.into_iter().find(|(at, _)| *at == place).unwrap().1
+    };
+    assert!(matches!(fate_of(&spec), Fate::Refused(Refusal::Follows { stage: 0, .. })));
+    spec.stages[1].constraints = vec!["recall >= 0.8".parse().unwrap()];
+    assert_eq!(fate_of(&spec), Fate::Unneeded);
+}
+
+#[test]
 fn where_nothing_helps_each_way_has_its_reason() {
     let (mut spec, world) = growing();
     spec.shards = vec![1];
