@@ -1,11 +1,12 @@
 //! What a population would need: by arithmetic before anything is loaded, by `vst analyze predict` afterwards.
 //!
 //! Fed with the scenario, then with run directories; read by the plan, which goes nowhere that needs too much. Laws: every
-//! forecast says what it is known from; where a prediction has no interval, a tenth of it is left open.
+//! forecast says what it is known from; where fewer than three populations were measured, a tenth is left open, because
+//! repeats of two show nothing of how far the rest is from their line.
 
 use std::path::Path;
 
-use vst_analysis::{Prediction, link_bytes, predict};
+use vst_analysis::{Need, Prediction, link_bytes, predict};
 use vst_common::count;
 use vst_common::dataset::{self, DatasetView};
 use vst_common::exit::Exit;
@@ -22,8 +23,10 @@ use crate::error::Failure;
 use crate::run::LOCAL_PRIMARIES;
 use crate::scenario_file::{Loaded, Override, load};
 
-/// What is left open of a prediction that has no interval.
+/// What is left open of a prediction from few populations.
 const OPEN_SHARE: f64 = 0.1;
+/// Populations from which on the interval of the line is believed.
+const POPULATIONS: usize = 3;
 /// Memory of a node, GiB: the number of nodes that a prediction names is of no use here.
 const NODE_GIB: f64 = 64.0;
 const M: &str = "index.m";
@@ -139,7 +142,7 @@ pub(super) async fn after(
         }
         let Some((each, words)) = difference(spec, bench, setting, other)? else { continue };
         for (stage, need) in found.needs.iter().enumerate() {
-            let (net, low) = (need.net_bytes, lowest(need));
+            let (net, low) = (need.net_bytes, lowest(&found, need));
             let more = each * count::to_f64(need.rows);
             let how = format!("{}{words}", known_from(&found));
             forecasts.push(Forecast { stage, setting: number, net: net + more, low: low + more, how });
@@ -148,13 +151,22 @@ pub(super) async fn after(
     Ok(forecasts)
 }
 
-fn lowest(need: &vst_analysis::Need) -> f64 {
-    need.interval.map_or(need.net_bytes * (1.0 - OPEN_SHARE), |(low, _)| low)
+/// The numbers of rows that were measured, each once.
+fn populations(found: &Prediction) -> Vec<u64> {
+    let mut rows: Vec<u64> = found.points.iter().map(|point| point.rows).collect();
+    rows.dedup();
+    rows
+}
+
+fn lowest(found: &Prediction, need: &Need) -> f64 {
+    let low = need.interval.filter(|_| populations(found).len() >= POPULATIONS).map(|(low, _)| low);
+    low.unwrap_or(need.net_bytes * (1.0 - OPEN_SHARE))
 }
 
 fn known_from(found: &Prediction) -> String {
-    let rows: Vec<String> = found.points.iter().map(|point| point.rows.to_string()).collect();
-    let open = if found.margin.is_none() { ", 10 % left open" } else { "" };
+    let rows = populations(found);
+    let open = if rows.len() < POPULATIONS { ", 10 % left open" } else { "" };
+    let rows: Vec<String> = rows.iter().map(u64::to_string).collect();
     format!("{:.0} bytes per vector, measured at {} rows{open}", found.bytes_per_vector, rows.join(", "))
 }
 
