@@ -76,7 +76,7 @@ async fn where_nothing_keeps_the_budget_each_shape_has_its_reason() {
     let scenario = project().join("campaigns/population.yaml");
     let text = text
         .replace("scenario: population.yaml", &format!("scenario: {}", scenario.display()))
-        .replace("shard_memory: 160MiB", "shard_memory: 12MiB")
+        .replace("shard_memory: 150MiB", "shard_memory: 12MiB")
         .replace("counts: [1, 2]", "counts: [1]");
     let path = PathBuf::from(results.path()).join("campaign.yaml");
     std::fs::write(&path, text).expect("it can be written");

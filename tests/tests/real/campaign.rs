@@ -29,7 +29,7 @@ fn file(results: &Results, text: &str) -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_budget_that_more_rows_would_break_is_kept_by_another_shard_and_the_plan_says_so() {
     let results = Results::new();
-    let text = campaign("6MiB", "  shards: {counts: [1, 2], cost: 1m}\n");
+    let text = campaign("8MiB", "  shards: {counts: [1, 2], cost: 1m}\n");
     let path = file(&results, &text);
     let path = path.to_str().expect("text");
 
