@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit
+.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,9 +59,13 @@ test-analysis: cargo ## An hour of 100 workers (3.6 million rows) read within it
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture analysis::
 
-test-limit: servers cargo ## The limit of 100,000 vectors three times; A against A twenty times (hours; a machine of its own)
+test-limit: servers cargo ## The limit of 100,000 vectors three times; A against A twenty times (an hour; a machine of its own)
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture limit::
+
+test-campaign: servers cargo ## 20,000 to 100,000 vectors within a budget of memory: replanned, stopped and resumed (half an hour)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture campaign::
 
 bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
 	@cargo build --locked --quiet -p vst

@@ -40,7 +40,7 @@ pub use latency::{Distribution, GeneratorSummary, NodeSummary, OperationSummary}
 pub use leak::{LEAK_BYTES_PER_HOUR, LeakCheck};
 pub use memory::{Checkpoint, Figures};
 pub use phase::PhaseSummary;
-pub use predict::{Model, Need, Point, Prediction, predict};
+pub use predict::{Model, Need, Point, Prediction, link_bytes, predict};
 pub use query::{Answer, query};
 pub use recall::RecallSummary;
 pub use regress::{Call, Comparison, Judgement, Metric, Thresholds, ThresholdsError, regress};

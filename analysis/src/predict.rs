@@ -171,12 +171,18 @@ fn grown(checkpoints: &[Checkpoint]) -> Vec<Point> {
         .collect()
 }
 
-/// FLOAT32 vectors in hashes, and an HNSW graph with 32-bit links: 2 M and their count in the lowest layer, and in each
-/// of the 1 / (M - 1) layers above M and their count; a 64-bit label.
+/// Bytes of the links of a vector in an HNSW graph with 32-bit links: 2 M and their count in the lowest layer, and in each
+/// of the 1 / (M - 1) layers above M and their count; a 64-bit label. An estimate by arithmetic.
+#[must_use]
+pub fn link_bytes(m: u32) -> f64 {
+    let m = f64::from(m);
+    (2.0 * m + 1.0) * 4.0 + (m + 1.0) * 4.0 / (m - 1.0).max(1.0) + 8.0
+}
+
+/// FLOAT32 vectors in hashes, and their graph.
 fn model(setting: &Setting, measured: f64, key_name: u64) -> Option<Model> {
-    let (dims, m) = (f64::from(setting.dims?), f64::from(setting.m?));
-    let payload = dims * 4.0;
-    let links = (2.0 * m + 1.0) * 4.0 + (m + 1.0) * 4.0 / (m - 1.0).max(1.0) + 8.0;
+    let payload = f64::from(setting.dims?) * 4.0;
+    let links = link_bytes(setting.m?);
     let key_name = count::to_f64(key_name);
     let rest = measured - 2.0 * payload - links - key_name;
     Some(Model { payload, index_copy: payload, links, key_name, rest })

@@ -35,6 +35,8 @@ pub(crate) async fn run(command: RunCommand) -> Result<Exit, Failure> {
     match command.action() {
         #[cfg(feature = "analysis")]
         ScenarioAction::Search(search) => crate::search::run(search).await,
+        #[cfg(feature = "analysis")]
+        ScenarioAction::Campaign(campaign) => crate::search::campaign(*campaign).await,
         ScenarioAction::List { json } => list::list(json),
         ScenarioAction::Run(options) => run_scenario(&options?).await,
     }
@@ -68,7 +70,7 @@ const LOCAL_CLIENTS: u64 = 10_000;
 /// Files that such a server keeps for itself.
 const LOCAL_FILES_BESIDE: u64 = 32;
 /// Primaries of a local cluster.
-const LOCAL_PRIMARIES: u64 = 3;
+pub(crate) const LOCAL_PRIMARIES: u16 = 3;
 
 async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     // First of all, so that whatever is started later is also stopped.
@@ -81,7 +83,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     named.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     signals.unless_asked(check_results(&options.results)).await?;
     if options.target.is_none() {
-        check_local_limits(&loaded)?;
+        check_local_limits(&loaded, LOCAL_PRIMARIES)?;
     }
     if options.dry_run {
         output::result(&signals.unless_asked(dry_run::describe(options, &loaded, facts.as_ref())).await?)?;
@@ -95,7 +97,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
         Some(_) => None,
         None => {
             display.note("starting a local cluster of 3 primaries");
-            match signals.unless_asked(start_cluster()).await {
+            match signals.unless_asked(start_cluster(LOCAL_PRIMARIES)).await {
                 Ok(cluster) => Some(cluster),
                 Err(failure) => {
                     display.end();
@@ -136,10 +138,10 @@ async fn check_results(results: &Results) -> Result<(), Failure> {
 }
 
 /// What the run asks of this machine, with the servers on it.
-pub(crate) fn check_local_limits(loaded: &Loaded) -> Result<(), Failure> {
+pub(crate) fn check_local_limits(loaded: &Loaded, primaries: u16) -> Result<(), Failure> {
     let refuse = |faults| crate::scenario_file::refuse(&faults);
     let files = crate::limits::open_files();
-    plan::check_open_files(&loaded.checked, LOCAL_PRIMARIES, files).map_err(refuse)?;
+    plan::check_open_files(&loaded.checked, u64::from(primaries), files).map_err(refuse)?;
     let server = ClientLimit {
         address: String::from("a local server"),
         most: LOCAL_CLIENTS.min(files.saturating_sub(LOCAL_FILES_BESIDE)),
@@ -156,9 +158,10 @@ async fn check_limits_of(target: &str, loaded: &Loaded) -> Result<(), Failure> {
         .map_err(|faults| crate::scenario_file::refuse(&faults))
 }
 
-pub(crate) async fn start_cluster() -> Result<LocalCluster, Failure> {
+pub(crate) async fn start_cluster(primaries: u16) -> Result<LocalCluster, Failure> {
     let files = ServerFiles::find().map_err(|e| Failure::new(Exit::Target, e.to_string()))?;
-    let started = LocalCluster::start(LocalClusterOptions::new(files)).await;
+    let options = LocalClusterOptions { primaries, ..LocalClusterOptions::new(files) };
+    let started = LocalCluster::start(options).await;
     started.map_err(|e| Failure::new(Exit::Target, e.to_string()))
 }
 

@@ -1,9 +1,10 @@
-//! `vst run tune`, `vst run sweep`, `vst run compare`: the searches of `vst_tuning` on a real target.
+//! `vst run tune`, `sweep`, `compare` and `campaign`: the searches of `vst_tuning` on a real target.
 //!
 //! The searches decide what is measured next; a [`bench::Bench`] measures it; a [`journal::Journal`] writes it down
 //! before the next question, so that a stopped search goes on where it was. Law: nothing is decided here.
 
 mod bench;
+mod campaign;
 mod chart;
 mod compare;
 mod figures;
@@ -13,6 +14,7 @@ mod show;
 mod sweep;
 mod tune;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -25,6 +27,7 @@ use vst_tuning::throughput::Offered;
 use vst_tuning::tune::Setting;
 
 use self::bench::{Bench, BenchSpec, Point};
+pub(crate) use self::campaign::{CampaignCommand, run as campaign};
 use self::journal::Journal;
 use self::options::SearchOptions;
 pub(crate) use self::options::{CompareCommand, SearchCommand, SweepCommand, TuneCommand};
@@ -70,14 +73,22 @@ struct Shell {
 
 impl Shell {
     fn new(options: &SearchOptions) -> Result<Self, Failure> {
+        Self::with_token(options.environment()?.token_file.as_deref(), options.quiet)
+    }
+
+    fn with_token(file: Option<&str>, quiet: bool) -> Result<Self, Failure> {
         let signals = Signals::listen()?;
-        let token = token::from_env()?.unwrap_or_default();
-        Ok(Self { signals, token, quiet: options.quiet })
+        let token = token::from_env_or(file.map(std::path::Path::new))?.unwrap_or_default();
+        Ok(Self { signals, token, quiet })
     }
 
     async fn bench(&self, spec: BenchSpec, journal: Option<&Journal>) -> Result<Bench, Failure> {
         let runs = journal.map(Journal::runs).unwrap_or_default();
         let points = journal.map_or(0, |journal| journal.written.points.len());
+        self.bench_in(spec, runs, points).await
+    }
+
+    async fn bench_in(&self, spec: BenchSpec, runs: PathBuf, points: usize) -> Result<Bench, Failure> {
         Bench::new(spec, runs, self.token.clone(), self.signals.clone(), self.quiet, points).await
     }
 
@@ -156,29 +167,43 @@ impl Session {
         let Some(bench) = self.benches.get_mut(ask.bench) else {
             return Err(Failure::new(Exit::Bug, "the search asks for a target that there is not"));
         };
-        let mut wait = PATIENCE_FIRST;
-        loop {
-            let mut point = bench.measure(&ask.setting, ask.offered, &ask.figures).await?;
-            if let Event::Measured(measured) = &point.event
-                && let Some(lacking) = ask.figures.iter().find(|f| !measured.figures.contains_key(f))
-            {
-                point.event = Event::Invalid(format!("the point does not tell `{lacking}`"));
+        let (journal, quiet) = (&mut self.journal, self.quiet);
+        patiently(bench, ask, |tried| {
+            if !quiet {
+                output::note(&show::point(journal.written.points.len() + 1, &tried));
             }
-            if matches!(point.event, Event::Measured(_)) || wait > PATIENCE_LAST {
-                return Ok(point);
-            }
-            // What made the fleet late may go by: another program on this machine, a compaction.
-            if !self.quiet {
-                output::note(&show::point(self.journal.written.points.len() + 1, &point));
-            }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                asked = bench.signals().nth(1) => {
-                    return Err(Failure::new(Exit::Interrupted, format!("stopped by {asked}")));
-                }
-            }
-            wait = wait.saturating_mul(2);
+            journal.push_retry(tried)
+        })
+        .await
+    }
+}
+
+/// Measures a point, and again after a while where it is not valid; each such try is told.
+async fn patiently(
+    bench: &mut Bench,
+    ask: &Wanted,
+    mut tell: impl FnMut(Point) -> Result<(), Failure>,
+) -> Result<Point, Failure> {
+    let mut wait = PATIENCE_FIRST;
+    loop {
+        let mut point = bench.measure(&ask.setting, ask.offered, &ask.figures).await?;
+        if let Event::Measured(measured) = &point.event
+            && let Some(lacking) = ask.figures.iter().find(|f| !measured.figures.contains_key(f))
+        {
+            point.event = Event::Invalid(format!("the point does not tell `{lacking}`"));
         }
+        if matches!(point.event, Event::Measured(_)) || wait > PATIENCE_LAST {
+            return Ok(point);
+        }
+        // What made the fleet late may go by: another program on this machine, a compaction.
+        tell(point)?;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            asked = bench.signals().nth(1) => {
+                return Err(Failure::new(Exit::Interrupted, format!("stopped by {asked}")));
+            }
+        }
+        wait = wait.saturating_mul(2);
     }
 }
 

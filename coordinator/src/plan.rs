@@ -29,7 +29,7 @@ use vst_common::scenario::check::{Checked, Faults};
 use vst_common::scenario::{IndexSpec, PhaseSpec, Scenario, SettleSpec, Step};
 
 pub use data::{DataFacts, read_data};
-pub use estimate::{Estimate, estimate};
+pub use estimate::{Estimate, estimate, row_bytes, vector_bytes};
 pub(crate) use kv::spaces;
 pub use limits::{ClientLimit, check_clients, check_open_files};
 pub(crate) use phases::index_on;

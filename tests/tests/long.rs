@@ -9,6 +9,7 @@
 
 mod long {
     mod analysis;
+    mod campaign;
     mod copies;
     mod election;
     mod library;

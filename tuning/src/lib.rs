@@ -10,6 +10,7 @@ mod book;
 mod number;
 mod replay;
 
+pub mod campaign;
 pub mod compare;
 pub mod constraint;
 pub mod curve;

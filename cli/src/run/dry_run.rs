@@ -22,7 +22,7 @@ pub(super) async fn describe(
     let nodes = match &options.target {
         None => {
             lines.push(String::from("target    a local cluster of 3 primaries, started for the run"));
-            super::LOCAL_PRIMARIES
+            u64::from(super::LOCAL_PRIMARIES)
         }
         Some(target) => {
             let preview = serve::preview(&loaded.checked, &loaded.base, target, options.cleanup)

@@ -32,6 +32,9 @@ pub(crate) enum RunCommand {
     /// A against B, in turns: two targets, or two settings of one
     #[cfg(feature = "analysis")]
     Compare(crate::search::CompareCommand),
+    /// A goal at growing populations, by the cheapest steps: load, measure, tune, other index parameters, more shards
+    #[cfg(feature = "analysis")]
+    Campaign(crate::search::CampaignCommand),
     /// The built-in scenarios
     ListScenarios {
         /// As JSON
@@ -96,6 +99,9 @@ pub(crate) enum ScenarioAction {
     /// Search a target.
     #[cfg(feature = "analysis")]
     Search(Box<crate::search::SearchCommand>),
+    /// Reach a goal.
+    #[cfg(feature = "analysis")]
+    Campaign(Box<crate::search::CampaignCommand>),
     /// Name the built-in ones.
     List { json: bool },
 }
@@ -111,6 +117,8 @@ impl RunCommand {
             Self::Sweep(sweep) => ScenarioAction::Search(Box::new(sweep.into())),
             #[cfg(feature = "analysis")]
             Self::Compare(compare) => ScenarioAction::Search(Box::new(compare.into())),
+            #[cfg(feature = "analysis")]
+            Self::Campaign(campaign) => ScenarioAction::Campaign(Box::new(campaign)),
             Self::ListScenarios { json } => ScenarioAction::List { json },
         }
     }

@@ -14,6 +14,7 @@ use tonic::transport::Channel;
 use vst_common::count;
 use vst_common::exit::Exit;
 use vst_common::run_dir::Results;
+use vst_common::scenario::check::config::Guard;
 use vst_common::scenario::{Arrival, Load, PhaseSpec, QuerySpec, Step};
 use vst_coordinator::local_cluster::LocalCluster;
 use vst_proto::fleet::NextRequest;
@@ -24,15 +25,16 @@ use vst_tuning::throughput::Offered;
 use vst_tuning::tune::{Setting, Value};
 
 use super::figures;
+use crate::config;
 use crate::error::Failure;
 use crate::progress::Display;
 use crate::run::children::{Children, Launch};
-use crate::run::{check_data, check_local_limits, start_cluster, watch};
+use crate::run::{LOCAL_PRIMARIES, check_data, check_local_limits, start_cluster, watch};
 use crate::scenario_file::{Loaded, Override, load};
 use crate::signals::Signals;
 
 /// The memory of the loaded population is taken in this phase.
-const POPULATION: &str = "population";
+pub(crate) const POPULATION: &str = "population";
 /// Requests that a point shall have at least, so that there is a 99th percentile to speak of.
 const REQUESTS_LEAST: f64 = 400.0;
 /// A point is made so much longer for that, at most.
@@ -64,6 +66,12 @@ pub(crate) struct BenchSpec {
     pub(crate) clients: u32,
     /// Connections of an open loop.
     pub(crate) connections: u32,
+    /// Primaries of the local cluster, where it is not the usual number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) primaries: Option<u16>,
+    /// The environment, whose guard is obeyed whenever a population is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// One measurement, as it is written down.
@@ -102,6 +110,8 @@ pub(crate) struct Bench {
     /// Name of the scenario's first phase of queries.
     queries: String,
     opened: Option<Opened>,
+    /// What the environment forbids.
+    guard: Guard,
     /// Points so far, those of earlier runs included.
     points: usize,
 }
@@ -132,13 +142,29 @@ impl Bench {
     ) -> Result<Self, Failure> {
         let loaded = load(&spec.scenario, &overrides(&spec.set)?)?;
         let queries = first_queries(&loaded)?.0.to_owned();
-        let bench = Self { spec, runs, token, signals, quiet, queries, opened: None, points };
-        let at = bench.at(&Setting::default())?;
-        bench.signals.unless_asked(check_data(&at.loaded)).await?;
-        if bench.spec.target.is_none() {
-            check_local_limits(&at.loaded)?;
-        }
+        let guard = spec.config.as_deref().map(config::load).transpose()?.unwrap_or_default().guard;
+        let bench = Self { spec, runs, token, signals, quiet, queries, opened: None, guard, points };
+        bench.allow(&bench.at(&Setting::default())?).await?;
         Ok(bench)
+    }
+
+    /// Checks data, this machine and the guard.
+    async fn allow(&self, at: &At) -> Result<(), Failure> {
+        let facts = self.signals.unless_asked(check_data(&at.loaded)).await?;
+        config::obey(&self.guard, self.spec.target.as_deref(), &at.loaded, facts.as_ref())?;
+        match self.spec.target {
+            None => check_local_limits(&at.loaded, self.primaries()),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn primaries(&self) -> u16 {
+        self.spec.primaries.unwrap_or(LOCAL_PRIMARIES)
+    }
+
+    /// Points so far.
+    pub(crate) fn points(&self) -> usize {
+        self.points
     }
 
     /// What was asked for.
@@ -198,12 +224,9 @@ impl Bench {
         figures: &[Figure],
     ) -> Result<Point, Failure> {
         let at = self.at(setting)?;
-        if self.opened.as_ref().is_none_or(|opened| opened.made_by != at.made_by) {
-            self.close().await?;
-            self.open(&at).await?;
-        }
+        self.prepare(&at).await?;
         self.points += 1;
-        let phase = format!("point_{:04}", self.points);
+        let phase = phase_name(self.points);
         let mut query = at.query;
         query.load = match offered {
             Offered::FlatOut => Load::Closed { clients: at.clients, pipeline: 1 },
@@ -221,6 +244,28 @@ impl Bench {
         Ok(Point { run, phase, setting: setting.clone(), offered, event })
     }
 
+    /// Loads the population of a setting, unless it is there; gives its run directory.
+    pub(crate) async fn load(&mut self, setting: &Setting) -> Result<String, Failure> {
+        let at = self.at(setting)?;
+        self.prepare(&at).await?;
+        Ok(self.opened.as_ref().map(|opened| opened.run_directory.clone()).unwrap_or_default())
+    }
+
+    /// Samples the memory of the population that is there, in a phase of this name; gives its run directory.
+    pub(crate) async fn checkpoint(&mut self, name: &str) -> Result<String, Failure> {
+        let phase = PhaseSpec { name: name.to_owned(), step: Step::Checkpoint, criteria: Vec::new() };
+        Ok(self.next(Some(&phase)).await?.1)
+    }
+
+    async fn prepare(&mut self, at: &At) -> Result<(), Failure> {
+        if self.opened.as_ref().is_none_or(|opened| opened.made_by != at.made_by) {
+            self.close().await?;
+            self.allow(at).await?;
+            self.open(at).await?;
+        }
+        Ok(())
+    }
+
     /// Loads the population of a setting.
     async fn open(&mut self, at: &At) -> Result<(), Failure> {
         let mut display = Display::new(self.quiet);
@@ -228,8 +273,10 @@ impl Bench {
         let cluster = match &self.spec.target {
             Some(_) => None,
             None => {
-                display.note("starting a local cluster of 3 primaries");
-                Some(self.signals.unless_asked(start_cluster()).await?)
+                let primaries = self.primaries();
+                let word = if primaries == 1 { "primary" } else { "primaries" };
+                display.note(&format!("starting a local cluster of {primaries} {word}"));
+                Some(self.signals.unless_asked(start_cluster(primaries)).await?)
             }
         };
         let target = match (&self.spec.target, &cluster) {
@@ -237,14 +284,14 @@ impl Bench {
             (None, Some(cluster)) => cluster.url(),
             (None, None) => String::new(),
         };
-        let mut children = Children::new("")?;
+        let mut children = Children::new(&self.token)?;
         let launch = Launch {
             scenario: &self.spec.scenario,
             target: &target,
             set: &at.set,
             results: &Results::Folder(self.runs.clone()),
             cleanup: self.spec.cleanup,
-            most_memory: None,
+            most_memory: self.guard.most_memory_bytes,
             on_demand: true,
         };
         let Some(address) = children.start_coordinator(&launch).await? else {
@@ -357,6 +404,11 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// Name of the phase that a point is.
+pub(crate) fn phase_name(point: usize) -> String {
+    format!("point_{point:04}")
 }
 
 /// The first phase of queries.

@@ -21,17 +21,8 @@ const MARGIN_OF_QPS: f64 = 0.03;
 
 pub(super) async fn run(command: CompareCommand) -> Result<Exit, Failure> {
     let shell = Shell::new(&command.search)?;
-    let journal = match &command.search.resume {
-        Some(folder) => Journal::read(folder)?,
-        None => begin(&command, &shell).await?,
-    };
-    if journal.written.kind != KIND {
-        let other = &journal.written.kind;
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("the search in this folder is a `{other}`: resume that"),
-        ));
-    }
+    let resume = command.search.resume.as_deref();
+    let journal = Journal::resumed_or(resume, &[KIND], begin(&command, &shell)).await?;
     let fixed = journal.written.fixed.clone();
     let side = |key: &str| serde_json::from_value::<Setting>(fixed.get(key).cloned().unwrap_or_default());
     let fault =
@@ -92,7 +83,7 @@ async fn begin(command: &CompareCommand, shell: &Shell) -> Result<Journal, Failu
     let search = CompareSpec::new(margins, Some(command.blocks));
     check(&search)?;
     let fixed = json!({ "a": to_json(&a)?, "b": to_json(&b)?, "offered": to_json(&offered)? });
-    Journal::begin(&command.search.results, KIND, benches, fixed, &search)
+    Journal::begin(&command.search.results()?, KIND, benches, fixed, &search)
 }
 
 /// What ran on both sides, as `run.json` says it: of A, then of B.

@@ -33,8 +33,21 @@ pub(crate) struct Written {
     pub(crate) spec: Json,
     /// The measurements, in order.
     pub(crate) points: Vec<Point>,
+    /// Tries of points that were not valid and were made again, before the point that came of it; no search has seen them.
+    #[serde(default)]
+    pub(crate) retries: Vec<Retry>,
     /// What was found; absent while it is looked for.
     pub(crate) outcome: Option<Json>,
+}
+
+/// A try that was not valid.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Retry {
+    /// Of which point, from 1.
+    pub(crate) point: usize,
+    /// What became of it.
+    #[serde(flatten)]
+    pub(crate) tried: Point,
 }
 
 /// The file and what it holds.
@@ -52,13 +65,7 @@ impl Journal {
         fixed: Json,
         spec: &impl Serialize,
     ) -> Result<Self, Failure> {
-        let time: String =
-            clock::rfc3339(clock::wall_ns()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-        std::fs::create_dir_all(results)
-            .map_err(|e| Failure::new(Exit::Usage, format!("cannot make `{}`: {e}", results.display())))?;
-        let mut folder = tempfile::Builder::new();
-        let prefix = format!("{}-{kind}-", time.to_lowercase());
-        let folder = folder.prefix(&prefix).rand_bytes(6).tempdir_in(results)?.keep();
+        let folder = new_folder(results, kind)?;
         let written = Written {
             vst: String::from(env!("CARGO_PKG_VERSION")),
             kind: kind.to_owned(),
@@ -66,6 +73,7 @@ impl Journal {
             fixed,
             spec: to_json(spec)?,
             points: Vec::new(),
+            retries: Vec::new(),
             outcome: None,
         };
         let journal = Self { folder, written };
@@ -100,6 +108,28 @@ impl Journal {
         serde_json::from_value(self.written.spec.clone()).map_err(fault)
     }
 
+    /// Goes on with a search of one of these kinds, or begins it.
+    pub(crate) async fn resumed_or(
+        resume: Option<&Path>,
+        kinds: &[&str],
+        begin: impl Future<Output = Result<Self, Failure>>,
+    ) -> Result<Self, Failure> {
+        let Some(folder) = resume else { return begin.await };
+        let journal = Self::read(folder)?;
+        let kind = journal.written.kind.as_str();
+        if kinds.contains(&kind) {
+            return Ok(journal);
+        }
+        Err(Failure::new(Exit::Usage, format!("the search in this folder is a `{kind}`: resume that")))
+    }
+
+    /// Writes down a try of the next point that was not valid.
+    pub(crate) fn push_retry(&mut self, tried: Point) -> Result<(), Failure> {
+        let point = self.written.points.len() + 1;
+        self.written.retries.push(Retry { point, tried });
+        self.write()
+    }
+
     /// Writes down one more point.
     pub(crate) fn push(&mut self, point: Point) -> Result<(), Failure> {
         self.written.points.push(point);
@@ -113,14 +143,30 @@ impl Journal {
     }
 
     fn write(&self) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(&self.written)
-            .map_err(|e| Failure::new(Exit::Bug, format!("the search cannot be written: {e}")))?;
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(self.folder.join(FILE)).map_err(|e| e.error)?;
-        Ok(())
+        write_whole(&self.folder, FILE, &self.written)
     }
+}
+
+/// A new folder below the results folder, named by the time.
+pub(crate) fn new_folder(results: &Path, kind: &str) -> Result<PathBuf, Failure> {
+    let time: String =
+        clock::rfc3339(clock::wall_ns()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    std::fs::create_dir_all(results)
+        .map_err(|e| Failure::new(Exit::Usage, format!("cannot make `{}`: {e}", results.display())))?;
+    let mut folder = tempfile::Builder::new();
+    let prefix = format!("{}-{kind}-", time.to_lowercase());
+    Ok(folder.prefix(&prefix).rand_bytes(6).tempdir_in(results)?.keep())
+}
+
+/// Puts a whole file in the place of the one before, or leaves that.
+pub(crate) fn write_whole(folder: &Path, name: &str, what: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(what)
+        .map_err(|e| Failure::new(Exit::Bug, format!("`{name}` cannot be written: {e}")))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(folder.join(name)).map_err(|e| e.error)?;
+    Ok(())
 }
 
 /// As JSON.

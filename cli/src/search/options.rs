@@ -1,16 +1,19 @@
 //! The command lines of `vst run tune`, `vst run sweep` and `vst run compare`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
 use vst_common::exit::Exit;
+use vst_common::run_dir::Results;
+use vst_common::scenario::check::config::Config;
 use vst_tuning::compare::Margin;
 use vst_tuning::constraint::Constraint;
 use vst_tuning::figure::Figure;
 use vst_tuning::tune::{Parameter, Range, Setting, Shape, Value};
 
 use super::bench::{BenchSpec, CLIENTS, CONNECTIONS, overrides};
+use crate::config;
 use crate::error::Failure;
 use crate::scenario_file::Override;
 
@@ -51,15 +54,18 @@ pub(crate) struct SearchOptions {
     /// Without it a local cluster is started for the search
     #[arg(long)]
     target: Option<String>,
+    /// An environment (docs/configuration.md): target, fleet, results, guard; what is said here goes over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Worker processes, instead of the scenario's number
     #[arg(long)]
     workers: Option<u32>,
     /// Replaces a value of the scenario: a path of keys (phases by their name) and what to put there
     #[arg(long = "set", value_name = "PATH=VALUE")]
     set: Vec<Override>,
-    /// Folder in which the search's folder is made
-    #[arg(long, default_value = "runs")]
-    pub(super) results: PathBuf,
+    /// Folder in which the search's folder is made; `runs` where nothing says so
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
     /// Remove what an earlier run left under the prefix before, and exactly what the search made after
     #[arg(long)]
     pub(super) cleanup: bool,
@@ -296,12 +302,11 @@ fn path(name: &str, queries: &str) -> String {
 }
 
 impl ParameterText {
-    /// The parameter; `queries` is the phase that is measured.
-    pub(super) fn parameter(&self, queries: &str) -> Parameter {
+    /// The parameter; `queries` is the phase that is measured, `objective` what is to be best.
+    pub(super) fn parameter(&self, queries: &str, objective: Figure) -> Parameter {
         let is_ef = self.name == "ef_runtime" || self.name.ends_with(".ef_runtime");
         let shape = match (&self.range, is_ef && self.rises) {
-            // More candidates looked at: more recall, less throughput, more latency.
-            (_, true) => Shape::Falling,
+            (_, true) => super::tune::along_ef(objective),
             (Range::List(_), false) => Shape::Any,
             _ => Shape::Test,
         };
@@ -328,16 +333,48 @@ pub(super) fn setting(assigned: &[AssignText], queries: &str) -> Setting {
     Setting(assigned.iter().map(|AssignText(name, value)| (path(name, queries), value.clone())).collect())
 }
 
+/// Where the folder of a search is made: it has files of its own beside run directories.
+pub(super) fn folder(named: Option<&Path>, environment: &Config) -> Result<PathBuf, Failure> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    match config::results(environment.results.as_deref())? {
+        Results::Folder(folder) => Ok(folder),
+        place => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "the environment's results are at `{place}`, and a search needs a folder: name one with --results"
+            ),
+        )),
+    }
+}
+
 impl SearchOptions {
+    /// What `--config` names; nothing where there is none.
+    pub(super) fn environment(&self) -> Result<Config, Failure> {
+        Ok(self.config.as_deref().map(config::load).transpose()?.unwrap_or_default())
+    }
+
+    /// Where the search's folder is made.
+    pub(super) fn results(&self) -> Result<PathBuf, Failure> {
+        folder(self.results.as_deref(), &self.environment()?)
+    }
+
     /// What is measured.
     pub(super) fn bench(&self) -> Result<BenchSpec, Failure> {
+        let config = self.environment()?;
+        let before = config.overrides();
+        let before = before.iter().map(|(path, value)| Override::new(path, value));
         let workers = self.workers.map(|n| Override::new("fleet.workers", n));
-        let set: Vec<String> = self.set.iter().chain(&workers).map(ToString::to_string).collect();
+        let set = before.chain(self.set.iter().cloned()).chain(workers);
+        let set: Vec<String> = set.map(|set| set.to_string()).collect();
         overrides(&set)?;
         Ok(BenchSpec {
             scenario: self.scenario.clone(),
             set,
-            target: self.target.clone(),
+            target: self.target.clone().or(config.target),
+            primaries: None,
+            config: self.config.as_deref().map(std::path::absolute).transpose()?,
             cleanup: self.cleanup,
             length: self.length.clone(),
             warm_up: self.warm_up.clone(),
@@ -353,11 +390,15 @@ mod tests {
 
     #[test]
     fn ranges_lists_and_margins_mean_what_they_say() {
-        let of = |text: &str| text.parse::<ParameterText>().unwrap().parameter("q");
+        let along = |text: &str, figure| text.parse::<ParameterText>().unwrap().parameter("q", figure);
+        let of = |text: &str| along(text, Figure::Qps);
         assert_eq!(of("ef_runtime=16..512").range, Range::LogInt(16, 512));
         assert_eq!(of("ef_runtime=16..512").path, "phases.q.query.ef_runtime");
         assert_eq!(of("ef_runtime=16,32").shape, Shape::Falling);
         assert_eq!(of("ef_runtime=32,16").shape, Shape::Any);
+        // Time and recall rise with it: a search for the least p99 begins at the other end.
+        assert_eq!(along("ef_runtime=16,32", Figure::P99).shape, Shape::Rising);
+        assert_eq!(along("ef_runtime=16..32", Figure::Recall).shape, Shape::Rising);
         assert_eq!(of("index.m=8,16").path, "index.m");
         assert_eq!(of("clients=1..64").path, "clients");
         let margin = "qps=2%".parse::<MarginText>().unwrap().0;

@@ -15,7 +15,7 @@ use vst_tuning::sweep;
 use vst_tuning::throughput::{self, Carried, Curve, Offered, ThroughputSpec};
 use vst_tuning::tune::{self, Setting};
 
-use super::bench::{Bench, CLIENTS, CONNECTIONS, Point};
+use super::bench::{BenchSpec, CLIENTS, CONNECTIONS, Point};
 
 /// Three significant digits.
 fn digits(x: f64) -> String {
@@ -95,9 +95,12 @@ pub(super) fn files(folder: &Path, names: &[String]) -> String {
 }
 
 /// The command that runs a setting alone.
-pub(super) fn command(bench: &Bench, setting: &Setting, offered: Option<Offered>) -> String {
-    let spec = bench.spec();
-    let queries = bench.queries();
+pub(super) fn command(
+    spec: &BenchSpec,
+    queries: &str,
+    setting: &Setting,
+    offered: Option<Offered>,
+) -> String {
     let mut words = vec![String::from("vst run scenario"), quoted(&spec.scenario)];
     if let Some(target) = &spec.target {
         words.push(format!("--target {}", quoted(target)));

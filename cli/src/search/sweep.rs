@@ -18,17 +18,8 @@ const KIND: &str = "sweep";
 
 pub(super) async fn run(command: SweepCommand) -> Result<Exit, Failure> {
     let shell = Shell::new(&command.search)?;
-    let journal = match &command.search.resume {
-        Some(folder) => Journal::read(folder)?,
-        None => begin(&command, &shell).await?,
-    };
-    if journal.written.kind != KIND {
-        let other = &journal.written.kind;
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("the search in this folder is a `{other}`: resume that"),
-        ));
-    }
+    let resume = command.search.resume.as_deref();
+    let journal = Journal::resumed_or(resume, &[KIND], begin(&command, &shell)).await?;
     let mut session = shell.session(journal).await?;
     let wanted = |ask: &throughput::Ask| Wanted {
         bench: 0,
@@ -77,5 +68,5 @@ async fn begin(command: &SweepCommand, shell: &Shell) -> Result<Journal, Failure
     let effort = effort(&command.effort, command.rates);
     let search = SweepSpec { constraints: command.under.clone(), settings, effort };
     check(&search)?;
-    Journal::begin(&command.search.results, KIND, vec![spec], json!({ "queries": queries }), &search)
+    Journal::begin(&command.search.results()?, KIND, vec![spec], json!({ "queries": queries }), &search)
 }

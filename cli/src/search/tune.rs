@@ -24,18 +24,12 @@ const EF: (i64, i64) = (10, 512);
 
 pub(super) async fn run(command: TuneCommand) -> Result<Exit, Failure> {
     let shell = Shell::new(&command.search)?;
-    let journal = match &command.search.resume {
-        Some(folder) => Journal::read(folder)?,
-        None => begin(&command, &shell).await?,
-    };
-    let json = command.search.json;
-    match journal.written.kind.as_str() {
-        OF_THROUGHPUT => for_throughput(shell.session(journal).await?, json).await,
-        OF_FIGURE => for_figure(shell.session(journal).await?, json).await,
-        other => {
-            Err(Failure::new(Exit::Usage, format!("the search in this folder is a `{other}`: resume that")))
-        }
-    }
+    let resume = command.search.resume.as_deref();
+    let kinds = [OF_THROUGHPUT, OF_FIGURE];
+    let journal = Journal::resumed_or(resume, &kinds, begin(&command, &shell)).await?;
+    let (json, of_figure) = (command.search.json, journal.written.kind == OF_FIGURE);
+    let session = shell.session(journal).await?;
+    if of_figure { for_figure(session, json).await } else { for_throughput(session, json).await }
 }
 
 async fn begin(command: &TuneCommand, shell: &Shell) -> Result<Journal, Failure> {
@@ -47,16 +41,16 @@ async fn begin(command: &TuneCommand, shell: &Shell) -> Result<Journal, Failure>
         given => given.to_vec(),
     };
     can_be_told(under.iter().map(Constraint::figure).collect::<Vec<_>>().iter())?;
-    let parameters = match command.parameters.as_slice() {
-        [] => usual_parameters(bench.spec(), &queries)?,
-        given => given.iter().map(|text| text.parameter(&queries)).collect(),
-    };
     let objective = match (command.maximise, command.minimise) {
         (_, Some(figure)) => Objective::Minimise(figure),
         (figure, None) => Objective::Maximise(figure.unwrap_or(Figure::Qps)),
     };
     can_be_told([&objective.figure()])?;
-    let results = &command.search.results;
+    let parameters = match command.parameters.as_slice() {
+        [] => usual_parameters(bench.spec(), &queries, objective.figure())?,
+        given => given.iter().map(|text| text.parameter(&queries, objective.figure())).collect(),
+    };
+    let results = &command.search.results()?;
     if objective == Objective::Maximise(Figure::Qps) {
         let effort = effort(&command.effort, command.rates);
         let search = ThroughputSpec { constraints: under, parameters, effort };
@@ -74,7 +68,11 @@ async fn begin(command: &TuneCommand, shell: &Shell) -> Result<Journal, Failure>
 }
 
 /// What is searched where nothing is asked for.
-fn usual_parameters(spec: &super::bench::BenchSpec, queries: &str) -> Result<Vec<Parameter>, Failure> {
+fn usual_parameters(
+    spec: &super::bench::BenchSpec,
+    queries: &str,
+    objective: Figure,
+) -> Result<Vec<Parameter>, Failure> {
     let loaded = load(&spec.scenario, &super::bench::overrides(&spec.set)?)?;
     let scenario = &loaded.checked.scenario;
     let is_graph = scenario.index.as_ref().is_some_and(|index| index.algorithm == Algorithm::Hnsw);
@@ -84,7 +82,18 @@ fn usual_parameters(spec: &super::bench::BenchSpec, queries: &str) -> Result<Vec
     let k = super::bench::first_queries(&loaded)?.1.ask.k;
     let range = Range::LogInt(EF.0.max(i64::from(k)), EF.1.max(i64::from(k)));
     let path = format!("phases.{queries}.query.ef_runtime");
-    Ok(vec![Parameter::new(&path, range).shaped(Shape::Falling)])
+    Ok(vec![Parameter::new(&path, range).shaped(along_ef(objective))])
+}
+
+/// Which way a figure goes with EF_RUNTIME: more candidates looked at are more recall, less throughput and more time.
+pub(super) fn along_ef(figure: Figure) -> Shape {
+    match figure {
+        Figure::Qps | Figure::AchievedShare => Shape::Falling,
+        Figure::Recall | Figure::P50 | Figure::P95 | Figure::P99 | Figure::P999 | Figure::CpuPerQuery => {
+            Shape::Rising
+        }
+        Figure::ErrorRate | Figure::Memory | Figure::BytesPerVector => Shape::Any,
+    }
 }
 
 pub(super) fn effort(options: &EffortOptions, rates: Option<Rates>) -> Effort {
@@ -117,7 +126,7 @@ async fn for_throughput(mut session: Session, json: bool) -> Result<Exit, Failur
     let found = Found::of(&outcome);
     let again = found.best.as_ref().and_then(|(setting, rate)| {
         let bench = session.benches.first()?;
-        Some(show::command(bench, setting, Some(Offered::Rate(*rate))))
+        Some(show::command(bench.spec(), bench.queries(), setting, Some(Offered::Rate(*rate))))
     });
     if json {
         let mut value = to_json(&outcome)?;
@@ -191,8 +200,10 @@ async fn for_figure(mut session: Session, json: bool) -> Result<Exit, Failure> {
         tune::Conclusion::Tie { settings, .. } => settings.first(),
         _ => None,
     };
-    let again =
-        best.and_then(|setting| Some(show::command(session.benches.first()?, setting, Some(offered))));
+    let again = best.and_then(|setting| {
+        let bench = session.benches.first()?;
+        Some(show::command(bench.spec(), bench.queries(), setting, Some(offered)))
+    });
     if json {
         let mut value = to_json(&outcome)?;
         if let Some(map) = value.as_object_mut() {

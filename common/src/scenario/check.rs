@@ -8,6 +8,7 @@
 //! Durations are written `250ms`, `10s`, `1m30s`, `2h`; rates `500/s`, `30k/s`, `60/min`; shares `50%`.
 
 mod ask;
+pub mod campaign;
 pub mod config;
 mod criteria;
 mod fault;

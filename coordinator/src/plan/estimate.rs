@@ -125,16 +125,26 @@ pub fn estimate(checked: &Checked, data: Option<&DataFacts>, nodes: u64) -> Esti
     }
     // The row's own copy and the index's, and the graph around it.
     let dims = data.map_or(0, |data| data.expansion.index_dims(data.base.dims));
-    let vector = u64::from(dims).saturating_mul(COMPONENT_BYTES);
-    let links = u64::from(scenario.index.as_ref().map_or(0, |index| index.m)).saturating_mul(2 * LINK_BYTES);
-    let server_bytes =
-        cells.saturating_mul(2 * vector + links + ROW_BYTES).saturating_add(key_bytes(scenario));
+    let each = row_bytes(dims, scenario.index.as_ref().map_or(0, |index| index.m));
+    let server_bytes = cells.saturating_mul(each).saturating_add(key_bytes(scenario));
     let lanes = u64::from(scenario.fleet.workers).saturating_mul(u64::from(scenario.fleet.lanes));
     let per_s = lanes * LANE_BYTES_PER_S + nodes * NODE_BYTES_PER_S;
     let storage_bytes = FOLDER_BYTES.saturating_add(per_s.saturating_mul(timed_ms.div_ceil(1_000)));
     let spaces = count::len(kv::spaces(scenario).len());
     let population = cells.saturating_add(scenario.keyspace.keys.saturating_mul(spaces));
     Estimate { timed_ms, settle_ms, rows_moved, commands, population, server_bytes, storage_bytes }
+}
+
+/// About what a row takes on the servers, bytes.
+#[must_use]
+pub fn row_bytes(dims: u32, m: u32) -> u64 {
+    2 * vector_bytes(dims) + u64::from(m) * 2 * LINK_BYTES + ROW_BYTES
+}
+
+/// What the vector of a row takes at least, bytes.
+#[must_use]
+pub fn vector_bytes(dims: u32) -> u64 {
+    u64::from(dims) * COMPONENT_BYTES
 }
 
 /// What all keys of plain commands take once each is there.

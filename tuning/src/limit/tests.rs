@@ -365,3 +365,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn while_one_constraint_is_hidden_by_noise_no_limit_is_stated() {
+    use super::crossing::{Fit, first};
+    let bounds = constraints(&["p99 <= 10ms", "error_rate <= 1%"]);
+    let at = |i: u32| f64::from(i) / 10.0;
+    let jitter = |i: u32| if i.is_multiple_of(2) { 0.01 } else { -0.01 };
+    // One falls through zero at 0.5 almost without noise; the other wavers about it, and shows no slope.
+    let clear: Vec<(f64, f64)> = (0..12).map(|i| (at(i), 0.5 - at(i) + jitter(i))).collect();
+    let hidden: Vec<(f64, f64)> = (0..12).map(|i| (at(i), 100.0 * jitter(i))).collect();
+    let of = |points: &[(f64, f64)]| Some(Fit::through(points).unwrap());
+    let alone = first(&[(bounds[0], of(&clear))], 0.95).unwrap();
+    assert!(alone.low < 0.5 && 0.5 < alone.high && (alone.value - 0.5).abs() < 0.05);
+    assert!(first(&[(bounds[0], of(&clear)), (bounds[1], of(&hidden))], 0.95).is_none());
+    assert!(first(&[(bounds[0], of(&clear)), (bounds[1], None)], 0.95).is_none(), "nothing is known of one");
+}

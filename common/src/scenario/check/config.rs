@@ -320,7 +320,7 @@ fn config(reader: &mut Reader<'_>, tree: &Node) -> Option<Config> {
     })
 }
 
-fn target(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
+pub(super) fn target(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
     let text = values::text(key, node, example)?;
     let hint = format!("for example `{key}: {example}`; the password comes from VST_PASSWORD");
     let schemes = ["valkey://", "redis://", "valkeys://", "rediss://"];
