@@ -228,7 +228,7 @@ impl Bench {
             Some(_) => None,
             None => {
                 display.note("starting a local cluster of 3 primaries");
-                Some(self.signals.unless_asked(start_cluster()).await?)
+                Some(self.signals.unless_asked(start_cluster(0)).await?)
             }
         };
         let target = match (&self.spec.target, &cluster) {
@@ -245,6 +245,9 @@ impl Bench {
             cleanup: self.spec.cleanup,
             most_memory: None,
             on_demand: true,
+            allow_hooks: false,
+            stages: false,
+            etcd: None,
         };
         let Some(address) = children.start_coordinator(&launch).await? else {
             let exit = children.coordinator_ended().await?;
