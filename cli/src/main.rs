@@ -22,6 +22,7 @@ mod run;
 mod scenario_file;
 #[cfg(feature = "analysis")]
 mod search;
+mod security;
 mod shell;
 mod signals;
 mod token;
