@@ -130,10 +130,14 @@ impl Hook {
             "run": words.collect::<Vec<_>>(),
             "timeout": format!("{}ms", self.command.timeout_ms),
             "on_failure": self.command.on_failure,
-            "phases": self.phases,
         });
-        if let (serde_json::Value::Object(hook), true) = (&mut hook, self.until_end) {
-            hook.insert(String::from("lasts"), serde_json::json!("phase"));
+        if let serde_json::Value::Object(hook) = &mut hook {
+            if self.until_end {
+                hook.insert(String::from("lasts"), serde_json::json!("phase"));
+            }
+            if !self.phases.is_empty() {
+                hook.insert(String::from("phases"), serde_json::json!(self.phases));
+            }
         }
         hook
     }

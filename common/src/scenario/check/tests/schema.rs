@@ -207,7 +207,7 @@ fn every_scenario_that_is_accepted_fits_the_schema_and_damage_does_not() {
 #[test]
 fn environments_that_are_accepted_fit_the_schema() {
     let validator = Validator(schema::environment());
-    let sound = "extends: base.yaml\nprofile: low_latency\ntarget: valkey://loader@${VALKEY_HOST}:6379\n\
+    let sound = "extends: base.yaml\nprofile: low_latency\ntarget: valkey://loader@staging-1:6379\n\
                  token_file: /run/secrets/vst-token\nresults: /srv/vst/runs\netcd: {endpoints: [h:2379], fleet: load}\n\
                  fleet: {workers: \"${WORKERS:-4}\"}\nset: {rows: 5000}\nhooks: {on_phase_end: [{run: [sync]}]}\n\
                  guard: {allowed_targets: [\"staging-*:6379\"], most_rows: 1000000, most_memory: 10GiB}\n";
