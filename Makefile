@@ -30,6 +30,7 @@ test: lint servers fleet-servers python ## Everything that CI checks: lints, uni
 	@cargo test --locked -p fleet-tests --test real --quiet -- --test-threads=1
 	$(call say,'examples in the documentation')
 	@cargo test --locked --workspace --doc --quiet
+	@$(MAKE) helm
 	$(call say,'the Python package in a fresh environment')
 	@scripts/test-python.sh
 
@@ -71,7 +72,7 @@ bench-load: servers cargo ## Vectors that a worker reads and encodes per second 
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture load::
 
-helm: cargo ## Helm chart, images and compose file: lint, schemas of Kubernetes, and that `vst` understands every command
+helm: cargo ## Helm chart, images, compose file: lint, Kubernetes' schemas, the command line (part of `make test`)
 	@scripts/fetch-helm.sh
 	$(call say,'building vst')
 	@cargo build --quiet --locked -p vst

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vst_common::clock::WallNs;
 use vst_common::count;
+use vst_common::deed::Deed;
 use vst_common::exit::Exit;
 use vst_common::phase::VectorWork;
 use vst_common::scenario::Scenario;
@@ -51,6 +52,9 @@ pub struct Summary {
     pub leaks: Vec<LeakCheck>,
     /// Attempts against the server's own counters.
     pub accounting: Vec<AccountingRow>,
+    /// What was done to the target, by the coordinator and by workers on its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deeds: Vec<Deed>,
 }
 
 /// What ran against what; a field that the run directory does not tell is absent.
@@ -146,6 +150,7 @@ async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Er
         criteria,
         leaks: Vec::new(),
         accounting,
+        deeds: log.deeds.clone(),
     })
 }
 

@@ -499,5 +499,6 @@ pub(crate) fn any_summary() -> Summary {
         criteria: Vec::new(),
         checkpoints: Vec::new(),
         accounting: Vec::new(),
+        deeds: Vec::new(),
     }
 }

@@ -77,6 +77,12 @@ pub(crate) struct CoordinatorStart {
     /// Remove what an earlier run left under the prefix before, and what this run made after
     #[arg(long)]
     cleanup: bool,
+    /// Let programs run on this machine that the scenario names (docs/hooks.md)
+    #[arg(long)]
+    allow_hooks: bool,
+    /// Write [STAGE:START] and [STAGE:END] lines to stderr, for a profiler that follows phases
+    #[arg(long)]
+    stages: bool,
     /// Ends the run when the target uses so many bytes, over all its nodes
     #[arg(long, value_name = "BYTES")]
     most_memory: Option<u64>,
@@ -196,6 +202,8 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             security,
             cleanup: options.cleanup,
             most_memory: options.most_memory,
+            allow_programs: options.allow_hooks,
+            stages: options.stages.then_some(output::note as fn(&str)),
             on_demand: options.on_demand,
         },
         stops,

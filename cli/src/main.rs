@@ -7,6 +7,8 @@ mod analyze;
 mod builtin;
 mod config;
 mod dataset;
+#[cfg(test)]
+mod documents;
 mod error;
 mod fleet;
 mod info;
@@ -21,6 +23,7 @@ mod scenario_file;
 #[cfg(feature = "analysis")]
 mod search;
 mod security;
+mod shell;
 mod signals;
 mod token;
 mod validate;
@@ -76,6 +79,14 @@ enum Command {
     /// A load worker of a fleet, started by hand
     #[command(subcommand)]
     Worker(fleet::WorkerCommand),
+    /// The JSON Schema of a file, for editors and linters
+    #[command(subcommand)]
+    Schema(shell::SchemaCommand),
+    /// What a shell needs to complete commands and options
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Version of vst
     Version {
         /// As JSON
@@ -131,6 +142,8 @@ async fn dispatch(command: Command) -> Result<Exit, Failure> {
         Command::Info(command) => info::run(command).await,
         Command::Coordinator(command) => fleet::coordinator(command).await,
         Command::Worker(command) => fleet::worker(command).await,
+        Command::Schema(command) => shell::print_schema(command),
+        Command::Completions { shell } => shell::print_completions(shell),
         Command::Version { json } => {
             let version = env!("CARGO_PKG_VERSION");
             if json {

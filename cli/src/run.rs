@@ -76,7 +76,14 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     // First of all, so that whatever is started later is also stopped.
     let signals = Signals::listen()?;
     let token = token::from_env_or(options.token_file.as_deref())?;
+    if options.etcd.is_some() && token.is_none() {
+        let text = "the environment names an etcd, so the coordinator serves every address of this machine: set VST_TOKEN \
+                    or `token_file`, or anybody could join";
+        return Err(Failure::new(Exit::Usage, text.to_owned()));
+    }
     let loaded = load(&options.scenario, &options.set)?;
+    let refuse = |faults| crate::scenario_file::refuse(&faults);
+    plan::check_programs(&loaded.checked, options.allow_hooks || options.dry_run).map_err(refuse)?;
     let facts = signals.unless_asked(check_data(&loaded)).await?;
     crate::config::obey(&options.guard, options.target.as_deref(), &loaded, facts.as_ref())?;
     let named = options.target.as_deref().map(TargetUrl::from_env).transpose();
@@ -96,8 +103,12 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     let cluster = match &options.target {
         Some(_) => None,
         None => {
-            display.note("starting a local cluster of 3 primaries");
-            match signals.unless_asked(start_cluster(LOCAL_PRIMARIES)).await {
+            let replicas = u16::from(loaded.checked.scenario.needs_replicas());
+            display.note(match replicas {
+                0 => "starting a local cluster of 3 primaries",
+                _ => "starting a local cluster of 3 primaries, each with a replica",
+            });
+            match signals.unless_asked(start_cluster(LOCAL_PRIMARIES, replicas)).await {
                 Ok(cluster) => Some(cluster),
                 Err(failure) => {
                     display.end();
@@ -158,9 +169,9 @@ async fn check_limits_of(target: &str, loaded: &Loaded) -> Result<(), Failure> {
         .map_err(|faults| crate::scenario_file::refuse(&faults))
 }
 
-pub(crate) async fn start_cluster(primaries: u16) -> Result<LocalCluster, Failure> {
+pub(crate) async fn start_cluster(primaries: u16, replicas: u16) -> Result<LocalCluster, Failure> {
     let files = ServerFiles::find().map_err(|e| Failure::new(Exit::Target, e.to_string()))?;
-    let options = LocalClusterOptions { primaries, ..LocalClusterOptions::new(files) };
+    let options = LocalClusterOptions { primaries, replicas, ..LocalClusterOptions::new(files) };
     let started = LocalCluster::start(options).await;
     started.map_err(|e| Failure::new(Exit::Target, e.to_string()))
 }
@@ -208,6 +219,9 @@ async fn fleet(
         set: &options.set,
         results: &options.results,
         cleanup: options.cleanup,
+        allow_hooks: options.allow_hooks,
+        stages: options.stages,
+        etcd: options.etcd.as_ref().map(|(etcd, fleet)| (etcd.as_str(), fleet.as_deref())),
         most_memory: options.guard.most_memory_bytes,
         on_demand: false,
     };

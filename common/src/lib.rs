@@ -10,6 +10,7 @@ pub mod clock;
 pub mod content;
 pub mod count;
 pub mod dataset;
+pub mod deed;
 pub mod entry;
 pub mod exit;
 pub mod expand;

@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::batch::Table;
 use crate::dataset;
+use crate::deed::{self, Deed};
 use crate::entry::{self, Entry};
 
 pub use layout::{Cover, Gap, Part, RUN_JSON};
@@ -256,6 +257,18 @@ impl RunDir {
             .await
             .map_err(|source| Error::Store { path: prefix.to_string(), source })?;
         Ok(listed.objects.iter().filter_map(|object| object.location.filename().map(str::to_owned)).collect())
+    }
+
+    /// What was done to the target; nothing where nobody wrote it down.
+    ///
+    /// # Errors
+    /// [`Error`] when the store does not answer.
+    pub async fn read_deeds(&self) -> Result<Vec<Deed>, Error> {
+        match self.read(deed::AUDIT).await {
+            Ok(bytes) => Ok(deed::read(&String::from_utf8_lossy(&bytes))),
+            Err(Error::Store { source: object_store::Error::NotFound { .. }, .. }) => Ok(Vec::new()),
+            Err(e) => Err(e),
+        }
     }
 
     async fn read(&self, relative: &str) -> Result<bytes::Bytes, Error> {

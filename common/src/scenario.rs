@@ -9,6 +9,7 @@ pub mod commands;
 pub mod criteria;
 pub mod library;
 pub mod model;
+pub mod operations;
 
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{

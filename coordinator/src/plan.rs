@@ -11,6 +11,7 @@ mod data;
 mod estimate;
 mod kv;
 mod limits;
+mod operations;
 mod phases;
 mod sample;
 mod sound;
@@ -26,12 +27,14 @@ use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchPlan, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::check::{Checked, Faults};
+use vst_common::scenario::operations::Operation;
 use vst_common::scenario::{IndexSpec, PhaseSpec, Scenario, SettleSpec, Step};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate, row_bytes, vector_bytes};
 pub(crate) use kv::spaces;
 pub use limits::{ClientLimit, check_clients, check_open_files};
+pub use operations::{check_cluster, check_programs};
 pub(crate) use phases::index_on;
 pub use sample::Sample;
 pub(crate) use sample::samples;
@@ -202,6 +205,7 @@ impl PlannedPhase {
             PlannedStep::DropIndex => "drop_index",
             PlannedStep::RebuildIndex(_) => "rebuild_index",
             PlannedStep::Settle(_) => "settle",
+            PlannedStep::Operate(operation) => operation.word(),
             PlannedStep::Load(load) => load.word,
         }
     }
@@ -231,6 +235,8 @@ pub enum PlannedStep {
     RebuildIndex(IndexSpec),
     /// Wait until the target has come to rest.
     Settle(SettleSpec),
+    /// The cluster is changed, or a program runs.
+    Operate(Operation),
     /// The fleet sends load.
     Load(Box<LoadPlan>),
 }

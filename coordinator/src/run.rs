@@ -28,6 +28,7 @@ use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 use vst_common::scenario::IndexSpec;
+use vst_common::scenario::operations::Operation;
 use vst_common::shares::ShareSet;
 
 use crate::plan::{PlannedPhase, RunPlan};
@@ -68,6 +69,8 @@ pub enum Event {
     IndexCreated,
     /// The index exists on no node.
     IndexDropped,
+    /// The cluster is changed as was asked, or the program has ended.
+    Operated,
     /// The server's counters were read and handed to the log.
     CommandsCounted(Edge),
     /// A lost worker's connections are closed on every node, or why that is not known.
@@ -191,6 +194,8 @@ pub enum Action {
     DropIndex,
     /// Drop the index and create one of this shape. Answered by [`Event::IndexCreated`].
     RebuildIndex(IndexSpec),
+    /// Change the cluster, or run a program. Answered by [`Event::Operated`].
+    Operate(Operation),
     /// Read the server's command counters on every node. Answered by [`Event::CommandsCounted`].
     CountCommands {
         /// For which phase.
@@ -387,6 +392,7 @@ impl RunCore {
             Event::Logged(ticket) => self.advance(Happened::Logged(ticket), now),
             Event::IndexCreated => self.advance(Happened::IndexCreated, now),
             Event::IndexDropped => self.advance(Happened::IndexDropped, now),
+            Event::Operated => self.advance(Happened::Operated, now),
             Event::CommandsCounted(edge) => self.advance(Happened::CommandsCounted(edge), now),
             Event::CutOff(generation, outcome) => {
                 if self.book.was_cut_off(generation, outcome, now) {
@@ -559,6 +565,7 @@ pub(crate) enum Happened {
     Logged(Ticket),
     IndexCreated,
     IndexDropped,
+    Operated,
     CommandsCounted(Edge),
     /// A lost worker can send nothing more.
     CutOff(Generation),

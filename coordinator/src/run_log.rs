@@ -18,6 +18,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::{StreamExt, pin_mut};
 use tokio::sync::{mpsc, oneshot, watch};
 use vst_common::clock::{self, MonoNs, SECOND_NS};
+use vst_common::deed::{self, Deed};
 use vst_common::entry::{self, Control, StoredBatch};
 use vst_common::ids::RunId;
 use vst_common::run_dir::{self, Results, RunDir, layout};
@@ -56,6 +57,9 @@ pub enum Error {
     /// `run.json` cannot be written.
     #[error("`run.json` cannot be written to the run directory")]
     RunJson(#[source] io::Error),
+    /// `audit.jsonl` cannot be written.
+    #[error("`audit.jsonl` cannot be written to the run directory")]
+    Audit(#[source] io::Error),
     /// The log is another run's.
     #[error("the run directory holds run `{found}`, not `{wanted}`; give each run a directory of its own")]
     OtherRun {
@@ -400,6 +404,25 @@ impl RunLog {
             .replace(run_dir::RUN_JSON, Bytes::from(bytes))
             .await
             .map_err(Error::RunJson)
+    }
+
+    /// Writes what was done to the target, over what was written of it before.
+    ///
+    /// # Errors
+    /// [`Error::Audit`] when it cannot be written.
+    pub async fn write_audit(&self, deeds: &[Deed]) -> Result<(), Error> {
+        DurableStore::new(self.dir.clone())
+            .replace(deed::AUDIT, Bytes::from(deed::write(deeds)))
+            .await
+            .map_err(Error::Audit)
+    }
+
+    /// What a coordinator before this one wrote of it; nothing where there is nothing to read.
+    pub async fn read_audit(&self) -> Vec<Deed> {
+        match DurableStore::new(self.dir.clone()).find(deed::AUDIT).await {
+            Found::Object(bytes) => deed::read(&String::from_utf8_lossy(&bytes)),
+            Found::Nothing | Found::Unreadable(_) => Vec::new(),
+        }
     }
 
     /// Writes what was appended and takes nothing more; gives the number of the last durable entry.

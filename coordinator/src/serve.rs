@@ -8,6 +8,7 @@ mod counting;
 mod effects;
 mod error;
 mod facts;
+mod hooks;
 mod port;
 mod prepare;
 mod preview;
@@ -95,6 +96,10 @@ pub struct CoordinatorOptions {
     pub cleanup: bool,
     /// Memory of the target, bytes over all nodes, at which the run ends; no bound where absent.
     pub most_memory: Option<u64>,
+    /// Whether programs that the scenario names may run on this machine.
+    pub allow_programs: bool,
+    /// Told of each stage, line by line, for profilers that follow; nobody where absent.
+    pub stages: Option<fn(&str)>,
     /// After the scenario's phases wait for more, which come one by one, until it is said that none will.
     pub on_demand: bool,
 }
@@ -120,6 +125,7 @@ pub struct RunEnd {
 pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>) -> Result<RunEnd, Error> {
     options.security.server().map_err(Error::Certificates)?;
     results::check(&options.results).await?;
+    plan::check_programs(&options.checked, options.allow_programs)?;
     let looking = Look::idle(status::Role::Preparing, "looks at the data and the target", clock::mono_ns());
     let (shown, looks) = watch::channel(looking);
     let _http = match &options.http {
@@ -360,6 +366,19 @@ async fn lead_on(
     };
     tracing::info!("run {run}: waiting for {workers_wanted} workers on {address}");
 
+    let hooks = hooks::Hooks::new(
+        prepared.plan.scenario.hooks.clone(),
+        vec![
+            ("VST_RUN", run.to_string()),
+            ("VST_RUN_DIRECTORY", location.clone()),
+            ("VST_SCENARIO", prepared.plan.scenario.name.clone()),
+            ("VST_TARGET", prepared.target.url().to_string()),
+        ],
+        options.stages,
+    );
+    if past.facts().is_some() {
+        prepared.target.audit().precede(log.read_audit().await);
+    }
     let parts = shell::Parts {
         run: run.clone(),
         location,
@@ -376,8 +395,11 @@ async fn lead_on(
         touched: past.touched(),
         shown,
         facts,
+        hooks,
     };
+    let audit_log = parts.log.clone();
     let mut ended = Shell::run(parts, inbox, stops, demands).await;
+    ended.target.audit().purpose("after the run");
     if ended.leads && !adopted && (options.cleanup || !ended.touched) {
         let cleaned = prepare::remove(&ended.target, &marker, lease, ended.touched).await;
         if let Err(e) = cleaned
@@ -386,6 +408,11 @@ async fn lead_on(
             ended.verdict.exit = e.exit();
             ended.verdict.reason = chain(&e);
         }
+    }
+    if ended.leads
+        && let Err(e) = audit_log.write_audit(&ended.target.audit().all()).await
+    {
+        tracing::error!("what was done to the target is not written to the end: {}", chain(&e));
     }
     ownership.abort();
     if let Some(announced) = announced

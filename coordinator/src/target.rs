@@ -7,6 +7,8 @@
 //! marker says is vst's; a password appears in no text.
 
 mod address;
+mod audit;
+mod change;
 mod connections;
 mod error;
 mod index;
@@ -20,6 +22,7 @@ mod tests;
 mod topology;
 
 pub use address::{TargetUrl, TargetUrlError};
+pub use audit::Audit;
 pub use error::TargetError;
 pub(crate) use index::index_of;
 pub use lease::{Holder, Lease};
@@ -168,6 +171,12 @@ impl Target {
             return Err(TargetError::NoSearchModule { address, version: self.server_version.clone() });
         };
         search_plan(&self.nodes, self.cluster, detected, prefix)
+    }
+
+    /// What has been done to it.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        self.links.audit()
     }
 
     fn link(&self, address: &str) -> Arc<Link> {

@@ -20,6 +20,7 @@ mod real {
     mod limit;
     mod memory;
     mod mixed;
+    mod operations;
     mod prefill;
     mod quick;
     mod registry;

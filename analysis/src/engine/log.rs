@@ -11,6 +11,7 @@ use serde_json::Value;
 use vst_common::batch::Table;
 use vst_common::batch::table::{check_schema, read_ipc};
 use vst_common::clock::WallNs;
+use vst_common::deed::Deed;
 use vst_common::entry::{Control, Entry, PhaseEnded, PhaseStarted, RunState, Totals};
 use vst_common::ids::{Generation, PhaseIndex, Sequence, WorkerId};
 use vst_common::run_dir::{Cover, RunDir};
@@ -84,6 +85,8 @@ pub(crate) struct Log {
     pub(crate) workers: Vec<WorkerRecord>,
     pub(crate) streams: Vec<StreamRecord>,
     pub(crate) deliveries: Vec<DeliveryRecord>,
+    /// What was done to the target.
+    pub(crate) deeds: Vec<Deed>,
     batches: BTreeMap<Table, Vec<RecordBatch>>,
     /// Batches of `latency` in entries that no part of `latency_rollup` covers.
     pub(crate) unmerged: Vec<RecordBatch>,
@@ -106,6 +109,7 @@ impl Log {
         if let Some(facts) = facts {
             log.facts = facts;
         }
+        log.deeds = dir.read_deeds().await.map_err(wrong)?;
         if log.run.is_empty() {
             // Nobody has led yet: the directory is named after the run.
             let name = directory.trim_end_matches('/').rsplit('/').next();

@@ -6,6 +6,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use vst_common::clock::rfc3339;
 use vst_common::count;
+use vst_common::deed::Deed;
 
 use crate::accounting::Check;
 use crate::criteria::CriterionRow;
@@ -37,6 +38,7 @@ pub(crate) fn render(summary: &Summary, styled: bool) -> String {
         growth(summary),
         accounting(summary),
         notes("Findings", &summary.verdict.findings),
+        deeds(summary),
         next(summary),
     ];
     let mut text: Vec<String> = sections.into_iter().filter(|s| !s.is_empty()).collect();
@@ -94,6 +96,41 @@ pub(crate) fn sentence(note: &Note) -> String {
         Some(phase) => format!("{phase}: {}", note.text),
         None => note.text.clone(),
     }
+}
+
+/// What was done to the target, over all nodes; the file beside the log has it by node and instant.
+fn deeds(summary: &Summary) -> String {
+    let mut rows: Vec<(&Deed, u64, [u64; 3])> = Vec::new();
+    for deed in &summary.deeds {
+        let same =
+            |known: &Deed| (&known.command, &known.why, &known.by) == (&deed.command, &deed.why, &deed.by);
+        let counts = [deed.commands, deed.keys, deed.refused];
+        match rows.iter_mut().find(|(known, ..)| same(known)) {
+            Some((_, nodes, sums)) => {
+                *nodes += 1;
+                sums.iter_mut().zip(counts).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+            }
+            None => rows.push((deed, 1, counts)),
+        }
+    }
+    let rows = rows
+        .into_iter()
+        .map(|(deed, places, [commands, keys, refused])| {
+            let about = if places > 1 { format!("{}, ...", deed.subject) } else { deed.subject.clone() };
+            let of_workers = deed.by != "coordinator";
+            let number = |n: u64| if of_workers { String::from(NONE) } else { grouped(n) };
+            let cells = [number(commands), number(keys), number(refused)];
+            let lead = [deed.why.clone(), deed.by.clone(), deed.command.clone(), about];
+            lead.into_iter().chain(cells).collect()
+        })
+        .collect();
+    let header = ["what for", "by", "command", "about", "commands", "keys deleted", "refused"];
+    table(
+        "What was done to the target (audit.jsonl; the table latency counts what workers sent)",
+        &header,
+        4,
+        rows,
+    )
 }
 
 fn notes(title: &str, notes: &[Note]) -> String {

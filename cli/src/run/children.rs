@@ -29,6 +29,12 @@ pub(crate) struct Launch<'a> {
     pub(crate) set: &'a [Override],
     pub(crate) results: &'a Results,
     pub(crate) cleanup: bool,
+    /// Programs that the scenario names may run.
+    pub(crate) allow_hooks: bool,
+    /// Stages are told on stderr.
+    pub(crate) stages: bool,
+    /// Where it registers, and as the leader of which fleet.
+    pub(crate) etcd: Option<(&'a str, Option<&'a str>)>,
     /// Memory of the target at which the run ends, bytes.
     pub(crate) most_memory: Option<u64>,
     /// Phases beyond the population come one by one.
@@ -76,7 +82,7 @@ impl Children {
     pub(crate) async fn start_coordinator(&mut self, launch: &Launch<'_>) -> Result<Option<String>, Failure> {
         let announce = self.folder.path().join("address");
         let mut command = self.command();
-        command.args(["coordinator", "start", "--leashed", "--listen", "127.0.0.1:0"]);
+        command.args(["coordinator", "start", "--leashed"]);
         command.args(["--scenario", launch.scenario, "--target", launch.target]);
         command.arg("--results").arg(launch.results.to_string()).arg("--announce").arg(&announce);
         if launch.on_demand {
@@ -88,6 +94,20 @@ impl Children {
         if let Some(most) = launch.most_memory {
             command.arg("--most-memory").arg(most.to_string());
         }
+        if let Some((etcd, fleet)) = launch.etcd {
+            // Workers of that fleet are on other machines, perhaps.
+            command.args(["--listen", "0.0.0.0:0", "--etcd", etcd]);
+            if let Some(fleet) = fleet {
+                command.args(["--fleet", fleet]);
+            }
+        } else {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        for (asked, flag) in [(launch.allow_hooks, "--allow-hooks"), (launch.stages, "--stages")] {
+            if asked {
+                command.arg(flag);
+            }
+        }
         if launch.cleanup {
             command.arg("--cleanup");
         }
@@ -98,7 +118,8 @@ impl Children {
                 && !address.is_empty()
             {
                 self.coordinator = Some(child);
-                return Ok(Some(address.trim().to_owned()));
+                // One that serves every address is reached on this machine.
+                return Ok(Some(address.trim().replace("0.0.0.0", "127.0.0.1")));
             }
             if child.try_wait()?.is_some() {
                 self.coordinator_pid.send_replace(0);

@@ -33,6 +33,9 @@ pub(super) async fn describe(
         }
     };
     lines.push(format!("fleet     {} workers of {} lanes", scenario.fleet.workers, scenario.fleet.lanes));
+    for (key, words) in scenario.programs() {
+        lines.push(format!("program   {key}: {}", words.join(" ")));
+    }
     for phase in &scenario.phases {
         lines.push(format!("phase     {:<16} {}", phase.name, phase.step.word()));
     }

@@ -65,6 +65,12 @@ pub(crate) struct Common {
     /// Remove what an earlier run left under the prefix before, and exactly what this run made after
     #[arg(long)]
     cleanup: bool,
+    /// Let programs run on this machine that the scenario or the environment names (docs/hooks.md)
+    #[arg(long)]
+    allow_hooks: bool,
+    /// Write [STAGE:START] and [STAGE:END] lines to stderr, for a profiler that follows phases
+    #[arg(long)]
+    stages: bool,
     /// Check everything, say what would happen, start nothing
     #[arg(long)]
     dry_run: bool,
@@ -84,10 +90,14 @@ pub(crate) struct RunOptions {
     pub(crate) set: Vec<Override>,
     pub(crate) results: Results,
     pub(crate) cleanup: bool,
+    pub(crate) allow_hooks: bool,
+    pub(crate) stages: bool,
     pub(crate) dry_run: bool,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
     pub(crate) token_file: Option<PathBuf>,
+    /// Addresses of an etcd, separated by commas, and the fleet there, whose workers join those that are started here.
+    pub(crate) etcd: Option<(String, Option<String>)>,
     pub(crate) guard: Guard,
 }
 
@@ -140,10 +150,14 @@ impl Common {
                 None => config::results(config.results.as_deref())?,
             },
             cleanup: self.cleanup,
+            allow_hooks: self.allow_hooks,
+            stages: self.stages,
             dry_run: self.dry_run,
             json: self.json,
             quiet: self.quiet,
             token_file: config.token_file.map(PathBuf::from),
+            etcd: (!config.etcd_endpoints.is_empty())
+                .then(|| (config.etcd_endpoints.join(","), config.etcd_fleet)),
             guard: config.guard,
         })
     }

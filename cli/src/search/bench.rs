@@ -276,7 +276,7 @@ impl Bench {
                 let primaries = self.primaries();
                 let word = if primaries == 1 { "primary" } else { "primaries" };
                 display.note(&format!("starting a local cluster of {primaries} {word}"));
-                Some(self.signals.unless_asked(start_cluster(primaries)).await?)
+                Some(self.signals.unless_asked(start_cluster(primaries, 0)).await?)
             }
         };
         let target = match (&self.spec.target, &cluster) {
@@ -293,6 +293,9 @@ impl Bench {
             cleanup: self.spec.cleanup,
             most_memory: self.guard.most_memory_bytes,
             on_demand: true,
+            allow_hooks: false,
+            stages: false,
+            etcd: None,
         };
         let Some(address) = children.start_coordinator(&launch).await? else {
             let exit = children.coordinator_ended().await?;

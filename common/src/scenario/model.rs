@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use vst_tuning::constraint::Constraint;
 
 use super::commands::{KeyspaceSpec, KvSpec};
+use super::operations::{Hooks, Operation};
 use crate::attributes::Filter;
 use crate::mix::MixWeights;
 
@@ -42,11 +43,39 @@ pub struct Scenario {
     /// What must hold of every phase and checkpoint that has the figure.
     #[serde(default)]
     pub criteria: Vec<Constraint>,
+    /// Programs that accompany phases.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// The phases, in order.
     pub phases: Vec<PhaseSpec>,
 }
 
 impl Scenario {
+    /// Words of every program that it would run on the coordinator's machine, with the keys that name them.
+    pub fn programs(&self) -> impl Iterator<Item = (String, &[String])> {
+        let hooks =
+            [("on_phase_start", &self.hooks.on_phase_start), ("on_phase_end", &self.hooks.on_phase_end)];
+        let hooks = hooks.into_iter().flat_map(|(key, hooks)| {
+            hooks
+                .iter()
+                .enumerate()
+                .map(move |(n, hook)| (format!("hooks.{key}.{}", n + 1), hook.command.run.as_slice()))
+        });
+        let phases = self.phases.iter().filter_map(|phase| match &phase.step {
+            Step::Operate(Operation::Command(command)) => {
+                Some((format!("phases.{}.command", phase.name), command.run.as_slice()))
+            }
+            _ => None,
+        });
+        hooks.chain(phases)
+    }
+
+    /// Whether a replica has to be there for what it does.
+    #[must_use]
+    pub fn needs_replicas(&self) -> bool {
+        self.phases.iter().any(|phase| matches!(phase.step, Step::Operate(Operation::Failover(_))))
+    }
+
     /// Leaves the phases before the first of queries: what makes the population.
     pub fn keep_before_queries(&mut self) {
         let first = self.phases.iter().position(|phase| matches!(phase.step, Step::Query(_)));
@@ -231,6 +260,8 @@ pub enum Step {
     Shrink(ShrinkSpec),
     /// Send plain commands.
     Kv(KvSpec),
+    /// Change the cluster, or run a program.
+    Operate(Operation),
     /// Take memory figures that the report compares.
     Checkpoint,
 }
@@ -252,6 +283,7 @@ impl Step {
             | Self::DropIndex
             | Self::RebuildIndex(_)
             | Self::Settle(_)
+            | Self::Operate(_)
             | Self::Checkpoint => None,
         }
     }
@@ -282,6 +314,7 @@ impl Step {
             Self::Mixed(_) => "mixed",
             Self::Shrink(_) => "shrink",
             Self::Kv(_) => "kv",
+            Self::Operate(operation) => operation.word(),
             Self::Checkpoint => "checkpoint",
         }
     }

@@ -120,7 +120,11 @@ pub fn estimate(checked: &Checked, data: Option<&DataFacts>, nodes: u64) -> Esti
                 }
                 commands += kv::fill(scenario, kv, &mut filled).map_or(0, |(_, _, operations)| operations);
             }
-            Step::CreateIndex | Step::DropIndex | Step::RebuildIndex(_) | Step::Checkpoint => {}
+            Step::CreateIndex
+            | Step::DropIndex
+            | Step::RebuildIndex(_)
+            | Step::Operate(_)
+            | Step::Checkpoint => {}
         }
     }
     // The row's own copy and the index's, and the graph around it.

@@ -55,6 +55,7 @@ pub(super) fn live_sets(scenario: &Scenario, rows: u64) -> Vec<(LiveSet, LiveSet
             | Step::Query(_)
             | Step::Kv(_)
             | Step::Update(_)
+            | Step::Operate(_)
             | Step::Checkpoint => before,
         };
         (before, live)
@@ -264,6 +265,7 @@ impl Maker<'_> {
             }
             Step::Settle(spec) => return Some(PlannedStep::Settle(spec.clone())),
             Step::Checkpoint => return Some(PlannedStep::Checkpoint),
+            Step::Operate(operation) => return Some(PlannedStep::Operate(operation.clone())),
             Step::Ingest { load, timeout_ms, .. } => {
                 let cut = self.cut(RowRange { start: 0, end: before.cells() });
                 let work = Work::Ingest(self.vectors(before)?);

@@ -4,6 +4,7 @@
 use vst_common::clock::MonoNs;
 use vst_common::exit::Exit;
 use vst_common::scenario::SettleSpec;
+use vst_common::scenario::operations::Operation;
 
 use super::awaiting::Awaiting;
 use super::book::Book;
@@ -41,6 +42,7 @@ where
         Some(PlannedStep::DropIndex) => Quiet::Index(Action::DropIndex),
         Some(PlannedStep::RebuildIndex(shape)) => Quiet::Index(Action::RebuildIndex(shape)),
         Some(PlannedStep::Settle(spec)) => Quiet::Settle(spec),
+        Some(PlannedStep::Operate(operation)) => Quiet::Operate(operation),
         Some(PlannedStep::Checkpoint) | None => Quiet::Checkpoint,
     };
     let ticket = book.log_phase_started(now, None);
@@ -52,6 +54,7 @@ where
 enum Quiet {
     Index(Action),
     Settle(SettleSpec),
+    Operate(Operation),
     Checkpoint,
 }
 
@@ -82,6 +85,10 @@ impl Beginning {
                 });
                 self.to(Creating)
             }
+            Quiet::Operate(operation) => {
+                book.act(Action::Operate(operation.clone()));
+                self.to(Creating)
+            }
             Quiet::Checkpoint => self.to(Checkpointing::new(now, book)),
             Quiet::Settle(spec) => {
                 let settling = Settling::new(spec.clone(), now);
@@ -91,7 +98,7 @@ impl Beginning {
     }
 }
 
-/// The index is being created, dropped, or both.
+/// The target is being changed: its index is made, dropped, or both, or the cluster itself changes; or a program runs.
 #[derive(Debug)]
 pub(crate) struct Creating;
 
@@ -103,7 +110,7 @@ impl Creating {
                 book.observe();
                 self.to(Ending::quiet(now, book))
             }
-            Happened::IndexDropped => self.to(Ending::quiet(now, book)),
+            Happened::IndexDropped | Happened::Operated => self.to(Ending::quiet(now, book)),
             _ => State::Creating(self),
         }
     }

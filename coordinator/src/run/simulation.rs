@@ -40,7 +40,7 @@ proptest! {
         prop_assert_eq!(world.finished.len(), 1);
         world.check_log();
         let verdict = &world.finished[0];
-        let through = world.trace.iter().any(|c| matches!(c, Control::PhaseEnded(e) if e.index.0 == 7));
+        let through = world.trace.iter().any(|c| matches!(c, Control::PhaseEnded(e) if e.index.0 == 8));
         let stopped = weather.stop_at.is_some() || weather.stop_again_at.is_some();
         // What the log says of losses is what the run must be judged by.
         let lost = world.trace.iter().any(|c| matches!(c, Control::WorkerLeft { lost: true, .. }));

@@ -192,7 +192,7 @@ impl State {
         match self {
             Self::Gathering(_) => "gathering workers",
             Self::Beginning(_) => "beginning",
-            Self::Creating(_) => "creating the index",
+            Self::Creating(_) => "changing the target",
             Self::Arming(_) | Self::CountingIn(_) | Self::Starting(_) => "arming",
             Self::Loading(_) => "loading",
             Self::Settling(_) => "settling",

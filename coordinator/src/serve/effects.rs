@@ -2,6 +2,7 @@
 
 use vst_common::phase::SearchPlan;
 use vst_common::scenario::IndexSpec;
+use vst_common::scenario::operations::Operation;
 use vst_common::search::IndexShape;
 
 use super::chain;
@@ -63,6 +64,23 @@ async fn create(target: &Target, search: &SearchPlan, shape: &IndexShape<'_>) ->
         Ok(()) => Event::IndexCreated,
         Err(e) => Event::Failed(failure(&e)),
     }
+}
+
+/// Changes the cluster. Says in words what happened.
+pub(super) async fn operate(
+    target: &Target,
+    operation: &Operation,
+    search: Option<&SearchPlan>,
+) -> Result<String, Failure> {
+    let done = match operation {
+        Operation::Failover(spec) => target.failover(spec).await,
+        Operation::MigrateSlots(spec) => target.migrate_slots(spec, search).await,
+        Operation::AddNode(spec) => target.add_node(spec).await,
+        Operation::RemoveNode(spec) => target.remove_node(spec).await,
+        // The shell runs programs itself.
+        Operation::Command(_) => Ok(String::new()),
+    };
+    done.map_err(|e| failure(&e))
 }
 
 /// Closes the connections that carry this name, on every node there was and is; why not, where that is not known.

@@ -55,6 +55,7 @@ pub async fn prepare(checked: &Checked, base_dir: &Path, target: &str) -> Result
     };
     let target_facts = target.facts().await?;
     plan::check_clients(checked, &target.client_limits().await?)?;
+    plan::check_cluster(checked, &target)?;
     let plan = plan::plan(checked, data.as_ref(), search)?;
     let samples = match &data {
         Some(data) if plan.reuses().is_some() => plan::samples(checked, data, &plan).await?,

@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
-use futures::future::{FutureExt, LocalBoxFuture};
+use futures::future::{BoxFuture, FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use vst_common::batch::events::{self, EventRow};
 use vst_common::batch::{Stamp, Table, commandstats, table};
 use vst_common::clock;
-use vst_common::entry::{Control, StoredBatch};
+use vst_common::entry::{Control, PhaseOutcome, StoredBatch};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, RunId, Sequence, WorkerId};
+use vst_common::scenario::operations::Operation;
 
 use super::counting::{self, Counters};
+use super::hooks::{self, Hooks};
 use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
@@ -64,6 +66,7 @@ pub(super) struct Parts {
     pub(super) shown: watch::Sender<Look>,
     /// What `run.json` says so far.
     pub(super) facts: serde_json::Value,
+    pub(super) hooks: Hooks,
 }
 
 /// How it ended.
@@ -82,6 +85,12 @@ enum Done {
     Counted(PhaseIndex, Edge, Counters),
     /// `used_memory` summed over all nodes, bytes; `None` from a target that did not answer.
     Memory(Option<u64>),
+    /// The cluster was changed, in words, or not.
+    Operated(Result<String, Failure>),
+    /// A program has ended; whether the phase that runs is that program.
+    Program(hooks::Ended, bool),
+    /// What was done to the target is in the run directory, or not.
+    Audited(Result<(), run_log::Error>),
 }
 
 /// The loop.
@@ -114,6 +123,11 @@ pub(super) struct Shell {
     touched: bool,
     leads: bool,
     verdict: Option<Verdict>,
+    hooks: Hooks,
+    /// Whether the log is to be turned into parts when the programs that run have ended.
+    archives: bool,
+    /// Whether what was done to the target is being written.
+    audits: bool,
 }
 
 impl Shell {
@@ -149,6 +163,9 @@ impl Shell {
             touched: parts.touched,
             leads: true,
             verdict: None,
+            hooks: parts.hooks,
+            archives: false,
+            audits: false,
         };
         for fault in shell.prepared.data.as_ref().map(|data| data.faults.take()).unwrap_or_default() {
             shell.note(Note {
@@ -191,7 +208,10 @@ impl Shell {
                     }
                     shell.take(Event::Tick).await;
                 }
-                _ = show.tick() => shell.show(),
+                _ = show.tick() => {
+                    shell.show();
+                    shell.audit();
+                }
             }
         }
         shell.show();
@@ -203,6 +223,9 @@ impl Shell {
 
     /// Lets the run see an event and does what it says, and what follows from that.
     async fn take(&mut self, event: Event) {
+        if matches!(event, Event::Stop(_)) {
+            self.hooks.stop();
+        }
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             self.leads &= !matches!(&event, Event::Failed(failure) if failure.log != LogFate::Writable);
@@ -244,6 +267,7 @@ impl Shell {
                 self.indexed = false;
                 self.report(async move { Done::Event(effects::rebuild_index(&target, &plan, &shape).await) });
             }
+            Action::Operate(operation) => self.operate(operation),
             Action::CountCommands { phase, edge } => {
                 let target = Arc::clone(&self.prepared.target);
                 self.report(async move { Done::Counted(phase, edge, counting::read(&target).await) });
@@ -267,7 +291,8 @@ impl Shell {
             Action::Note(note) => self.note(note),
             Action::Archive => {
                 self.write_notes().await?;
-                self.archive();
+                self.archives = true;
+                self.archive_when_idle();
             }
             Action::Finish(verdict) => self.verdict = Some(verdict),
         }
@@ -281,16 +306,39 @@ impl Shell {
 
     /// Hands a record to the log; when it is durable the run hears of it.
     async fn append(&mut self, ticket: Ticket, control: Control) -> Result<(), Stopped> {
+        let mut awaited = None;
         if let Control::PhaseStarted(started) = &control {
             tracing::info!("phase {} ({})", started.name, started.step);
             self.touched |= started.index.0 > 0;
+            self.prepared.target.audit().purpose(format!("phase {}", started.name));
+            self.order_of(started.index);
+            let programs = self.hooks.phase_starts(started);
+            self.start(programs);
+            awaited = started.order.is_none().then(|| self.hooks.rest());
+        }
+        if let Control::PhaseEnded(ended) = &control {
+            let outcome = match &ended.outcome {
+                PhaseOutcome::Completed => "completed",
+                PhaseOutcome::Interrupted => "interrupted",
+                PhaseOutcome::Failed { .. } => "failed",
+            };
+            let programs = self.hooks.phase_ends(ended.index, outcome);
+            self.start(programs);
+        }
+        if matches!(control, Control::PhaseEnded(_) | Control::PopulationChanged { .. }) {
+            awaited = Some(self.hooks.rest());
         }
         if let Control::StreamEnded { worker, generation, last_sequence, .. } = &control {
             self.intake.state(worker.clone(), *generation, *last_sequence).await;
         }
         let pending = self.log.enqueue(Record::Control(control)).await?;
         self.report(async move {
-            Done::Event(match pending.durable().await {
+            let durable = pending.durable().await;
+            // What a phase waits for beside its record are the programs that accompany it.
+            if let Some(rest) = awaited {
+                rest.await;
+            }
+            Done::Event(match durable {
                 Ok(_) => Event::Logged(ticket),
                 Err(stopped) => log_lost(&stopped),
             })
@@ -308,6 +356,42 @@ impl Shell {
             Done::Event(event) => {
                 self.indexed |= matches!(event, Event::IndexCreated);
                 self.take(event).await;
+            }
+            Done::Operated(outcome) => {
+                // Another node may serve what was asked of one before.
+                let target = &self.prepared.target;
+                self.hub.learn(&target.now(), self.prepared.plan.search.as_ref());
+                self.indexed = self.core.is_indexed();
+                match outcome {
+                    Ok(said) => {
+                        self.note_of_phase("operation", said);
+                        self.take(Event::Operated).await;
+                    }
+                    Err(failure) => self.take(Event::Failed(failure)).await,
+                }
+            }
+            Done::Program(ended, is_phase) => {
+                self.hooks.ended(ended.id);
+                self.note_of_phase("hook", ended.said);
+                match ended.stops {
+                    Some(reason) => {
+                        let failure = Failure { exit: Exit::Scenario, reason, log: LogFate::Writable };
+                        self.take(Event::Failed(failure)).await;
+                    }
+                    None if is_phase => self.take(Event::Operated).await,
+                    None => {
+                        if let Err(stopped) = self.write_notes().await {
+                            self.take(log_lost(&stopped)).await;
+                        }
+                    }
+                }
+                self.archive_when_idle();
+            }
+            Done::Audited(written) => {
+                self.audits = false;
+                if let Err(e) = written {
+                    tracing::error!("what was done to the target is not written: {}", chain(&e));
+                }
             }
             Done::Memory(bytes) => {
                 if let Some(bytes) = bytes {
@@ -346,6 +430,55 @@ impl Shell {
                 }
                 self.take(Event::CommandsCounted(Edge::End)).await;
             }
+        }
+    }
+
+    /// Changes the cluster, or runs a program.
+    fn operate(&mut self, operation: Operation) {
+        if let Operation::Command(command) = operation {
+            let program = self.hooks.command(command);
+            return self.report(program.map(|ended| Done::Program(ended, true)));
+        }
+        let target = Arc::clone(&self.prepared.target);
+        let search = self.prepared.plan.search.clone();
+        self.report(
+            async move { Done::Operated(effects::operate(&target, &operation, search.as_ref()).await) },
+        );
+    }
+
+    /// Runs programs beside the loop.
+    fn start(&self, programs: Vec<BoxFuture<'static, hooks::Ended>>) {
+        for program in programs {
+            self.report(program.map(|ended| Done::Program(ended, false)));
+        }
+    }
+
+    /// Keeps what workers are ordered to do to the target in a phase.
+    fn order_of(&self, index: PhaseIndex) {
+        let plan = &self.prepared.plan;
+        let planned = plan.phases.iter().find(|planned| planned.index == index);
+        if let Some(PlannedStep::Load(load)) = planned.map(|planned| &planned.step) {
+            self.prepared.target.audit().ordered(&load.commands, &plan.scenario.population.prefix);
+        }
+    }
+
+    /// Writes what was done to the target, where there is anything new.
+    fn audit(&mut self) {
+        if self.audits {
+            return;
+        }
+        if let Some(deeds) = self.prepared.target.audit().take_news() {
+            self.audits = true;
+            let log = self.log.clone();
+            self.report(async move { Done::Audited(log.write_audit(&deeds).await) });
+        }
+    }
+
+    /// Turns the log into parts once no program can add to it.
+    fn archive_when_idle(&mut self) {
+        if self.archives && self.hooks.is_idle() {
+            self.archives = false;
+            self.archive();
         }
     }
 
@@ -408,6 +541,12 @@ impl Shell {
         for (generation, sequence) in further {
             self.take(Event::Delivered(generation, sequence)).await;
         }
+    }
+
+    /// Notes something of the phase that runs.
+    fn note_of_phase(&mut self, kind: &'static str, detail: String) {
+        let phase = PhaseIndex(self.core.view(clock::mono_ns()).phase);
+        self.note(Note { kind, worker: None, phase, detail });
     }
 
     fn note(&mut self, note: Note) {

@@ -97,6 +97,15 @@ impl TargetUrl {
         self.user.as_deref().unwrap_or(DEFAULT_USER)
     }
 
+    /// What MIGRATE has to say so that the other node lets it in.
+    pub(super) fn words_for_migrate(&self) -> Vec<&str> {
+        match (&self.user, &self.password) {
+            (Some(user), Some(password)) => vec!["AUTH2", user, password],
+            (None, Some(password)) => vec!["AUTH", password],
+            (_, None) => Vec::new(),
+        }
+    }
+
     /// How to connect to one node with these credentials.
     pub(super) fn connection_to(&self, address: &str) -> Option<ConnectionInfo> {
         let (host, port) = split(address)?;

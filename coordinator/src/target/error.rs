@@ -198,6 +198,14 @@ pub enum TargetError {
         /// Its name there.
         index: String,
     },
+    /// The cluster could not be changed.
+    #[error("cannot {what}: {why}")]
+    Unchanged {
+        /// What was to be done.
+        what: &'static str,
+        /// Why not, and the way out where one is known.
+        why: String,
+    },
     /// Slots kept moving while keys were removed.
     #[error(
         "{keys} keys could not be removed because their slots keep moving ({text}); repeat `--cleanup` when the cluster rests"

@@ -14,6 +14,7 @@ use vst_common::resp::Frame;
 
 use super::TargetError;
 use super::address::TargetUrl;
+use super::audit::Audit;
 
 /// A server that does not answer within this is taken to be away.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ pub(super) struct Link {
     address: String,
     url: TargetUrl,
     connection: Mutex<Option<MultiplexedConnection>>,
+    audit: Arc<Audit>,
 }
 
 /// The links to all nodes of a target.
@@ -34,12 +36,18 @@ pub(super) struct Link {
 pub(super) struct Links {
     url: TargetUrl,
     by_address: std::sync::Mutex<HashMap<String, Arc<Link>>>,
+    audit: Arc<Audit>,
 }
 
 impl Links {
     /// None yet; each is made with these credentials when it is first asked for.
     pub(super) fn new(url: TargetUrl) -> Self {
-        Self { url, by_address: std::sync::Mutex::default() }
+        Self { url, by_address: std::sync::Mutex::default(), audit: Arc::default() }
+    }
+
+    /// What has been sent over all of them.
+    pub(super) fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     pub(super) fn url(&self) -> &TargetUrl {
@@ -49,7 +57,7 @@ impl Links {
     /// The link to `host:port`.
     pub(super) fn to(&self, address: &str) -> Arc<Link> {
         let mut links = self.by_address.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let make = || Arc::new(Link::new(address.to_owned(), self.url.clone()));
+        let make = || Arc::new(Link::new(address.to_owned(), self.url.clone(), Arc::clone(&self.audit)));
         Arc::clone(links.entry(address.to_owned()).or_insert_with(make))
     }
 }
@@ -62,8 +70,8 @@ enum Sent<'a> {
 }
 
 impl Link {
-    fn new(address: String, url: TargetUrl) -> Self {
-        Self { address, url, connection: Mutex::new(None) }
+    fn new(address: String, url: TargetUrl, audit: Arc<Audit>) -> Self {
+        Self { address, url, connection: Mutex::new(None), audit }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -112,15 +120,35 @@ impl Link {
                 }
             };
             match answer {
-                Ok(values) => return Ok(values),
+                Ok(values) => {
+                    self.saw(sent, |n| values.get(n).is_some_and(|value| refusal(value).is_some()));
+                    return Ok(values);
+                }
                 Err(e) if e.is_io_error() || e.is_unrecoverable_error() => {
                     *self.connection.lock().await = None;
                     if is_new || is_retry || e.is_timeout() {
+                        // What was sent may have been done.
+                        self.saw(sent, |_| false);
                         return Err(self.error(name, e));
                     }
                     is_retry = true;
                 }
-                Err(e) => return Err(self.error(name, e)),
+                Err(e) => {
+                    self.saw(sent, |_| true);
+                    return Err(self.error(name, e));
+                }
+            }
+        }
+    }
+
+    /// Keeps what was sent, and which of it was refused.
+    fn saw(&self, sent: Sent<'_>, refused: impl Fn(usize) -> bool) {
+        match sent {
+            Sent::One(command) => self.audit.saw(&self.address, command, refused(0)),
+            Sent::Together(pipeline) => {
+                for (n, command) in pipeline.cmd_iter().enumerate() {
+                    self.audit.saw(&self.address, command, refused(n));
+                }
             }
         }
     }
@@ -203,7 +231,7 @@ pub(super) fn refusal(value: &Value) -> Option<String> {
 }
 
 /// The command's name, with the subcommand where there is one; never its arguments.
-fn command_name(command: &Cmd) -> String {
+pub(super) fn command_name(command: &Cmd) -> String {
     let mut words = command.args_iter().filter_map(|arg| match arg {
         redis::Arg::Simple(word) => std::str::from_utf8(word).ok(),
         _ => None,

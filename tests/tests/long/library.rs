@@ -1,12 +1,22 @@
 //! Every scenario that comes with vst, scaled down, against a real cluster: sound, and its criteria hold.
 
 use fleet_tests::cluster::Servers;
+use fleet_tests::command::run;
 use fleet_tests::library::{names, scaled_down};
 use fleet_tests::run::{Results, assert_sound};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_scenario_of_the_library_passes_the_strict_check() {
+    for name in names() {
+        let output = run(&["validate", "scenario", name, "--strict"]).await;
+        assert_eq!(output.code, 0, "{name}: {}", output.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_scenario_of_the_library_runs_scaled_down() {
-    let servers = Servers::cluster().await;
+    // Some of them have a replica take over.
+    let servers = Servers::with_replicas().await;
     let url = servers.url();
     // `VST_TEST_SCENARIOS=soak,op_` runs those whose name holds one of the words.
     let only = std::env::var("VST_TEST_SCENARIOS").unwrap_or_default();

@@ -121,3 +121,38 @@ async fn a_worker_refuses_a_leader_of_another_version_and_names_both() {
     assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
     drop(announced);
 }
+
+/// An environment names the etcd: whoever of that fleet is there joins those that `vst run` starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_the_fleet_that_an_environment_names_join_a_run() {
+    let (servers, results, etcd) = (Servers::without_search().await, Results::new(), Etcd::start().await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("env.yaml");
+    let text = format!(
+        "target: {}\netcd: {{endpoints: [\"{}\"], fleet: load}}\nfleet: {{workers: 1}}\n\
+         set: {{keys: 200, duration: 2s, rate: 200/s}}\n",
+        servers.url(),
+        etcd.url()
+    );
+    std::fs::write(&file, text).expect("written");
+    let file = file.to_str().expect("text");
+    let mut open = results.command(&["scenario", "read_heavy", "--config", file]);
+    open.env_remove("VST_TOKEN");
+    let open = finish(open).await;
+    assert_eq!(open.code, 2, "{}", open.stderr);
+    assert!(open.stderr.contains("VST_TOKEN"), "{}", open.stderr);
+
+    let mut guest = vst(&["worker", "start", "--name", "guest", "--etcd", &etcd.url(), "--fleet", "load"]);
+    let mut guest = guest.env("VST_TOKEN", "of-the-fleet").spawn().expect("worker starts");
+    let mut command = results.command(&["scenario", "read_heavy", "--config", file, "--json"]);
+    command.env("VST_TOKEN", "of-the-fleet");
+    let output = finish(command).await;
+    assert!(matches!(output.code, 0 | 7), "{}", output.stderr);
+    let left = tokio::time::timeout(LIMIT, guest.wait()).await.expect("it leaves").expect("waited for");
+    assert_eq!(left.code(), Some(0));
+    let log = controls(&results).await;
+    let joined = |name: &str| {
+        log.iter().any(|c| matches!(c, Control::WorkerJoined { worker, .. } if worker.to_string() == name))
+    };
+    assert!(joined("guest") && joined("w1"), "{log:?}");
+}

@@ -7,16 +7,18 @@
 use vst_tuning::constraint::Constraint;
 
 use super::fault::{Complaint, Faults, Place, Sources};
+use super::operations;
 use super::reader::{Reader, Section};
 use super::sections::count;
 use super::tree::{self, Node, Value};
 use super::values;
+use crate::scenario::operations::Hooks;
 
-const TOP: &[&str] =
-    &["extends", "profile", "target", "etcd", "fleet", "token_file", "results", "set", "guard"];
-const ETCD: &[&str] = &["endpoints", "fleet"];
-const FLEET: &[&str] = &["workers", "lanes"];
-const GUARD: &[&str] = &["allowed_targets", "most_rows", "most_memory"];
+pub(super) const TOP: &[&str] =
+    &["extends", "profile", "target", "etcd", "fleet", "token_file", "results", "set", "hooks", "guard"];
+pub(super) const ETCD: &[&str] = &["endpoints", "fleet"];
+pub(super) const FLEET: &[&str] = &["workers", "lanes"];
+pub(super) const GUARD: &[&str] = &["allowed_targets", "most_rows", "most_memory"];
 const EXTENDS: &str = "extends";
 /// Files that extend each other.
 const DEEPEST: usize = 8;
@@ -37,6 +39,11 @@ const PROFILES: &[(&str, Profile)] = &[
     ("low_latency", Profile::LowLatency),
     ("memory_optimised", Profile::MemoryOptimised),
 ];
+
+/// The words for them.
+pub(super) fn profile_words() -> Vec<&'static str> {
+    PROFILES.iter().map(|(word, _)| *word).collect()
+}
 
 impl Profile {
     /// Values of a scenario by their paths.
@@ -102,6 +109,8 @@ pub struct Config {
     pub lanes: Option<u32>,
     /// Values of scenarios by path or parameter.
     pub set: Vec<(String, String)>,
+    /// Programs that accompany phases, instead of the scenario's.
+    pub hooks: Option<Hooks>,
     /// What must not happen.
     pub guard: Guard,
 }
@@ -114,7 +123,8 @@ impl Config {
         let profile = profile.map(|(path, value)| ((*path).to_owned(), (*value).to_owned()));
         let fleet = [("fleet.workers", self.workers), ("fleet.lanes", self.lanes)];
         let fleet = fleet.into_iter().filter_map(|(path, n)| Some((path.to_owned(), n?.to_string())));
-        profile.chain(fleet).chain(self.set.iter().cloned()).collect()
+        let hooks = self.hooks.iter().map(|hooks| (String::from("hooks"), hooks.written()));
+        profile.chain(fleet).chain(self.set.iter().cloned()).chain(hooks).collect()
     }
 }
 
@@ -134,7 +144,7 @@ pub trait Surroundings {
 /// # Errors
 /// All faults of the file and of those that it extends; only the first of a file that is no YAML.
 pub fn parse(text: &str, file_name: &str, around: &dyn Surroundings) -> Result<Config, Faults> {
-    let mut sources = Sources::of_file(file_name, text);
+    let mut sources = Sources::of_file(file_name, &masked(text));
     let mut early = Vec::new();
     let tree = match gather(&mut sources, &mut early, (file_name, text, 0), around, 0) {
         Ok(tree) => tree,
@@ -154,6 +164,33 @@ pub fn parse(text: &str, file_name: &str, around: &dyn Surroundings) -> Result<C
         Some(config) if faults.is_empty() => Ok(config),
         _ => Err(Faults::new(file_name, faults)),
     }
+}
+
+/// The text as it may be shown: whoever writes a password into a URL shall not find it in a log too. As long as the text,
+/// byte by byte.
+fn masked(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        shown.push_str(before);
+        shown.push_str("://");
+        let end = after.find(|c: char| c.is_whitespace() || "/'\",}]".contains(c)).unwrap_or(after.len());
+        let (authority, behind) = after.split_at(end);
+        let login = authority.rsplit_once('@').map_or("", |(login, _)| login);
+        // A variable that stands for it is no secret.
+        match login.split_once(':').filter(|(_, password)| !password.starts_with("${")) {
+            Some((user, password)) => {
+                shown.push_str(user);
+                shown.push(':');
+                shown.extend(std::iter::repeat_n('*', password.len()));
+                shown.push_str(authority.get(login.len()..).unwrap_or_default());
+            }
+            None => shown.push_str(authority),
+        }
+        rest = behind;
+    }
+    shown.push_str(rest);
+    shown
 }
 
 type Fault = (Place, Complaint);
@@ -191,7 +228,7 @@ fn gather(
             return Ok(tree);
         }
     };
-    let source = sources.add(&base_name, base_text.clone());
+    let source = sources.add(&base_name, masked(&base_text));
     let base = gather(sources, early, (&base_name, &base_text, source), around, depth + 1)?;
     Ok(over(tree, base))
 }
@@ -289,6 +326,10 @@ fn config(reader: &mut Reader<'_>, tree: &Node) -> Option<Config> {
     };
     let (workers, lanes) = (number("workers", 10_000), number("lanes", 1024));
     let set = set(reader, &top);
+    let hooks = match top.get("hooks") {
+        Some(_) => operations::hooks(reader, &top).map(Some),
+        None => Some(None),
+    };
     let guard = guard(reader, &top);
     if let (Some(Some(target)), Some(guard)) = (&target, &guard) {
         let address = target.rsplit(['/', '@']).next().unwrap_or_default();
@@ -316,6 +357,7 @@ fn config(reader: &mut Reader<'_>, tree: &Node) -> Option<Config> {
         workers: workers?,
         lanes: lanes?,
         set: set?,
+        hooks: hooks?,
         guard: guard?,
     })
 }

@@ -15,7 +15,7 @@ use super::values::{self, LONGEST_MS, Zero};
 use crate::count;
 
 const PARAMETERS: &str = "parameters";
-const KEYS: &[&str] = &["default", "meaning", "min", "max", "one_of"];
+pub(super) const KEYS: &[&str] = &["default", "meaning", "min", "max", "one_of"];
 const EXAMPLE: &str = "{default: 10000, meaning: vectors}";
 
 /// What `--set` gives, and what the file uses.

@@ -10,6 +10,7 @@ use super::super::{
 use super::criteria;
 use super::fault::{Complaint, Place};
 use super::load::{self, Kinds};
+use super::operations;
 use super::reader::{Reader, Section};
 use super::sections::count;
 use super::sequence::{self, Told};
@@ -31,6 +32,11 @@ pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("mixed", super::mixed::KEYS),
     ("kv", super::kv::KEYS),
     ("checkpoint", &[]),
+    ("failover", operations::FAILOVER),
+    ("migrate_slots", operations::MIGRATE_SLOTS),
+    ("add_node", operations::ADD_NODE),
+    ("remove_node", operations::REMOVE_NODE),
+    ("command", operations::COMMAND),
 ];
 
 /// Steps that need vectors and an index.
@@ -193,7 +199,7 @@ fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut T
         "mixed" => super::mixed::mixed(reader, section, told).map(Step::Mixed),
         "kv" => super::kv::kv(reader, section, &told.address).map(Step::Kv),
         "checkpoint" => Some(Step::Checkpoint),
-        _ => None,
+        word => operations::operation(reader, word, section).map(Step::Operate),
     }
 }
 

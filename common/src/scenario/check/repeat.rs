@@ -8,9 +8,9 @@ use super::reader::Reader;
 use super::tree::{Entry, Node, Value};
 use super::values;
 
-const REPEAT: &str = "repeat";
-const PHASES: &str = "phases";
-const MOST_TIMES: u64 = 1000;
+pub(super) const REPEAT: &str = "repeat";
+pub(super) const PHASES: &str = "phases";
+pub(super) const MOST_TIMES: u64 = 1000;
 
 /// Whether an item of the phases is a group that repeats.
 pub(super) fn is_group(item: &Node) -> bool {

@@ -14,6 +14,7 @@ use super::super::{
 };
 use super::criteria;
 use super::fault::{Complaint, Place};
+use super::operations;
 use super::phases;
 use super::reader::{Reader, Section};
 use super::tree::{Node, Value};
@@ -34,6 +35,7 @@ pub(super) const TOP: &[&str] = &[
     "fleet",
     "sampling",
     "criteria",
+    "hooks",
     "phases",
 ];
 /// Keys of each section. No key is in two of them, so that a key alone says its section.
@@ -89,7 +91,12 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
     let fleet = fleet(reader, &top);
     let sampling = sampling(reader, &top);
     let criteria = criteria::read(reader, &top);
+    let hooks = operations::hooks(reader, &top);
     let phases = phases::phases(reader, &top);
+    if let (Some(hooks), Some(phases)) = (&hooks, &phases) {
+        let names: Vec<&str> = phases.iter().map(|phase| phase.name.as_str()).collect();
+        operations::judge(reader, &top, hooks, &names);
+    }
     if let (Some(criteria), Some(phases)) = (&criteria, &phases) {
         criteria::judge(reader, &top, criteria, phases);
     }
@@ -109,6 +116,7 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
         fleet: fleet?,
         sampling: sampling?,
         criteria: criteria?,
+        hooks: hooks?,
         phases: phases?,
     })
 }

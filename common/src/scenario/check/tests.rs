@@ -1,8 +1,11 @@
 //! What a person sees for every kind of fault, and the laws of the checker.
 
+mod broken;
 mod config;
+mod operations;
 mod parameters;
 mod properties;
+mod schema;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 

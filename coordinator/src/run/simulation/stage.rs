@@ -7,6 +7,7 @@ use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
+use vst_common::scenario::operations::{MigrateSpec, Operation};
 use vst_common::scenario::{
     Arrival as Arrivals, DatasetSpec, FleetSpec, IndexSpec, KeyspaceSpec, Load as LoadSpec, Metric,
     PopulationSpec, SamplingSpec, Scenario, SettleSpec,
@@ -67,6 +68,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
     };
     let query = LoadPlan { word: "query", order: order(4, full, true), cut: None, commands: vec![] };
     let settle = SettleSpec { threshold: 0.1, window_ms: 1_000, max_wait_ms: 60_000 };
+    let even = Operation::MigrateSlots(MigrateSpec { shares: Vec::new(), timeout_ms: 1_000 });
     let steps = [
         (PlannedStep::Checkpoint, empty, empty),
         (PlannedStep::CreateIndex, empty, empty),
@@ -75,6 +77,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         (PlannedStep::Load(Box::new(query)), full, full),
         (leased(5, "shrink", full, RowRange { start: ROWS / 2, end: ROWS }), full, half),
         (leased(6, "churn", half, RowRange { start: 0, end: 2 * EXCHANGED }), half, turned),
+        (PlannedStep::Operate(even), turned, turned),
         (PlannedStep::Checkpoint, turned, turned),
     ];
     let phases = (0u32..)
@@ -93,6 +96,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         family: String::new(),
         parameters: Default::default(),
         criteria: Vec::new(),
+        hooks: Default::default(),
         seed: 1,
         dataset: Some(DatasetSpec {
             base: String::new(),

@@ -231,6 +231,7 @@ impl World {
             }
             Action::CreateIndex { .. } | Action::RebuildIndex(_) => self.later(Event::IndexCreated),
             Action::DropIndex => self.later(Event::IndexDropped),
+            Action::Operate(_) => self.later(Event::Operated),
             Action::CountCommands { edge, .. } => self.later(Event::CommandsCounted(edge)),
             Action::CutOff(generation, _) => {
                 let worker = &self.workers[&generation];

@@ -47,6 +47,16 @@ fn a_file_goes_over_what_it_extends_key_by_key_and_variables_take_their_places()
     );
 }
 
+#[test]
+fn a_password_in_a_file_is_not_shown_again() {
+    let guarded = "target: valkey://loader:pässword@h:6379\nguard: {allowed_targets: 5}\n";
+    for text in [guarded, "extends: base.yaml\nresults: 5\n"] {
+        let base = "target: \"valkeys://loader:pässword@h:6379\"\n";
+        let said = shown(&read(text, &[("base.yaml", base)]).unwrap_err());
+        assert!(said.contains("loader:**") && !said.contains("pässword"), "{said}");
+    }
+}
+
 /// Each broken file with the snapshot of all that is said of it.
 #[test]
 fn what_a_person_sees_of_broken_environments() {

@@ -219,6 +219,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 fleet: FleetSpec { workers, lanes, lease_ms: 10_000 },
                 sampling: SamplingSpec { interval_ms },
                 criteria: Vec::new(),
+                hooks: Default::default(),
                 phases: steps
                     .into_iter()
                     .enumerate()
@@ -266,7 +267,7 @@ fn yaml_load(load: &Load) -> String {
 fn yaml_step(step: &Step) -> String {
     match step {
         Step::CreateIndex | Step::DropIndex => "{}".to_owned(),
-        Step::RebuildIndex(_) | Step::Grow(_) => unreachable!("not drawn"),
+        Step::RebuildIndex(_) | Step::Grow(_) | Step::Operate(_) => unreachable!("not drawn"),
         Step::Checkpoint => String::new(),
         Step::Ingest { load, timeout_ms, reuse } => {
             let prefill = if *reuse { ", prefill: reuse" } else { "" };
