@@ -163,6 +163,7 @@ fn order(case: Case, operations: u64, in_turn: bool) -> PhaseOrder {
         timeout_ns: 10_000_000_000,
         interval_ns: 1_000_000_000,
         lanes_total: 1,
+        connection: vst_common::scenario::ConnectionSpec::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::ids::{NodeId, PhaseIndex};
 use crate::live_set::LiveSet;
 use crate::mix::{Mix, MixWeights};
 use crate::scenario::{
-    Ask, CommandSpec, CopyOrder, DatasetSpec, KeyDistribution, KeyspaceSpec, Load, Metric, ValueSpec,
+    Ask, CommandSpec, ConnectionSpec, CopyOrder, DatasetSpec, KeyDistribution, KeyspaceSpec, Load, Metric, ValueSpec,
 };
 
 /// One phase of load, as a worker needs it.
@@ -40,6 +40,9 @@ pub struct PhaseOrder {
     pub interval_ns: u64,
     /// Lanes over the whole fleet.
     pub lanes_total: u32,
+    /// How connections speak, and to whom.
+    #[serde(default)]
+    pub connection: ConnectionSpec,
 }
 
 /// What the requests of a phase are.

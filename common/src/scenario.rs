@@ -12,7 +12,7 @@ pub mod model;
 
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
-    Algorithm, Arrival, Ask, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec,
-    IndexSpec, Keep, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, QuerySpec, RebuildSpec, Returns,
+    Algorithm, Arrival, Ask, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec,
+    IndexSpec, Keep, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol, ReadFrom, QuerySpec, RebuildSpec, Returns,
     SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
 };

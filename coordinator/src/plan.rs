@@ -31,7 +31,7 @@ use vst_common::scenario::{IndexSpec, PhaseSpec, Scenario, SettleSpec, Step};
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate};
 pub(crate) use kv::spaces;
-pub use limits::{ClientLimit, check_clients, check_open_files};
+pub use limits::{ClientLimit, check_clients, check_open_files, check_replicas};
 pub(crate) use phases::index_on;
 pub use sample::Sample;
 pub(crate) use sample::samples;

@@ -6,6 +6,7 @@ mod real {
     mod architecture;
     mod bad_input;
     mod billion;
+    mod connections;
     mod copies;
     mod discovery;
     mod durability;

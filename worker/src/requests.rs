@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use vst_common::attributes::Attributes;
-use vst_common::content::{self, Commands, Scratch};
+use vst_common::content::{self, Commands, Scratch, catalog};
 use vst_common::count;
 use vst_common::keys::{KeySpace, SLOTS};
 use vst_common::mix::{Deed, Mix};
@@ -40,6 +40,8 @@ pub(crate) enum Error {
 pub(crate) struct Requests {
     keys: KeySpace,
     operations: Arc<[OperationName]>,
+    /// Whether each operation changes nothing.
+    reads: Vec<bool>,
     work: Kind,
 }
 
@@ -154,12 +156,18 @@ impl Requests {
                 (asking().into_iter().chain(changing).collect(), Kind::Mixed(Box::new(mixed)))
             }
         };
-        Ok(Self { keys: KeySpace::new(prefix), operations: operations.into(), work })
+        let reads = operations.iter().map(|name| catalog::only_reads(&name.command)).collect();
+        Ok(Self { keys: KeySpace::new(prefix), operations: operations.into(), reads, work })
     }
 
     /// What the operations of the phase are called.
     pub(crate) fn operations(&self) -> Arc<[OperationName]> {
         Arc::clone(&self.operations)
+    }
+
+    /// Whether the requests of an operation change nothing, so that a replica can answer them.
+    pub(crate) fn reads(&self, operation: Operation) -> bool {
+        self.reads.get(usize::from(operation.0)).copied().unwrap_or(false)
     }
 
     /// The operation that a unit which changes a row is reported as.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint};
+use vst_access::{TargetUrl, TargetUrlError};
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
@@ -27,16 +28,13 @@ use crate::fetch::Source;
 use crate::health::Machine;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::site::WorkerSite;
-use crate::topology::{Credentials, Layout, refresh};
+use crate::topology::{Layout, refresh};
 use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
 use crate::{lane, sampler, uplink};
-use preparing::{Newest, credentials, prepare};
+use preparing::{Newest, prepare};
 pub use whereabouts::Coordinators;
 use whereabouts::Whereabouts;
-
-/// Environment variables that hold the target's password, the first that is set counts.
-pub const PASSWORD_VARIABLES: [&str; 2] = ["VST_PASSWORD", "VALKEY_PASSWORD"];
 
 /// A worker whose coordinator has been away for this long leaves, nanoseconds.
 const GIVE_UP_NS: u64 = 60 * SECOND_NS;
@@ -98,6 +96,9 @@ pub enum Error {
         /// Its reason.
         reason: String,
     },
+    /// The target's URL, or the files for TLS with it.
+    #[error(transparent)]
+    Target(#[from] TargetUrlError),
     /// Nobody can say where the coordinator is.
     #[error(transparent)]
     Etcd(#[from] vst_etcd::Error),
@@ -114,7 +115,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Address { .. } | Self::Http(_) => Exit::Usage,
+            Self::Address { .. } | Self::Http(_) | Self::Target(_) => Exit::Usage,
             Self::CoordinatorGone { .. } | Self::Refused { .. } | Self::Etcd(_) => Exit::Fleet,
             Self::Lanes(_) => Exit::Bug,
         }
@@ -217,8 +218,7 @@ struct Worker {
     call_at: MonoNs,
     pause_ns: u64,
     registration: Option<(RunId, Generation)>,
-    target: String,
-    credentials: Credentials,
+    target: Option<TargetUrl>,
     lanes: Vec<lane::Handle>,
     lane_events: UnboundedReceiver<(u32, LaneEvent)>,
     sampler: Option<sampler::Handle>,
@@ -253,8 +253,7 @@ impl Worker {
             call_at: mono_ns(),
             pause_ns: RETRY_NS,
             registration: None,
-            target: String::new(),
-            credentials: Credentials::default(),
+            target: None,
             lanes: Vec::new(),
             lane_events: unbounded_channel().1,
             sampler: None,
@@ -462,12 +461,13 @@ impl Worker {
     fn register(&mut self, run: RunId, generation: Generation, target: String) -> Result<(), Error> {
         tracing::info!("registered for run {run} as {} (generation {generation})", self.name);
         self.pause_ns = RETRY_NS;
-        self.target = self.options.target.clone().unwrap_or(target);
-        self.credentials = credentials(&self.target, &|name| std::env::var(name).ok());
+        let target = TargetUrl::from_env(self.options.target.as_deref().unwrap_or(&target))?;
+        let credentials = target.credentials().clone();
+        self.target = Some(target);
         self.uplink.send(Order::Register { run: run.clone(), generation });
         self.registration = Some((run, generation));
-        self.sampler = Some(sampler::spawn(self.credentials.clone(), forward(&self.noted, Note::Sampled)));
-        self.refresh = Some(refresh::spawn(self.credentials.clone(), forward(&self.noted, Note::Layout)));
+        self.sampler = Some(sampler::spawn(credentials.clone(), forward(&self.noted, Note::Sampled)));
+        self.refresh = Some(refresh::spawn(credentials, forward(&self.noted, Note::Layout)));
         self.start_lanes()
     }
 
@@ -476,14 +476,14 @@ impl Worker {
         self.end_lanes();
         let (events, lane_events) = unbounded_channel();
         self.lane_events = lane_events;
-        let Some((run, generation)) = &self.registration else { return Ok(()) };
+        let (Some((run, generation)), Some(target)) = (&self.registration, &self.target) else { return Ok(()) };
         for lane_in_worker in 0..self.options.lanes.max(1) {
             let config = lane::Config {
                 lane_in_worker,
                 worker: self.name.clone(),
                 run: run.clone(),
                 generation: *generation,
-                credentials: self.credentials.clone(),
+                credentials: target.credentials().clone(),
             };
             self.lanes.push(lane::spawn(config, events.clone())?);
         }
@@ -497,11 +497,12 @@ impl Worker {
     }
 
     fn prepare(&self, ticket: u64, order: PhaseOrder) {
-        let (target, known, credentials, noted) =
-            (self.target.clone(), self.known.clone(), self.credentials.clone(), self.noted.clone());
+        // There are no orders before the registration.
+        let Some(target) = self.target.clone() else { return };
+        let (known, noted) = (self.known.clone(), self.noted.clone());
         tokio::spawn(async move {
             let faults = ReadFaults::default();
-            let outcome = prepare(order, target, &known, credentials, &faults).await;
+            let outcome = prepare(order, target, &known, &faults).await;
             tell(&faults.take(), &noted);
             let _ = noted.send(Note::Prepared { ticket, outcome });
         });

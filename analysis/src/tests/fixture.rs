@@ -117,6 +117,7 @@ impl Made {
             timeout_ns: 1_000_000_000,
             interval_ns: 1_000_000_000,
             lanes_total: 2,
+            connection: vst_common::scenario::ConnectionSpec::default(),
         });
         self.phases.push(MadePhase {
             started: PhaseStarted {

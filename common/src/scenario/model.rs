@@ -37,6 +37,9 @@ pub struct Scenario {
     pub population: PopulationSpec,
     /// How many workers and lanes drive the load.
     pub fleet: FleetSpec,
+    /// How their connections speak, and to whom.
+    #[serde(default)]
+    pub connection: ConnectionSpec,
     /// How often servers are observed.
     pub sampling: SamplingSpec,
     /// What must hold of every phase and checkpoint that has the figure.
@@ -155,6 +158,41 @@ pub struct FleetSpec {
     pub workers: u32,
     /// Load lanes (threads) per worker.
     pub lanes: u32,
+}
+
+/// How the connections of the load speak, and which nodes they read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionSpec {
+    /// Version of the protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Who answers commands that change nothing.
+    #[serde(default)]
+    pub read_from: ReadFrom,
+}
+
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// What every server speaks.
+    #[default]
+    Resp2,
+    /// Asked for with `HELLO 3`.
+    Resp3,
+}
+
+/// Who answers commands that change nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadFrom {
+    /// The primary of the slot.
+    #[default]
+    Primary,
+    /// Its replicas in turn; the primary where none can be reached.
+    PreferReplica,
+    /// The primary and its replicas in turn.
+    RoundRobin,
 }
 
 /// How often servers are observed.

@@ -238,6 +238,7 @@ impl Maker<'_> {
             timeout_ns: timeout_ms.saturating_mul(MS),
             interval_ns: INTERVAL_NS,
             lanes_total: 0,
+            connection: self.scenario.connection,
         }
     }
 

@@ -32,6 +32,7 @@ fn topology(nodes: u16) -> Topology {
             host: String::from("h"),
             port: 7000 + i,
             primary: true,
+            of: None,
         })
         .collect();
     let slots = (0..16384u32).map(|s| u16::try_from(s * u32::from(nodes) / 16384).unwrap()).collect();
@@ -87,6 +88,7 @@ fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase>
             timeout_ns,
             interval_ns: 100 * MS,
             lanes_total: 1,
+            connection: vst_common::scenario::ConnectionSpec::default(),
         },
         topology: Arc::new(topology(nodes)),
         queries: Some(Arc::new(QuerySet { blobs: vec![vec![0; 4]], judges: Vec::new(), pairs: Vec::new() })),
@@ -296,7 +298,7 @@ impl Simulation {
         let count = known.primaries();
         let mut nodes = known.nodes.clone();
         let (host, id) = (String::from("stranger"), NodeId::new("stranger:7777"));
-        nodes.push(Node { id, host, port: 7777, primary: true });
+        nodes.push(Node { id, host, port: 7777, primary: true, of: None });
         let owner = |slot: usize| owners[slot * 3 / 16384].map(|o| o.min(u16::try_from(count).unwrap()));
         let layout = Layout { nodes, slots: (0..16384).map(owner).collect() };
         self.pipeline.adopt(&layout, self.now);

@@ -53,6 +53,7 @@ fn order(index: u32, work: &str) -> PhaseOrder {
         timeout_ns: SECOND_NS,
         interval_ns: SECOND_NS,
         lanes_total: LANES,
+        connection: vst_common::scenario::ConnectionSpec::default(),
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use crate::keys;
 
 use super::super::{
-    Algorithm, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec, Metric,
-    PhaseSpec, PopulationSpec, SamplingSpec, Scenario, Step,
+    Algorithm, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec, Metric,
+    PhaseSpec, PopulationSpec, Protocol, ReadFrom, SamplingSpec, Scenario, Step,
 };
 use super::criteria;
 use super::fault::{Complaint, Place};
@@ -31,6 +31,7 @@ pub(super) const TOP: &[&str] = &[
     "population",
     "keyspace",
     "fleet",
+    "connection",
     "sampling",
     "criteria",
     "phases",
@@ -42,6 +43,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("population", POPULATION),
     ("keyspace", KEYSPACE),
     ("fleet", FLEET),
+    ("connection", CONNECTION),
     ("sampling", SAMPLING),
 ];
 const DATASET: &[&str] = &["base", "queries", "ground_truth", "rows"];
@@ -49,6 +51,7 @@ const INDEX: &[&str] = &["algorithm", "metric", "dims", "m", "ef_construction"];
 const POPULATION: &[&str] = &["prefix", "copies", "expansion", "order"];
 const KEYSPACE: &[&str] = &["keys", "elements", "group"];
 const FLEET: &[&str] = &["workers", "lanes"];
+const CONNECTION: &[&str] = &["protocol", "read_from"];
 const SAMPLING: &[&str] = &["interval"];
 
 const METRICS: &[(&str, Metric)] =
@@ -59,6 +62,13 @@ const EXPANSIONS: &[(&str, ExpansionMethod)] =
     &[("auto", ExpansionMethod::Auto), ("permutation", ExpansionMethod::Permutation)];
 const ORDERS: &[(&str, CopyOrder)] =
     &[("interleaved", CopyOrder::Interleaved), ("clustered", CopyOrder::Clustered)];
+
+const PROTOCOLS: &[(&str, Protocol)] = &[("resp2", Protocol::Resp2), ("resp3", Protocol::Resp3)];
+const READ_FROM: &[(&str, ReadFrom)] = &[
+    ("primary", ReadFrom::Primary),
+    ("prefer_replica", ReadFrom::PreferReplica),
+    ("round_robin", ReadFrom::RoundRobin),
+];
 
 /// More copies than any method can tell apart are refused when the data is known; this bounds arithmetic.
 const MOST_COPIES: f64 = 1_000_000.0;
@@ -84,6 +94,7 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
     let population = population(reader, &top);
     let keyspace = keyspace(reader, &top);
     let fleet = fleet(reader, &top);
+    let connection = connection(reader, &top);
     let sampling = sampling(reader, &top);
     let criteria = criteria::read(reader, &top);
     let phases = phases::phases(reader, &top);
@@ -104,6 +115,7 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
         population: population?,
         keyspace: keyspace?,
         fleet: fleet?,
+        connection: connection?,
         sampling: sampling?,
         criteria: criteria?,
         phases: phases?,
@@ -195,6 +207,16 @@ fn fleet(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<FleetSpec> {
     let workers = reader.defaulted(&section, "workers", 2, "2", |k, n, e| count(k, n, 10_000, e));
     let lanes = reader.defaulted(&section, "lanes", 1, "1", |k, n, e| count(k, n, 1024, e));
     Some(FleetSpec { workers: workers?, lanes: lanes? })
+}
+
+fn connection(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<ConnectionSpec> {
+    let section = reader.subsection(top, "connection", CONNECTION)?;
+    let protocol = reader
+        .defaulted(&section, "protocol", Protocol::Resp2, "resp3", |k, n, _| values::word(k, n, PROTOCOLS));
+    let read_from = reader.defaulted(&section, "read_from", ReadFrom::Primary, "prefer_replica", |k, n, _| {
+        values::word(k, n, READ_FROM)
+    });
+    Some(ConnectionSpec { protocol: protocol?, read_from: read_from? })
 }
 
 fn sampling(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SamplingSpec> {

@@ -52,6 +52,7 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         timeout_ns: SECOND_NS,
         interval_ns: SECOND_NS,
         lanes_total: 0,
+        connection: vst_common::scenario::ConnectionSpec::default(),
     }
 }
 
@@ -115,6 +116,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
             order: Default::default(),
         },
         fleet: FleetSpec { workers: 2, lanes: 2 },
+        connection: vst_common::scenario::ConnectionSpec::default(),
         sampling: SamplingSpec { interval_ms: 500 },
         phases: Vec::new(),
     };

@@ -217,6 +217,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                     order: CopyOrder::Interleaved,
                 },
                 fleet: FleetSpec { workers, lanes },
+                connection: ConnectionSpec::default(),
                 sampling: SamplingSpec { interval_ms },
                 criteria: Vec::new(),
                 phases: steps
