@@ -37,8 +37,20 @@ impl Fleet {
         sets: &[&str],
         dress: impl FnOnce(&mut Command),
     ) -> Self {
+        Self::start_scenario(results, "quick", target, sets, dress)
+    }
+
+    /// As [`Fleet::start_dressed`], of another scenario (its name or file).
+    #[must_use]
+    pub fn start_scenario(
+        results: &Results,
+        scenario: &str,
+        target: &str,
+        sets: &[&str],
+        dress: impl FnOnce(&mut Command),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = vst(&["coordinator", "start", "--scenario", "quick", "--target", target]);
+        let mut command = vst(&["coordinator", "start", "--scenario", scenario, "--target", target]);
         command.args(["--results", results.path()]).arg("--announce").arg(folder.path().join("address"));
         for set in sets {
             command.args(["--set", set]);

@@ -9,9 +9,11 @@
 
 mod long {
     mod analysis;
+    mod connections;
     mod copies;
     mod election;
     mod library;
     mod limit;
     mod load;
+    mod rates;
 }

@@ -4,6 +4,7 @@
 //! and the tasks that prepare phases and read rows. It turns what they say into events and does what the actions say;
 //! no decision is made here.
 
+mod calling;
 mod layouts;
 mod preparing;
 mod stream;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use vst_access::{TargetUrl, TargetUrlError};
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
@@ -32,26 +33,18 @@ use crate::topology::{Layout, refresh};
 use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
 use crate::{lane, sampler, uplink};
+use calling::{RETRY_NS, endpoint};
 use preparing::{Newest, prepare};
 pub use whereabouts::Coordinators;
 use whereabouts::Whereabouts;
 
 /// A worker whose coordinator has been away for this long leaves, nanoseconds.
 const GIVE_UP_NS: u64 = 60 * SECOND_NS;
-/// First pause before the coordinator is called again, nanoseconds; doubles up to the largest.
-const RETRY_NS: u64 = SECOND_NS / 10;
-const RETRY_MAX_NS: u64 = SECOND_NS;
 /// The session hears of passing time this often at least, and no more often than the shortest.
 const TICK: Duration = Duration::from_millis(50);
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 /// Those who look on are told how the session stands this often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The coordinator is pinged this often, and may take this long for a connection.
-const PING: Duration = Duration::from_secs(5);
-/// A connection that does not answer a ping for this long is closed. Longer than the lease: a coordinator that was
-/// paused for a moment finds its fleet as it left it.
-const PING_ANSWER: Duration = Duration::from_secs(30);
-
 /// How a worker is started.
 #[derive(Clone)]
 pub struct WorkerOptions {
@@ -314,56 +307,6 @@ impl Worker {
         Ok(Some(registered))
     }
 
-    /// Calls the coordinator, unless a call is under way or it is too early for the next.
-    fn call(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Result<(), Error> {
-        if self.stream.is_some() || mono_ns() < self.call_at {
-            return Ok(());
-        }
-        let Some(place) = whereabouts.current(run) else { return Ok(()) };
-        let own = env!("CARGO_PKG_VERSION");
-        if let Some(theirs) = place.version.filter(|version| version != own) {
-            let reason = format!(
-                "the leader at {} is vst {theirs}, this worker is vst {own}: start it from version {theirs}",
-                place.address
-            );
-            return Err(Error::Refused { reason });
-        }
-        let channel = match &self.called {
-            Some((address, channel)) if *address == place.address => channel.clone(),
-            _ => {
-                let endpoint = endpoint(&place.address)?;
-                // Two connections: batches in bulk must not hold up heartbeats.
-                self.uplink.send(Order::Call(endpoint.connect_lazy()));
-                let channel = endpoint.connect_lazy();
-                self.called = Some((place.address, channel.clone()));
-                channel
-            }
-        };
-        let stream = stream::Handle::open(channel, self.noted.clone());
-        let _ = self.noted.send(Note::Stream(stream.id(), Event::Connected));
-        self.stream = Some(stream);
-        Ok(())
-    }
-
-    /// The stream is over; the next call goes to the next address, after a pause.
-    fn hang_up(&mut self, whereabouts: &mut Whereabouts) {
-        self.stream = None;
-        whereabouts.failed();
-        self.call_at = mono_ns().saturating_add(self.pause_ns);
-        self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
-    }
-
-    /// Somebody else may lead: what the one before still says does not count any more.
-    fn moved(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Option<Event> {
-        let place = whereabouts.current(run)?;
-        if self.called.as_ref().is_some_and(|(address, _)| *address == place.address) {
-            return None;
-        }
-        tracing::info!("the coordinator is at {} now", place.address);
-        self.call_at = mono_ns();
-        self.stream.take().map(|_| Event::Disconnected)
-    }
-
     fn event_of(&mut self, note: Note, whereabouts: &mut Whereabouts) -> Option<Event> {
         match note {
             Note::Stream(id, _) if self.stream.as_ref().is_none_or(|s| s.id() != id) => None,
@@ -549,12 +492,6 @@ impl Worker {
 /// Random bits from the seed that the standard library takes from the system for its hash maps.
 fn random() -> u64 {
     RandomState::new().hash_one(mono_ns())
-}
-
-fn endpoint(address: &str) -> Result<Endpoint, Error> {
-    let unusable = |source| Error::Address { address: address.to_owned(), source };
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unusable)?;
-    Ok(endpoint.connect_timeout(PING).http2_keep_alive_interval(PING).keep_alive_timeout(PING_ANSWER))
 }
 
 /// A channel whose items become notes.

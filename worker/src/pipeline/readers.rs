@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn each_policy_asks_whom_it_names_in_turn() {
         let copies = [(2, 0), (3, 0), (4, 1)];
-        let mut of = |policy| {
+        let of = |policy| {
             let mut readers = Readers::new(policy);
             readers.adopt(copies);
             readers
