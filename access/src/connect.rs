@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
@@ -64,7 +66,8 @@ async fn encrypted(
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     let stream = TlsConnector::from(tls.config()).connect(name, stream).await.map_err(io)?;
-    let (connection, driver) = MultiplexedConnection::new_with_config(&login(credentials), stream, config).await?;
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(&login(credentials), stream, config).await?;
     // It ends when the last handle of the connection is gone.
     tokio::spawn(driver);
     Ok(connection)
@@ -87,7 +90,9 @@ fn login(credentials: &Credentials) -> RedisConnectionInfo {
 pub async fn is_down(host: &str, port: u16) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
     if is_socket_path(host) {
-        return UnixStream::connect(host).await.is_err_and(|e| matches!(e.kind(), ConnectionRefused | NotFound));
+        return UnixStream::connect(host)
+            .await
+            .is_err_and(|e| matches!(e.kind(), ConnectionRefused | NotFound));
     }
     TcpStream::connect((host, port)).await.is_err_and(|e| e.kind() == ConnectionRefused)
 }

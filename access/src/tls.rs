@@ -152,7 +152,8 @@ fn roots(file: Option<String>) -> Result<RootCertStore, TlsError> {
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
-                let why = found.errors.first().map_or_else(|| String::from("none found"), ToString::to_string);
+                let why =
+                    found.errors.first().map_or_else(|| String::from("none found"), ToString::to_string);
                 return Err(TlsError::NoRoots(why));
             }
         }
@@ -162,12 +163,8 @@ fn roots(file: Option<String>) -> Result<RootCertStore, TlsError> {
 
 fn certificates(variable: &'static str, file: String) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let path = PathBuf::from(file);
-    let unusable = |why: String| TlsError::File {
-        variable,
-        path: path.clone(),
-        why,
-        expected: "certificates in PEM",
-    };
+    let unusable =
+        |why: String| TlsError::File { variable, path: path.clone(), why, expected: "certificates in PEM" };
     let found: Vec<_> = CertificateDer::pem_file_iter(&path)
         .and_then(Iterator::collect)
         .map_err(|e: rustls::pki_types::pem::Error| unusable(e.to_string()))?;
@@ -229,7 +226,8 @@ mod tests {
         std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
         std::fs::write(path("empty"), "").unwrap();
         let tls = |pairs: &[(&str, String)]| {
-            let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+            let pairs: Vec<(String, String)> =
+                pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
             Tls::from_variables(&move |name| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()))
         };
         assert!(tls(&[(CA, path("cert"))]).is_ok());

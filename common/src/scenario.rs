@@ -12,7 +12,8 @@ pub mod model;
 
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
-    Algorithm, Arrival, Ask, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec,
-    IndexSpec, Keep, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol, ReadFrom, QuerySpec, RebuildSpec, Returns,
-    SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
+    Algorithm, Arrival, Ask, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec,
+    GrowSpec, IndexSpec, Keep, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol, QuerySpec,
+    ReadFrom, RebuildSpec, Returns, RowKind, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    UpdateSpec,
 };

@@ -26,7 +26,8 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, key()).expect("signed by itself");
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("written");
+        let write =
+            |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("written");
         write("ca.pem", authority.pem());
         for (who, name) in [("server", "127.0.0.1"), ("client", "vst")] {
             let key = key();

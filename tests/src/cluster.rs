@@ -49,7 +49,8 @@ impl Servers {
     /// One server that takes encrypted connections of those whom an authority knows, and where; Debian's, because the
     /// other is built without TLS.
     pub async fn with_tls(authority: &Authority) -> (Self, String) {
-        let mut options = LocalClusterOptions::standalone(ServerFiles { search_module: None, ..debian_files() });
+        let mut options =
+            LocalClusterOptions::standalone(ServerFiles { search_module: None, ..debian_files() });
         let port = free_port();
         let args = [
             ["--tls-port", &port.to_string()],
@@ -60,6 +61,15 @@ impl Servers {
         ];
         options.extra_args = args.concat().into_iter().map(str::to_owned).collect();
         (Self::start(options).await, format!("valkeys://127.0.0.1:{port}"))
+    }
+
+    /// Three primaries with JSON beside search.
+    pub async fn with_documents() -> Self {
+        let module = project().join(".local/servers/rejson.so");
+        let module = module.canonicalize().expect("JSON is there: run `make servers`");
+        let mut options = LocalClusterOptions::new(files());
+        options.extra_args = vec![String::from("--loadmodule"), module.display().to_string()];
+        Self::start(options).await
     }
 
     /// One server without the search module that listens on a Unix socket too.

@@ -9,6 +9,7 @@ mod real {
     mod connections;
     mod copies;
     mod discovery;
+    mod documents;
     mod durability;
     mod election;
     mod failover;

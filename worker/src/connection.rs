@@ -11,8 +11,8 @@ use mio::{Registry, Token};
 use vst_common::resp::{ScanError, Scanner, push_args, without_attributes};
 use vst_common::scenario::{ConnectionSpec, Protocol, ReadFrom};
 
-use self::wire::Wire;
 pub(crate) use self::wire::Place;
+use self::wire::Wire;
 use crate::topology::Credentials;
 
 /// Space for replies before it grows to hold a longer one, bytes.

@@ -345,12 +345,7 @@ impl Lane {
 }
 
 impl Drive {
-    fn new(
-        phase: Arc<ArmedPhase>,
-        lane: u32,
-        lease: LoadLease,
-        greeting: Greeting,
-    ) -> Result<Self, String> {
+    fn new(phase: Arc<ArmedPhase>, lane: u32, lease: LoadLease, greeting: Greeting) -> Result<Self, String> {
         let pipeline = Pipeline::new(Arc::clone(&phase), lane).map_err(|e| e.to_string())?;
         let now = mono_ns();
         Ok(Self {

@@ -253,8 +253,8 @@ async fn ask(node: &Observed, credentials: &Credentials, line: &Line) -> Result<
     let mut connection = match line.take() {
         Some(connection) => connection,
         None => {
-            let (host, port) =
-                vst_access::split(&node.address).ok_or_else(|| format!("`{}` is not host:port", node.address))?;
+            let (host, port) = vst_access::split(&node.address)
+                .ok_or_else(|| format!("`{}` is not host:port", node.address))?;
             connect(host, port, credentials).await.map_err(|e| e.to_string())?
         }
     };

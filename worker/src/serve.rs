@@ -419,7 +419,9 @@ impl Worker {
         self.end_lanes();
         let (events, lane_events) = unbounded_channel();
         self.lane_events = lane_events;
-        let (Some((run, generation)), Some(target)) = (&self.registration, &self.target) else { return Ok(()) };
+        let (Some((run, generation)), Some(target)) = (&self.registration, &self.target) else {
+            return Ok(());
+        };
         for lane_in_worker in 0..self.options.lanes.max(1) {
             let config = lane::Config {
                 lane_in_worker,

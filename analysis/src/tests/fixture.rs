@@ -67,6 +67,7 @@ pub(super) fn work() -> VectorWork {
         order: CopyOrder::Interleaved,
         truth: TruthSource::Listed,
         metric: Metric::L2,
+        on: vst_common::scenario::RowKind::Hash,
         prefix: String::from("vst:"),
         field: String::from("v"),
         attributes: vst_common::attributes::Attributes::default(),

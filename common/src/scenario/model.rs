@@ -93,9 +93,23 @@ pub enum Algorithm {
     Flat,
 }
 
+/// What a row is on the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// A hash, its vector as bytes in one field.
+    #[default]
+    Hash,
+    /// A JSON document, its vector an array of numbers; needs a server with JSON.
+    Json,
+}
+
 /// An index over FLOAT32.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexSpec {
+    /// What its rows are.
+    #[serde(default)]
+    pub on: RowKind,
     /// How it finds neighbours; M and EF mean nothing to an exact one.
     #[serde(default)]
     pub algorithm: Algorithm,

@@ -4,8 +4,8 @@
 //! phase that cannot have them is refused at its own key, with the numbers; what is accepted leaves room for samplers
 //! and for the coordinator.
 
-use vst_common::scenario::{Load, ReadFrom};
 use vst_common::scenario::check::{Checked, Faults};
+use vst_common::scenario::{Load, ReadFrom};
 
 use super::data::join;
 

@@ -5,7 +5,6 @@ use vst_access::TargetUrlError;
 use vst_common::exit::Exit;
 use vst_common::search::SearchError;
 
-
 /// Why a target cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {

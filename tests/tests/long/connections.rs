@@ -35,7 +35,8 @@ async fn ten_thousand_connections_of_one_worker_take_less_than_a_gibibyte() {
     let watch = async {
         while let Some(most) = sparse::most_resident(pid) {
             rss = most.max(rss);
-            let info: String = redis::cmd("INFO").arg("clients").query_async(&mut connection).await.expect("INFO");
+            let info: String =
+                redis::cmd("INFO").arg("clients").query_async(&mut connection).await.expect("INFO");
             let clients = info.lines().find_map(|line| line.strip_prefix("connected_clients:"));
             connected = clients.and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0).max(connected);
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -65,7 +66,8 @@ async fn a_server_that_lets_fewer_in_is_named_before_anything_is_sent() {
     let results = Results::new();
     let file = project().join("tests/scenarios/rates.yaml");
     let load = format!("phases.steady.kv.load={{closed: {{clients: {CONNECTIONS}, pipeline: 1}}}}");
-    let mut command = results.command(&["scenario", file.to_str().expect("text"), "--target", &servers.url()]);
+    let mut command =
+        results.command(&["scenario", file.to_str().expect("text"), "--target", &servers.url()]);
     command.args(["--set", &load]);
     let output = finish(command).await;
     assert_eq!(output.code, 3, "{}", output.stderr);

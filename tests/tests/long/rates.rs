@@ -88,7 +88,11 @@ async fn two_workers_of_two_lanes_share_one_schedule_and_send_between_each_other
     let close = gaps.iter().filter(|gap| **gap < even / 4).count();
     assert!(close * 4 < gaps.len(), "{close} of {} sends follow another at once", gaps.len());
     let middle = gaps[gaps.len() / 2];
-    assert!((even * 3 / 4..=even * 5 / 4).contains(&middle), "half of the gaps are {} us and more", middle / 1_000);
+    assert!(
+        (even * 3 / 4..=even * 5 / 4).contains(&middle),
+        "half of the gaps are {} us and more",
+        middle / 1_000
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,13 @@ use vst_analysis::{Check, Summary};
 const TALK: &str = "tests/scenarios/connections.yaml";
 
 /// Runs a scenario on a target with these variables.
-async fn run(results: &Results, scenario: &str, url: &str, variables: &[(&str, String)], extra: &[&str]) -> Output {
+async fn run(
+    results: &Results,
+    scenario: &str,
+    url: &str,
+    variables: &[(&str, String)],
+    extra: &[&str],
+) -> Output {
     let file = project().join(scenario);
     let args = [&["scenario", file.to_str().expect("text"), "--target", url], extra].concat();
     let mut command = results.command(&args);
@@ -42,7 +48,9 @@ async fn encrypted_connections_are_made_with_those_who_can_be_trusted_and_nobody
     let stranger = Authority::new();
     let (servers, url) = Servers::with_tls(&authority).await;
     let results = Results::new();
-    let client = || [("VST_TARGET_CERT", authority.file("client.pem")), ("VST_TARGET_KEY", authority.file("client.key"))];
+    let client = || {
+        [("VST_TARGET_CERT", authority.file("client.pem")), ("VST_TARGET_KEY", authority.file("client.key"))]
+    };
     let known = ("VST_TARGET_CA", authority.file("ca.pem"));
     talked(&run(&results, TALK, &url, &[&client()[..], &[known.clone()]].concat(), &[]).await);
     // What arrived through TLS is what the plain port holds: nothing is left after the clean-up there either.
@@ -73,14 +81,16 @@ async fn a_server_on_this_machine_is_reached_through_its_socket_in_either_versio
     let url = format!("unix://{path}");
     for protocol in ["resp2", "resp3"] {
         let set = format!("connection.protocol={protocol}");
-        let watched = run(&results, TALK, &url, &[], &["--set", &set]);
+        let lanes_only = ["--set", &set];
+        let watched = run(&results, TALK, &url, &[], &lanes_only);
         let mut connection = servers.connection(&servers.cluster.nodes()[0].address).await;
         let seen = async {
             let wanted = format!("resp={}", if protocol == "resp3" { 3 } else { 2 });
             loop {
                 let list: String =
                     redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await.expect("CLIENT LIST");
-                let of_lanes = list.lines().filter(|line| line.contains("-connections-") && line.contains("name="));
+                let of_lanes =
+                    list.lines().filter(|line| line.contains("-connections-") && line.contains("name="));
                 let lanes: Vec<&str> = of_lanes.filter(|line| !line.contains("name= ")).collect();
                 if let Some(line) = lanes.first() {
                     assert!(lanes.iter().all(|line| line.contains(&wanted)), "{line}");
@@ -125,8 +135,12 @@ async fn replicas_answer_what_changes_nothing_and_are_held_to_the_same_account()
     assert!(recall > 0.999, "replicas hold the same rows: {recall}");
     let (primaries, replicas) = shared(&servers, "get").await;
     assert_eq!(primaries + replicas, 3_000);
-    assert!(primaries.abs_diff(replicas) <= 60, "in turn, at each of three primaries: {primaries} {replicas}");
-    let at_replicas = |node: &str| servers.cluster.nodes().iter().any(|n| n.id.as_str() == node && n.replica_of.is_some());
+    assert!(
+        primaries.abs_diff(replicas) <= 60,
+        "in turn, at each of three primaries: {primaries} {replicas}"
+    );
+    let at_replicas =
+        |node: &str| servers.cluster.nodes().iter().any(|n| n.id.as_str() == node && n.replica_of.is_some());
     let mut reads = 0;
     for row in &report.accounting {
         if at_replicas(&row.node) && matches!(row.command.as_str(), "get" | "FT.SEARCH") {
@@ -141,7 +155,8 @@ async fn replicas_answer_what_changes_nothing_and_are_held_to_the_same_account()
     // Only replicas: a primary gets no read at all.
     let (before, _) = shared(&servers, "get").await;
     let set = ["--set", "connection.read_from=prefer_replica", "--set", "connection.protocol=resp2"];
-    let (output, _) = results.run(&[&["scenario", file, "--target", &url, "--cleanup"], &set[..]].concat()).await;
+    let (output, _) =
+        results.run(&[&["scenario", file, "--target", &url, "--cleanup"], &set[..]].concat()).await;
     assert!(matches!(output.code, 0 | 7), "{}", output.stderr);
     assert_eq!(shared(&servers, "get").await.0, before);
 

@@ -62,9 +62,7 @@ impl Pipeline {
     }
 
     fn address_of(&self, node: u16) -> String {
-        self.nodes
-            .get(usize::from(node))
-            .map_or_else(String::new, |node| join(&node.host, node.port))
+        self.nodes.get(usize::from(node)).map_or_else(String::new, |node| join(&node.host, node.port))
     }
 
     /// Takes in who copies whom, where replicas are read from.
@@ -77,7 +75,8 @@ impl Pipeline {
             let Some(of) = &node.of else { continue };
             let at = self.place_of(node);
             let primary = self.nodes.iter().position(|known| known.id == *of);
-            copies.extend(primary.and_then(|primary| u16::try_from(primary).ok()).map(|primary| (at, primary)));
+            copies
+                .extend(primary.and_then(|primary| u16::try_from(primary).ok()).map(|primary| (at, primary)));
         }
         self.readers.adopt(copies);
     }

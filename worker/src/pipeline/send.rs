@@ -82,7 +82,8 @@ impl Pipeline {
         for primary in self.routes.parts() {
             let up = |node: u16| self.nodes.get(usize::from(node)).is_some_and(|node| node.up > 0);
             let nodes = &self.nodes;
-            let usable = |node: u16| nodes.get(usize::from(node)).is_some_and(|n| n.up > 0 && !n.free.is_empty());
+            let usable =
+                |node: u16| nodes.get(usize::from(node)).is_some_and(|n| n.up > 0 && !n.free.is_empty());
             self.targets.push(self.readers.next(*primary, up, usable));
         }
     }

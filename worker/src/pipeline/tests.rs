@@ -66,6 +66,7 @@ fn vectors(nodes: u16, fan_out: bool) -> VectorWork {
         order: vst_common::scenario::CopyOrder::Interleaved,
         truth: vst_common::phase::TruthSource::Listed,
         metric: Metric::L2,
+        on: vst_common::scenario::RowKind::Hash,
         prefix: String::from("p:"),
         field: String::from("v"),
         attributes: vst_common::attributes::Attributes::default(),

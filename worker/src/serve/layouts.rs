@@ -57,9 +57,7 @@ impl Worker {
         let (Some(target), known) = (self.target.clone(), self.known.clone()) else { return };
         tokio::spawn(async move {
             let outcome = match source {
-                Some((work, source)) => {
-                    verify_rows(&work, &source, &doubted, &target, &known).boxed().await
-                }
+                Some((work, source)) => verify_rows(&work, &source, &doubted, &target, &known).boxed().await,
                 None => Err(String::from("the phase has no rows")),
             };
             let _ = noted.send(Note::Session(Event::Verified { ticket, outcome }));

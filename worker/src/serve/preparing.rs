@@ -51,8 +51,7 @@ pub(super) async fn prepare(
     faults: &ReadFaults,
 ) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
     // Boxed: the compiler cannot see by itself that the client's future may move between threads.
-    let asked =
-        tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, known).boxed()).await;
+    let asked = tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, known).boxed()).await;
     let no_target = |reason| NotReady { reason, target: true };
     let topology = match asked {
         Ok(topology) => topology.map_err(|e| no_target(with_sources(&e)))?,

@@ -41,7 +41,13 @@ impl SessionCore {
         })
     }
 
-    pub(super) fn welcomed(&mut self, now: MonoNs, hello: MonoNs, welcome: fleet::Welcome, out: &mut Vec<Action>) {
+    pub(super) fn welcomed(
+        &mut self,
+        now: MonoNs,
+        hello: MonoNs,
+        welcome: fleet::Welcome,
+        out: &mut Vec<Action>,
+    ) {
         self.heard_at = now;
         let run = RunId::new(welcome.run.as_str());
         if self.run.as_ref().is_some_and(|own| *own != run) {

@@ -238,7 +238,13 @@ mod tests {
     use super::*;
 
     fn node(id: usize) -> Node {
-        Node { id: NodeId::new(format!("n{id}")), host: format!("h{id}"), port: 7000, primary: true, of: None }
+        Node {
+            id: NodeId::new(format!("n{id}")),
+            host: format!("h{id}"),
+            port: 7000,
+            primary: true,
+            of: None,
+        }
     }
 
     /// Owners of the first slots, by node; all others have none.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use crate::keys;
 
 use super::super::{
-    Algorithm, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec, Metric,
-    PhaseSpec, PopulationSpec, Protocol, ReadFrom, SamplingSpec, Scenario, Step,
+    Algorithm, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec,
+    Metric, PhaseSpec, PopulationSpec, Protocol, ReadFrom, RowKind, SamplingSpec, Scenario, Step,
 };
 use super::criteria;
 use super::fault::{Complaint, Place};
@@ -47,7 +47,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("sampling", SAMPLING),
 ];
 const DATASET: &[&str] = &["base", "queries", "ground_truth", "rows"];
-const INDEX: &[&str] = &["algorithm", "metric", "dims", "m", "ef_construction"];
+const INDEX: &[&str] = &["on", "algorithm", "metric", "dims", "m", "ef_construction"];
 const POPULATION: &[&str] = &["prefix", "copies", "expansion", "order"];
 const KEYSPACE: &[&str] = &["keys", "elements", "group"];
 const FLEET: &[&str] = &["workers", "lanes"];
@@ -57,6 +57,7 @@ const SAMPLING: &[&str] = &["interval"];
 const METRICS: &[(&str, Metric)] =
     &[("l2", Metric::L2), ("cosine", Metric::Cosine), ("inner_product", Metric::InnerProduct)];
 
+const ROW_KINDS: &[(&str, RowKind)] = &[("hash", RowKind::Hash), ("json", RowKind::Json)];
 const ALGORITHMS: &[(&str, Algorithm)] = &[("hnsw", Algorithm::Hnsw), ("flat", Algorithm::Flat)];
 const EXPANSIONS: &[(&str, ExpansionMethod)] =
     &[("auto", ExpansionMethod::Auto), ("permutation", ExpansionMethod::Permutation)];
@@ -104,6 +105,9 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
     if let (Some(keyspace), Some(phases)) = (&keyspace, &phases) {
         group(reader, &top, keyspace, phases);
     }
+    if let (Some(Some(index)), Some(phases)) = (&index, &phases) {
+        reused(reader, &top, index, phases);
+    }
     Some(Scenario {
         name: name?,
         purpose: purpose?,
@@ -140,6 +144,7 @@ fn dataset(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<DatasetSpec> {
 fn index(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<IndexSpec> {
     needed(reader, top, "index", "{algorithm: hnsw, metric: l2}")?;
     let section = reader.subsection(top, "index", INDEX)?;
+    let on = reader.defaulted(&section, "on", RowKind::Hash, "json", |k, n, _| values::word(k, n, ROW_KINDS));
     let algorithm = reader.required(&section, "algorithm", "hnsw", |k, n, _| values::word(k, n, ALGORITHMS));
     let metric = reader.required(&section, "metric", "l2", |k, n, _| values::word(k, n, METRICS));
     let dims = reader.optional(&section, "dims", "128", |k, n, e| count(k, n, 65_536, e));
@@ -147,6 +152,7 @@ fn index(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<IndexSpec> {
     let ef_construction =
         reader.defaulted(&section, "ef_construction", 200, "200", |k, n, e| count(k, n, 1_000_000, e));
     Some(IndexSpec {
+        on: on?,
         algorithm: algorithm?,
         metric: metric?,
         dims: dims?,
@@ -177,6 +183,22 @@ fn keyspace(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<KeyspaceSpec> 
         reader.defaulted(&section, "elements", usual.elements, "16", |k, n, e| count(k, n, 100_000, e));
     let group = reader.defaulted(&section, "group", usual.group, "16", |k, n, e| count(k, n, 100_000, e));
     Some(KeyspaceSpec { keys: keys?, elements: elements?, group: group? })
+}
+
+/// What an earlier run left is compared field by field, which documents do not have.
+fn reused(reader: &mut Reader<'_>, top: &Section<'_>, index: &IndexSpec, phases: &[PhaseSpec]) {
+    let reuses = phases.iter().any(|phase| matches!(phase.step, Step::Ingest { reuse: true, .. }));
+    if index.on == RowKind::Json && reuses {
+        let place = top.get("index").map_or(top.place(), |entry| entry.key_place);
+        reader.complain(
+            place,
+            Complaint::new(
+                "documents of an earlier run cannot be taken over",
+                "`on: json` with `prefill: reuse`",
+                "write `prefill: none`, or index hashes",
+            ),
+        );
+    }
 }
 
 /// Commands with several keys take them from one group, which has to have as many.
@@ -213,9 +235,10 @@ fn connection(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<ConnectionSp
     let section = reader.subsection(top, "connection", CONNECTION)?;
     let protocol = reader
         .defaulted(&section, "protocol", Protocol::Resp2, "resp3", |k, n, _| values::word(k, n, PROTOCOLS));
-    let read_from = reader.defaulted(&section, "read_from", ReadFrom::Primary, "prefer_replica", |k, n, _| {
-        values::word(k, n, READ_FROM)
-    });
+    let read_from =
+        reader.defaulted(&section, "read_from", ReadFrom::Primary, "prefer_replica", |k, n, _| {
+            values::word(k, n, READ_FROM)
+        });
     Some(ConnectionSpec { protocol: protocol?, read_from: read_from? })
 }
 

@@ -29,6 +29,7 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         order: vst_common::scenario::CopyOrder::Interleaved,
         truth: vst_common::phase::TruthSource::Listed,
         metric: Metric::L2,
+        on: vst_common::scenario::RowKind::Hash,
         prefix: "p:".into(),
         field: "v".into(),
         attributes: vst_common::attributes::Attributes::default(),
@@ -102,6 +103,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
             rows: None,
         }),
         index: Some(IndexSpec {
+            on: vst_common::scenario::RowKind::Hash,
             algorithm: Default::default(),
             metric: Metric::L2,
             dims: None,

@@ -179,6 +179,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let metric = select(vec![Metric::L2, Metric::Cosine, Metric::InnerProduct]);
     let index = (metric, option::of(1..=65_536u32), 1..=65_536u32, 1..=1_000_000u32).prop_map(
         |(metric, dims, m, ef_construction)| IndexSpec {
+            on: crate::scenario::RowKind::Hash,
             algorithm: Algorithm::Hnsw,
             metric,
             dims,
@@ -217,7 +218,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                     order: CopyOrder::Interleaved,
                 },
                 fleet: FleetSpec { workers, lanes },
-                connection: ConnectionSpec::default(),
+                connection: crate::scenario::ConnectionSpec::default(),
                 sampling: SamplingSpec { interval_ms },
                 criteria: Vec::new(),
                 phases: steps
