@@ -9,6 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
@@ -65,7 +66,11 @@ async fn encrypted(
     let name = tls::server_name(host).map_err(|e| io(std::io::Error::other(e)))?;
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    let stream = TlsConnector::from(tls.config()).connect(name, stream).await.map_err(io)?;
+    let mut stream = TlsConnector::from(tls.config()).connect(name, stream).await.map_err(io)?;
+    // A server that wants a certificate says so only after the handshake, and the client library would not repeat its
+    // words: whatever it answers to a first question, it lets us speak.
+    stream.write_all(b"PING\r\n").await.map_err(io)?;
+    while stream.read_u8().await.map_err(io)? != b'\n' {}
     let (connection, driver) =
         MultiplexedConnection::new_with_config(&login(credentials), stream, config).await?;
     // It ends when the last handle of the connection is gone.

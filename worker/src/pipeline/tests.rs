@@ -3,6 +3,7 @@
 mod failover;
 mod judging;
 mod redirects;
+mod replicas;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
