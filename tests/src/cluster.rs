@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use vst_common::ids::NodeId;
 use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, LocalNode, ServerFiles};
 
-use crate::authority::Authority;
+use crate::certificates::Certificates;
 use crate::command::project;
 
 /// Servers of a test, and plain connections to them.
@@ -46,17 +46,18 @@ impl Servers {
         Self::start(LocalClusterOptions::new(debian_files())).await
     }
 
-    /// One server that takes encrypted connections of those whom an authority knows, and where; Debian's, because the
+    /// One server that takes encrypted connections of those whom an authority knows (`server` and `client` are among its names), and where; Debian's, because the
     /// other is built without TLS.
-    pub async fn with_tls(authority: &Authority) -> (Self, String) {
+    pub async fn with_tls(authority: &Certificates) -> (Self, String) {
         let mut options =
             LocalClusterOptions::standalone(ServerFiles { search_module: None, ..debian_files() });
         let port = free_port();
+        let file = |name| authority.file(name).display().to_string();
         let args = [
             ["--tls-port", &port.to_string()],
-            ["--tls-cert-file", &authority.file("server.pem")],
-            ["--tls-key-file", &authority.file("server.key")],
-            ["--tls-ca-cert-file", &authority.file("ca.pem")],
+            ["--tls-cert-file", &file("server.pem")],
+            ["--tls-key-file", &file("server.key")],
+            ["--tls-ca-cert-file", &file("ca.pem")],
             ["--tls-auth-clients", "yes"],
         ];
         options.extra_args = args.concat().into_iter().map(str::to_owned).collect();

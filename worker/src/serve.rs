@@ -24,6 +24,7 @@ use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
 use vst_common::phase::{PhaseOrder, Work};
 use vst_proto::fleet;
+use vst_proto::security::Security;
 
 use crate::fetch::Source;
 use crate::health::Machine;
@@ -45,6 +46,7 @@ const TICK: Duration = Duration::from_millis(50);
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 /// Those who look on are told how the session stands this often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// How a worker is started.
 #[derive(Clone)]
 pub struct WorkerOptions {
@@ -58,6 +60,8 @@ pub struct WorkerOptions {
     pub lanes: u32,
     /// The fleet's shared secret.
     pub token: Option<String>,
+    /// Certificates, and whom it trusts.
+    pub security: Security,
     /// Where its own state is shown, `host:port`; nowhere where absent.
     pub http: Option<String>,
 }
@@ -226,7 +230,7 @@ impl Worker {
     fn new(options: WorkerOptions) -> Result<Self, Error> {
         if let Coordinators::Listed(all) = &options.coordinators {
             // Known to be wrong now, not when it is their turn.
-            all.iter().try_for_each(|address| endpoint(address).map(drop))?;
+            all.iter().try_for_each(|address| endpoint(&options.security, address).map(drop))?;
         }
         let name = options
             .worker

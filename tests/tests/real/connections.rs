@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleet_tests::authority::Authority;
+use fleet_tests::certificates::Certificates;
 use fleet_tests::cluster::Servers;
 use fleet_tests::command::{Output, finish, project};
 use fleet_tests::run::{Results, assert_sound, phase, report};
@@ -32,6 +32,10 @@ fn exact(report: &Summary) {
     }
 }
 
+fn file(authority: &Certificates, name: &str) -> String {
+    authority.file(name).display().to_string()
+}
+
 fn talked(output: &Output) {
     let report = report(output);
     assert_sound(output, &report);
@@ -44,19 +48,22 @@ fn talked(output: &Output) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_connections_are_made_with_those_who_can_be_trusted_and_nobody_else() {
-    let authority = Authority::new();
-    let stranger = Authority::new();
+    let authority = Certificates::new(&["server", "client"]);
+    let stranger = Certificates::new(&[]);
     let (servers, url) = Servers::with_tls(&authority).await;
     let results = Results::new();
     let client = || {
-        [("VST_TARGET_CERT", authority.file("client.pem")), ("VST_TARGET_KEY", authority.file("client.key"))]
+        [
+            ("VST_TARGET_CERT", file(&authority, "client.pem")),
+            ("VST_TARGET_KEY", file(&authority, "client.key")),
+        ]
     };
-    let known = ("VST_TARGET_CA", authority.file("ca.pem"));
+    let known = ("VST_TARGET_CA", file(&authority, "ca.pem"));
     talked(&run(&results, TALK, &url, &[&client()[..], &[known.clone()]].concat(), &[]).await);
     // What arrived through TLS is what the plain port holds: nothing is left after the clean-up there either.
     assert_eq!(servers.keys_under("vst:").await, [""; 0]);
 
-    let unknown = ("VST_TARGET_CA", stranger.file("ca.pem"));
+    let unknown = ("VST_TARGET_CA", file(&stranger, "ca.pem"));
     for (variables, code, said) in [
         (vec![unknown.clone()], 4, "VST_TARGET_CA"),
         (vec![known.clone()], 4, "VST_TARGET_CERT"),

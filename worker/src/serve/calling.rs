@@ -8,6 +8,7 @@ use std::time::Duration;
 use tonic::transport::Endpoint;
 use vst_common::clock::{SECOND_NS, mono_ns};
 use vst_common::ids::RunId;
+use vst_proto::security::Security;
 
 use super::whereabouts::Whereabouts;
 use super::{Error, Note, Worker, stream};
@@ -41,7 +42,7 @@ impl Worker {
         let channel = match &self.called {
             Some((address, channel)) if *address == place.address => channel.clone(),
             _ => {
-                let endpoint = endpoint(&place.address)?;
+                let endpoint = endpoint(&self.options.security, &place.address)?;
                 // Two connections: batches in bulk must not hold up heartbeats.
                 self.uplink.send(Order::Call(endpoint.connect_lazy()));
                 let channel = endpoint.connect_lazy();
@@ -75,8 +76,8 @@ impl Worker {
     }
 }
 
-pub(super) fn endpoint(address: &str) -> Result<Endpoint, Error> {
+pub(super) fn endpoint(security: &Security, address: &str) -> Result<Endpoint, Error> {
     let unusable = |source| Error::Address { address: address.to_owned(), source };
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unusable)?;
+    let endpoint = security.endpoint(address).map_err(unusable)?;
     Ok(endpoint.connect_timeout(PING).http2_keep_alive_interval(PING).keep_alive_timeout(PING_ANSWER))
 }
