@@ -106,7 +106,7 @@ fn why_not(
         return Some(String::from("the node did not answer at both ends of the phase"));
     };
     // Only what changes something is replayed.
-    if !(first.primary && last.primary) && !catalog::only_reads(command) {
+    if !(first.primary && last.primary || catalog::only_reads(command)) {
         return Some(String::from("a replica counts what it replays"));
     }
     if first.process.is_none() || first.process != last.process {
