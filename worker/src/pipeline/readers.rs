@@ -15,15 +15,15 @@ use super::routes::NodeIndex;
 #[derive(Debug)]
 pub(super) struct Readers {
     policy: ReadFrom,
-    /// The replicas of each primary.
-    replicas: BTreeMap<NodeIndex, Vec<NodeIndex>>,
-    turn: u64,
+    /// The replicas of each primary, and whose turn it is there: a turn of all would fall in step with the parts of a
+    /// query.
+    replicas: BTreeMap<NodeIndex, (Vec<NodeIndex>, u64)>,
 }
 
 impl Readers {
     /// Without any replica.
     pub(super) fn new(policy: ReadFrom) -> Self {
-        Self { policy, replicas: BTreeMap::new(), turn: 0 }
+        Self { policy, replicas: BTreeMap::new() }
     }
 
     /// Whether replicas are asked at all.
@@ -35,13 +35,13 @@ impl Readers {
     pub(super) fn adopt(&mut self, copies: impl IntoIterator<Item = (NodeIndex, NodeIndex)>) {
         self.replicas.clear();
         for (replica, primary) in copies {
-            self.replicas.entry(primary).or_default().push(replica);
+            self.replicas.entry(primary).or_default().0.push(replica);
         }
     }
 
     /// Whether a node is a replica that may be asked.
     pub(super) fn has(&self, node: NodeIndex) -> bool {
-        self.replicas.values().flatten().any(|replica| *replica == node)
+        self.replicas.values().any(|(replicas, _)| replicas.contains(&node))
     }
 
     /// The next in turn of those who may answer for a primary: the first that is `usable`. Where no replica is `up`, or
@@ -52,15 +52,16 @@ impl Readers {
         up: impl Fn(NodeIndex) -> bool,
         usable: impl Fn(NodeIndex) -> bool,
     ) -> NodeIndex {
-        let Some(replicas) = self.replicas.get(&primary).filter(|_| self.policy != ReadFrom::Primary) else {
+        if self.policy == ReadFrom::Primary {
             return primary;
-        };
+        }
+        let Some((replicas, turn)) = self.replicas.get_mut(&primary) else { return primary };
         let mut able: Vec<NodeIndex> = replicas.iter().copied().filter(|node| up(*node)).collect();
         if self.policy == ReadFrom::RoundRobin || able.is_empty() {
             able.insert(0, primary);
         }
-        self.turn = self.turn.wrapping_add(1);
-        let first = count::index(self.turn % count::len(able.len()));
+        *turn = turn.wrapping_add(1);
+        let first = count::index(*turn % count::len(able.len()));
         let mut in_turn = able.iter().cycle().skip(first).take(able.len()).copied();
         let chosen = in_turn.clone().find(|node| usable(*node));
         chosen.or_else(|| in_turn.next()).unwrap_or(primary)
