@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign
+.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,14 @@ test-limit: servers cargo ## The limit of 100,000 vectors three times; A against
 test-campaign: servers cargo ## 20,000 to 100,000 vectors within a budget of memory: replanned, stopped and resumed (half an hour)
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture campaign::
+
+test-rates: servers cargo ## What is offered against what was asked for: 20,000/s from one lane, four lanes together, twice the capacity (3 minutes; an idle machine)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture rates::
+
+test-connections: servers cargo ## 10,000 connections from one worker: its memory (a minute; `ulimit -Hn` above 11,032)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture connections::
 
 bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
 	@cargo build --locked --quiet -p vst

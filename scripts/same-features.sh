@@ -9,7 +9,7 @@ tree() { cargo tree --locked "$@" --prefix none -f '{p} [{f}]' | sed 's/ (\*)//'
 
 whole=$(tree --workspace -e normal,dev)
 different=0
-for crate in vst-common vst-etcd vst-worker vst-coordinator vst-analysis vst-http vst fleet-tests vst-bench; do
+for crate in vst-common vst-access vst-etcd vst-worker vst-coordinator vst-analysis vst-http vst fleet-tests vst-bench; do
   while read -r line; do
     printf '%s alone: %s\n  the workspace: %s\n' "$crate" "$line" "$(grep -F "${line%%[*}" <<<"$whole" | tail -n 1)"
     different=1

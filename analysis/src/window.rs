@@ -112,6 +112,7 @@ mod tests {
             timeout_ns: SECOND,
             interval_ns: SECOND,
             lanes_total: 1,
+            connection: vst_common::scenario::ConnectionSpec::default(),
         };
         let started = PhaseStarted {
             index: PhaseIndex(1),

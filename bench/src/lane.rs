@@ -141,6 +141,7 @@ fn order(case: Case, operations: u64, in_turn: bool) -> PhaseOrder {
         order: CopyOrder::Interleaved,
         truth: TruthSource::Listed,
         metric: Metric::L2,
+        on: vst_common::scenario::RowKind::Hash,
         prefix: String::from("p:"),
         field: String::from("v"),
         attributes: vst_common::attributes::Attributes::default(),
@@ -163,6 +164,7 @@ fn order(case: Case, operations: u64, in_turn: bool) -> PhaseOrder {
         timeout_ns: 10_000_000_000,
         interval_ns: 1_000_000_000,
         lanes_total: 1,
+        connection: vst_common::scenario::ConnectionSpec::default(),
     }
 }
 

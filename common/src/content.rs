@@ -7,6 +7,7 @@ pub mod catalog;
 mod commands;
 mod keys;
 pub mod miss;
+pub mod own;
 mod pattern;
 pub mod template;
 mod value;

@@ -11,7 +11,8 @@ use crate::ids::{NodeId, PhaseIndex};
 use crate::live_set::LiveSet;
 use crate::mix::{Mix, MixWeights};
 use crate::scenario::{
-    Ask, CommandSpec, CopyOrder, DatasetSpec, KeyDistribution, KeyspaceSpec, Load, Metric, ValueSpec,
+    Ask, CommandSpec, ConnectionSpec, CopyOrder, DatasetSpec, KeyDistribution, KeyspaceSpec, Load, Metric,
+    RowKind, ValueSpec,
 };
 
 /// One phase of load, as a worker needs it.
@@ -40,6 +41,9 @@ pub struct PhaseOrder {
     pub interval_ns: u64,
     /// Lanes over the whole fleet.
     pub lanes_total: u32,
+    /// How connections speak, and to whom.
+    #[serde(default)]
+    pub connection: ConnectionSpec,
 }
 
 /// What the requests of a phase are.
@@ -178,6 +182,9 @@ pub struct VectorWork {
     pub truth: TruthSource,
     /// Metric of the index.
     pub metric: Metric,
+    /// What a row is on the server.
+    #[serde(default)]
+    pub on: RowKind,
     /// Prefix of all keys.
     pub prefix: String,
     /// Hash field that holds the vector.
@@ -189,6 +196,17 @@ pub struct VectorWork {
     pub live: LiveSet,
     /// How the index is asked.
     pub search: SearchPlan,
+}
+
+impl VectorWork {
+    /// What writing a row is called in tables, and how the server counts it.
+    #[must_use]
+    pub fn write_command(&self) -> (&'static str, &'static str) {
+        match self.on {
+            RowKind::Hash => ("hset", "hset"),
+            RowKind::Json => ("json_set", "JSON.SET"),
+        }
+    }
 }
 
 /// Where the neighbours of queries are known from.

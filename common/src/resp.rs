@@ -9,4 +9,4 @@ mod scan;
 
 pub use encode::{Command, push_args};
 pub use frame::{Frame, ParseError};
-pub use scan::{ScanError, Scanner};
+pub use scan::{ScanError, Scanner, without_attributes};

@@ -13,7 +13,8 @@ pub mod operations;
 
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
-    Algorithm, Arrival, Ask, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec,
-    IndexSpec, Keep, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, QuerySpec, RebuildSpec, Returns,
-    SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
+    Algorithm, Arrival, Ask, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec,
+    GrowSpec, IndexSpec, Keep, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol, QuerySpec,
+    ReadFrom, RebuildSpec, Returns, RowKind, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    UpdateSpec,
 };

@@ -19,7 +19,7 @@ use std::fmt;
 
 use crate::attributes::{Attributes, NUMBER_FIELD, TAG_FIELD};
 use crate::phase::SearchModule;
-use crate::scenario::{Algorithm, Metric};
+use crate::scenario::{Algorithm, Metric, RowKind};
 
 /// Why a reply of a search module cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,9 +57,11 @@ impl fmt::Display for SearchModule {
     }
 }
 
-/// An index over FLOAT32 vectors in one field of hashes.
+/// An index over FLOAT32 vectors in one field of hashes or JSON documents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexShape<'a> {
+    /// What is indexed.
+    pub on: RowKind,
     /// Keys that begin with it are indexed.
     pub prefix: &'a str,
     /// Hash field of the vector, also the attribute's name in queries.
@@ -94,22 +96,14 @@ pub fn create_args(index: &str, shape: &IndexShape<'_>) -> Vec<Vec<u8>> {
             "HNSW"
         }
     };
-    let mut args: Vec<Vec<u8>> = [
-        "FT.CREATE",
-        index,
-        "ON",
-        "HASH",
-        "PREFIX",
-        "1",
-        shape.prefix,
-        "SCHEMA",
-        shape.field,
-        "VECTOR",
-        algorithm,
-    ]
-    .iter()
-    .map(|word| word.as_bytes().to_vec())
-    .collect();
+    let kind = match shape.on {
+        RowKind::Hash => "HASH",
+        RowKind::Json => "JSON",
+    };
+    let mut args: Vec<Vec<u8>> =
+        ["FT.CREATE", index, "ON", kind, "PREFIX", "1", shape.prefix, "SCHEMA"].map(Vec::from).into();
+    push_field(&mut args, shape.on, shape.field, "");
+    args.extend(["VECTOR", algorithm].map(Vec::from));
     args.push((attributes.len() * 2).to_string().into_bytes());
     for (name, value) in attributes {
         args.push(name.as_bytes().to_vec());
@@ -118,9 +112,19 @@ pub fn create_args(index: &str, shape: &IndexShape<'_>) -> Vec<Vec<u8>> {
     let kinds =
         [(shape.attributes.has_tags(), TAG_FIELD, "TAG"), (shape.attributes.number, NUMBER_FIELD, "NUMERIC")];
     for (_, field, kind) in kinds.into_iter().filter(|(has, ..)| *has) {
-        args.extend([field.as_bytes().to_vec(), kind.as_bytes().to_vec()]);
+        // A document has its tags as an array.
+        push_field(&mut args, shape.on, field, if kind == "TAG" { "[*]" } else { "" });
+        args.push(kind.as_bytes().to_vec());
     }
     args
+}
+
+/// A field of the schema: of a document it has a path and a name.
+fn push_field(args: &mut Vec<Vec<u8>>, on: RowKind, field: &str, elements: &str) {
+    if on == RowKind::Json {
+        args.extend([format!("$.{field}{elements}").into_bytes(), Vec::from("AS")]);
+    }
+    args.push(field.as_bytes().to_vec());
 }
 
 fn metric_word(metric: Metric) -> &'static str {

@@ -33,7 +33,7 @@ use vst_common::scenario::{IndexSpec, PhaseSpec, Scenario, SettleSpec, Step};
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate, row_bytes, vector_bytes};
 pub(crate) use kv::spaces;
-pub use limits::{ClientLimit, check_clients, check_open_files};
+pub use limits::{ClientLimit, check_clients, check_open_files, check_replicas};
 pub use operations::{check_cluster, check_programs};
 pub(crate) use phases::index_on;
 pub use sample::Sample;

@@ -6,7 +6,6 @@
 //! somebody's server, so nothing is written before the prefix is known to be free and nothing is removed but what a
 //! marker says is vst's; a password appears in no text.
 
-mod address;
 mod audit;
 mod change;
 mod connections;
@@ -21,7 +20,6 @@ mod prefill;
 mod tests;
 mod topology;
 
-pub use address::{TargetUrl, TargetUrlError};
 pub use audit::Audit;
 pub use error::TargetError;
 pub(crate) use index::index_of;
@@ -31,6 +29,7 @@ pub(crate) use ownership::left_behind;
 pub use ownership::{Cleaned, Found, OwnerMarker};
 pub use prefill::Prefill;
 pub use topology::{Role, TargetNode};
+pub use vst_access::{TargetUrl, TargetUrlError};
 
 use std::sync::Arc;
 
@@ -58,7 +57,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Looks at `valkey://[user@]host:port`: whether it answers within 5 s, is a cluster, and what runs there. The
+    /// Looks at `valkey://[user@]host:port` (`valkeys://` with TLS, or `unix:///path`): whether it answers within 5 s, is a cluster, and what runs there. The
     /// password comes from `VST_PASSWORD`, else `VALKEY_PASSWORD`. Writes nothing.
     ///
     /// # Errors

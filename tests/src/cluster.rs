@@ -7,6 +7,7 @@ use redis::aio::MultiplexedConnection;
 use vst_common::ids::NodeId;
 use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, LocalNode, ServerFiles};
 
+use crate::certificates::Certificates;
 use crate::command::project;
 
 /// Servers of a test, and plain connections to them.
@@ -42,10 +43,50 @@ impl Servers {
 
     /// Three primaries of Debian's Valkey 8, which uses jemalloc; the others use the C library's allocator.
     pub async fn cluster_with_jemalloc() -> Self {
-        let valkey_server = project().join(".local/debian/valkey/run/valkey-server");
-        assert!(valkey_server.is_file(), "Debian's Valkey is there: run `make fleet-servers`");
-        let valkey_server = valkey_server.canonicalize().expect("a path");
-        Self::start(LocalClusterOptions::new(ServerFiles { valkey_server, ..files() })).await
+        Self::start(LocalClusterOptions::new(debian_files())).await
+    }
+
+    /// One server that takes encrypted connections of those whom an authority knows (`server` and `client` are among its names), and where; Debian's, because the
+    /// other is built without TLS.
+    pub async fn with_tls(authority: &Certificates) -> (Self, String) {
+        let mut options =
+            LocalClusterOptions::standalone(ServerFiles { search_module: None, ..debian_files() });
+        let port = free_port();
+        let file = |name| authority.file(name).display().to_string();
+        let args = [
+            ["--tls-port", &port.to_string()],
+            ["--tls-cert-file", &file("server.pem")],
+            ["--tls-key-file", &file("server.key")],
+            ["--tls-ca-cert-file", &file("ca.pem")],
+            ["--tls-auth-clients", "yes"],
+        ];
+        options.extra_args = args.concat().into_iter().map(str::to_owned).collect();
+        (Self::start(options).await, format!("valkeys://127.0.0.1:{port}"))
+    }
+
+    /// Three primaries with JSON beside search.
+    pub async fn with_documents() -> Self {
+        let module = project().join(".local/servers/rejson.so");
+        let module = module.canonicalize().expect("JSON is there: run `make servers`");
+        let mut options = LocalClusterOptions::new(files());
+        options.extra_args = vec![String::from("--loadmodule"), module.display().to_string()];
+        Self::start(options).await
+    }
+
+    /// One server without the search module that listens on a Unix socket too.
+    pub async fn with_socket(path: &str) -> Self {
+        let files = ServerFiles { search_module: None, ..files() };
+        let mut options = LocalClusterOptions::standalone(files);
+        options.extra_args = vec![String::from("--unixsocket"), path.to_owned()];
+        Self::start(options).await
+    }
+
+    /// One server without the search module that lets many clients in.
+    pub async fn for_many_clients(most: u32) -> Self {
+        let files = ServerFiles { search_module: None, ..files() };
+        let mut options = LocalClusterOptions::standalone(files);
+        options.extra_args = vec![String::from("--maxclients"), most.to_string()];
+        Self::start(options).await
     }
 
     /// One server that is no cluster.
@@ -178,6 +219,18 @@ impl Servers {
         }
         counters
     }
+}
+
+fn debian_files() -> ServerFiles {
+    let valkey_server = project().join(".local/debian/valkey/run/valkey-server");
+    assert!(valkey_server.is_file(), "Debian's Valkey is there: run `make fleet-servers`");
+    ServerFiles { valkey_server: valkey_server.canonicalize().expect("a path"), ..files() }
+}
+
+/// A port that nobody listens on now.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
 }
 
 fn files() -> ServerFiles {

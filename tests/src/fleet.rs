@@ -37,15 +37,15 @@ impl Fleet {
         sets: &[&str],
         dress: impl FnOnce(&mut Command),
     ) -> Self {
-        Self::start_scenario(results, target, "quick", sets, dress)
+        Self::start_scenario(results, "quick", target, sets, dress)
     }
 
-    /// As [`Fleet::start_dressed`], of any scenario.
+    /// As [`Fleet::start_dressed`], of another scenario (its name or file).
     #[must_use]
     pub fn start_scenario(
         results: &Results,
-        target: &str,
         scenario: &str,
+        target: &str,
         sets: &[&str],
         dress: impl FnOnce(&mut Command),
     ) -> Self {

@@ -21,3 +21,4 @@ pub mod sparse;
 pub mod stores;
 pub mod web;
 pub mod wire;
+pub mod witness;

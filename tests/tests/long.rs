@@ -10,9 +10,11 @@
 mod long {
     mod analysis;
     mod campaign;
+    mod connections;
     mod copies;
     mod election;
     mod library;
     mod limit;
     mod load;
+    mod rates;
 }

@@ -7,8 +7,10 @@ mod real {
     mod bad_input;
     mod billion;
     mod campaign;
+    mod connections;
     mod copies;
     mod discovery;
+    mod documents;
     mod durability;
     mod election;
     mod failover;

@@ -3,22 +3,20 @@
 //! Owned by `lane`, which tells it when its socket is ready. Replies of the login are handled here; every other whole
 //! reply goes to the caller. Reads are edge-triggered: a read that does not fill its space has emptied the socket.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+mod wire;
 
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
-use rustix::net::sockopt;
-use vst_common::resp::{ScanError, Scanner, push_args};
+use std::io::{self, ErrorKind};
 
+use mio::{Registry, Token};
+use vst_common::resp::{ScanError, Scanner, push_args, without_attributes};
+use vst_common::scenario::{ConnectionSpec, Protocol, ReadFrom};
+
+pub(crate) use self::wire::Place;
+use self::wire::Wire;
 use crate::topology::Credentials;
 
 /// Space for replies before it grows to hold a longer one, bytes.
 const READ_SPACE: usize = 16 << 10;
-
-/// A peer that acknowledges nothing for this long is gone.
-const DEAD_AFTER: std::time::Duration = std::time::Duration::from_secs(15);
-const DEAD_AFTER_MS: u32 = 15_000;
 
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +39,12 @@ pub(crate) enum Error {
     /// The login was refused.
     #[error("login refused: {0}; check the user and VST_PASSWORD")]
     Login(String),
+    /// The peer is not who it should be, or does not want us.
+    #[error("{0}")]
+    Untrusted(String),
+    /// The server does not speak this version.
+    #[error("RESP3 refused: {0}; write `connection: {{protocol: resp2}}`")]
+    Version(String),
 }
 
 /// What became of a readiness event.
@@ -52,23 +56,73 @@ pub(crate) enum Progress {
     Ready,
 }
 
+impl Error {
+    /// Whether trying again leads to the same.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Login(_) | Self::Untrusted(_) | Self::Version(_))
+    }
+}
+
+/// What is said first on every connection of a lane, and how its server is trusted.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    bytes: Vec<u8>,
+    steps: Vec<Step>,
+    credentials: Credentials,
+}
+
+/// A command of the greeting, by what its refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Login,
+    Version,
+    /// Nothing: what it asks for is not needed.
+    Other,
+}
+
+impl Greeting {
+    /// `name` is what CLIENT LIST shows.
+    pub(crate) fn new(name: &str, credentials: &Credentials, spec: ConnectionSpec) -> Self {
+        let (mut bytes, mut steps) = (Vec::new(), Vec::new());
+        let mut say = |step: Step, command: &[&[u8]]| {
+            push_args(&mut bytes, command);
+            steps.push(step);
+        };
+        let password = credentials.password.as_deref().map(str::as_bytes);
+        match (&credentials.username, password) {
+            // A user without a password (nopass) has to say its name all the same.
+            (Some(user), password) => {
+                say(Step::Login, &[b"AUTH", user.as_bytes(), password.unwrap_or_default()]);
+            }
+            (None, Some(password)) => say(Step::Login, &[b"AUTH", password]),
+            (None, None) => {}
+        }
+        if spec.protocol == Protocol::Resp3 {
+            say(Step::Version, &[b"HELLO", b"3"]);
+        }
+        say(Step::Other, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
+        if spec.read_from != ReadFrom::Primary {
+            // Said to primaries too, which it does not concern: a failover may make replicas of them.
+            say(Step::Other, &[b"READONLY"]);
+        }
+        Self { bytes, steps, credentials: credentials.clone() }
+    }
+}
+
 enum State {
     Connecting,
-    /// Replies of the login that are still to come; the first is AUTH's if there is a password.
-    Greeting {
-        left: usize,
-        authenticates: bool,
-    },
+    /// How many commands of the greeting are answered.
+    Greeting(usize),
     Ready,
 }
 
 /// A socket with its read buffer.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     state: State,
-    greeting: Vec<u8>,
-    greeting_replies: usize,
-    authenticates: bool,
+    greeting: std::sync::Arc<Greeting>,
+    /// What of the greeting is not sent.
+    unsaid: Vec<u8>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -76,36 +130,18 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Begins to connect. `name` is what CLIENT LIST shows.
+    /// Begins to connect.
     pub(crate) fn open(
-        address: SocketAddr,
-        name: &str,
-        credentials: &Credentials,
+        place: &Place,
+        greeting: &std::sync::Arc<Greeting>,
         registry: &Registry,
         token: Token,
     ) -> Result<Self, Error> {
-        let mut stream = TcpStream::connect(address)?;
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        let mut greeting = Vec::new();
-        let mut greeting_replies = 1;
-        let password = credentials.password.as_deref().map(str::as_bytes);
-        // A user without a password (nopass) has to say its name all the same.
-        let login: Option<Vec<&[u8]>> = match (&credentials.username, password) {
-            (Some(user), password) => Some(vec![b"AUTH", user.as_bytes(), password.unwrap_or_default()]),
-            (None, Some(password)) => Some(vec![b"AUTH", password]),
-            (None, None) => None,
-        };
-        if let Some(login) = &login {
-            push_args(&mut greeting, login);
-            greeting_replies += 1;
-        }
-        push_args(&mut greeting, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
         Ok(Self {
-            stream,
+            wire: Wire::open(place, &greeting.credentials, registry, token)?,
             state: State::Connecting,
-            greeting,
-            greeting_replies,
-            authenticates: login.is_some(),
+            greeting: std::sync::Arc::clone(greeting),
+            unsaid: greeting.bytes.clone(),
             buffer: vec![0; READ_SPACE],
             start: 0,
             end: 0,
@@ -121,44 +157,22 @@ impl Connection {
     /// The socket may be writable: finishes connecting and sends the login.
     pub(crate) fn writable(&mut self) -> Result<(), Error> {
         if matches!(self.state, State::Connecting) {
-            if let Some(error) = self.stream.take_error()? {
-                return Err(error.into());
+            if !self.wire.connected()? {
+                return Ok(());
             }
-            match self.stream.peer_addr() {
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::NotConnected => return Ok(()),
-                Err(e) => return Err(e.into()),
-            }
-            self.stream.set_nodelay(true)?;
-            // A host that vanished answers nothing and closes nothing: without these its commands are owed for ever.
-            // A server that only hangs still acknowledges at the kernel, and is not cut off by them.
-            sockopt::set_socket_keepalive(&self.stream, true).map_err(io::Error::from)?;
-            sockopt::set_tcp_keepidle(&self.stream, DEAD_AFTER).map_err(io::Error::from)?;
-            sockopt::set_tcp_user_timeout(&self.stream, DEAD_AFTER_MS).map_err(io::Error::from)?;
-            self.state = State::Greeting { left: self.greeting_replies, authenticates: self.authenticates };
+            self.state = State::Greeting(0);
         }
-        if matches!(self.state, State::Greeting { .. }) && !self.greeting.is_empty() {
-            let mut greeting = std::mem::take(&mut self.greeting);
-            self.write(&mut greeting)?;
-            self.greeting = greeting;
+        if matches!(self.state, State::Greeting(_)) && !self.unsaid.is_empty() {
+            let mut unsaid = std::mem::take(&mut self.unsaid);
+            self.write(&mut unsaid)?;
+            self.unsaid = unsaid;
         }
-        Ok(())
+        self.wire.flush()
     }
 
     /// Writes as much as the socket takes and removes it from `out`.
     pub(crate) fn write(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
-        let mut written = 0;
-        while let Some(rest) = out.get(written..)
-            && !rest.is_empty()
-        {
-            match self.stream.write(rest) {
-                Ok(0) => return Err(Error::Closed),
-                Ok(n) => written += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+        let written = self.wire.write(out)?;
         if written == out.len() {
             out.clear();
         } else {
@@ -182,29 +196,35 @@ impl Connection {
             }
             let Some(space) = self.buffer.get_mut(self.end..) else { return Ok(progress) };
             let offered = space.len();
-            let read = match self.stream.read(space) {
+            let read = match self.wire.read(space) {
                 Ok(0) => return Err(Error::Closed),
                 Ok(n) => n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(progress),
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e.into()),
+                Err(Error::Io(e)) if e.kind() == ErrorKind::WouldBlock => return Ok(progress),
+                Err(Error::Io(e)) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
             };
             self.end += read;
             while self.start < self.end {
                 let unread = self.buffer.get(self.start..self.end).unwrap_or_default();
                 let Some(length) = self.scanner.scan(unread)? else { break };
                 let reply = unread.get(..length).unwrap_or_default();
+                let reply = without_attributes(reply);
                 match &mut self.state {
+                    // Said by the server unasked (RESP3): no reply to anything.
+                    _ if reply.first() == Some(&b'>') => {}
                     State::Ready => deliver(reply)?,
-                    State::Greeting { left, authenticates } => {
-                        if *authenticates && reply.first() == Some(&b'-') {
+                    State::Greeting(answered) => {
+                        let step = self.greeting.steps.get(*answered).copied().unwrap_or(Step::Other);
+                        if reply.first() == Some(&b'-') && step != Step::Other {
                             let text =
                                 String::from_utf8_lossy(reply).trim_matches(['-', '\r', '\n']).to_owned();
-                            return Err(Error::Login(text));
+                            return Err(match step {
+                                Step::Login => Error::Login(text),
+                                _ => Error::Version(text),
+                            });
                         }
-                        *authenticates = false;
-                        *left -= 1;
-                        if *left == 0 {
+                        *answered += 1;
+                        if *answered == self.greeting.steps.len() {
                             self.state = State::Ready;
                             progress = Progress::Ready;
                         }
@@ -216,7 +236,7 @@ impl Connection {
             if self.start == self.end {
                 (self.start, self.end) = (0, 0);
             }
-            if read < offered && !to_the_end {
+            if read < offered && self.wire.tells_all() && !to_the_end {
                 return Ok(progress);
             }
         }
@@ -234,8 +254,7 @@ impl Connection {
     }
 
     /// Takes the socket out of the poll set.
-    pub(crate) fn close(mut self, registry: &Registry) {
-        // The kernel forgets a closed socket by itself; an error here changes nothing.
-        let _ = registry.deregister(&mut self.stream);
+    pub(crate) fn close(self, registry: &Registry) {
+        self.wire.close(registry);
     }
 }

@@ -471,6 +471,7 @@ mod tests {
             order: vst_common::scenario::CopyOrder::Interleaved,
             truth: vst_common::phase::TruthSource::Listed,
             metric: Metric::L2,
+            on: vst_common::scenario::RowKind::Hash,
             prefix: "t:".into(),
             field: "v".into(),
             attributes: vst_common::attributes::Attributes::default(),

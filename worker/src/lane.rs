@@ -24,7 +24,7 @@ use vst_common::ids::{Generation, RunId, WorkerId};
 use vst_common::seed::Draw;
 
 use self::resolver::{Found, Resolver};
-use crate::connection::{Connection, Error as ConnectionError, Progress};
+use crate::connection::{Connection, Error as ConnectionError, Greeting, Place, Progress};
 use crate::pipeline::{LinkIndex, Pipeline};
 pub use crate::topology::Credentials;
 use crate::work::{ArmedPhase, LaneCommand, LaneEvent, LoadLease};
@@ -147,6 +147,8 @@ struct Line {
 struct Drive {
     phase: Arc<ArmedPhase>,
     pipeline: Pipeline,
+    /// What every connection says first.
+    greeting: Arc<Greeting>,
     /// Until when load may be sent, and whether the session said to send none before.
     lease: LoadLease,
     fenced: bool,
@@ -234,7 +236,8 @@ impl Lane {
 
     fn arm(&mut self, phase: Arc<ArmedPhase>, lane: u32, lease: LoadLease) {
         self.close_all();
-        match Drive::new(phase, lane, lease) {
+        let greeting = Greeting::new(&self.client_name, &self.config.credentials, phase.order.connection);
+        match Drive::new(phase, lane, lease, greeting) {
             Ok(drive) => self.drive = Some(drive),
             Err(reason) => self.tell(LaneEvent::Failed { reason, target: false }),
         }
@@ -262,13 +265,7 @@ impl Lane {
     fn advance(&mut self) -> Option<MonoNs> {
         let drive = self.drive.as_mut()?;
         let now = mono_ns();
-        drive.connect(
-            &self.client_name,
-            &self.config.credentials,
-            &mut self.resolver,
-            self.poll.registry(),
-            now,
-        );
+        drive.connect(&mut self.resolver, self.poll.registry(), now);
         if !drive.armed {
             if drive.is_connected() {
                 drive.armed = true;
@@ -348,12 +345,13 @@ impl Lane {
 }
 
 impl Drive {
-    fn new(phase: Arc<ArmedPhase>, lane: u32, lease: LoadLease) -> Result<Self, String> {
+    fn new(phase: Arc<ArmedPhase>, lane: u32, lease: LoadLease, greeting: Greeting) -> Result<Self, String> {
         let pipeline = Pipeline::new(Arc::clone(&phase), lane).map_err(|e| e.to_string())?;
         let now = mono_ns();
         Ok(Self {
             phase,
             pipeline,
+            greeting: Arc::new(greeting),
             lease,
             fenced: false,
             lines: Vec::new(),
@@ -385,14 +383,7 @@ impl Drive {
     }
 
     /// Opens connections that are missing and whose time has come.
-    fn connect(
-        &mut self,
-        name: &str,
-        credentials: &Credentials,
-        resolver: &mut Resolver,
-        registry: &mio::Registry,
-        now: MonoNs,
-    ) {
+    fn connect(&mut self, resolver: &mut Resolver, registry: &mio::Registry, now: MonoNs) {
         while self.lines.len() < self.pipeline.links() {
             self.lines.push(Line {
                 connection: None,
@@ -414,25 +405,29 @@ impl Drive {
             if std::mem::take(&mut line.refused) {
                 resolver.forget(host, port);
             }
-            let address = match resolver.find(host, port) {
-                Found::Address(address) => address,
-                Found::Pending => {
-                    line.retry_at = now.saturating_add(NAME_NS);
-                    continue;
-                }
-                Found::Nowhere(reason) => {
-                    self.last_error = reason;
-                    line.postpone(link, now);
-                    continue;
+            let place = if vst_access::is_socket_path(host) {
+                Place::Unix(host.into())
+            } else {
+                match resolver.find(host, port) {
+                    Found::Address(address) => Place::Tcp { address, name: host.to_owned() },
+                    Found::Pending => {
+                        line.retry_at = now.saturating_add(NAME_NS);
+                        continue;
+                    }
+                    Found::Nowhere(reason) => {
+                        self.last_error = reason;
+                        line.postpone(link, now);
+                        continue;
+                    }
                 }
             };
-            match Connection::open(address, name, credentials, registry, Token(link + FIRST_LINK)) {
+            match Connection::open(&place, &self.greeting, registry, Token(link + FIRST_LINK)) {
                 Ok(connection) => {
                     line.connection = Some(connection);
                     self.missing -= 1;
                 }
                 Err(error) => {
-                    self.last_error = format!("{address}: {error}");
+                    self.last_error = format!("{place}: {error}");
                     line.refused = true;
                     line.postpone(link, now);
                     self.pipeline.link_refused(link);
@@ -479,13 +474,11 @@ impl Drive {
         line.postpone(link, now);
         self.missing += 1;
         let (node, place) = match self.pipeline.address(link) {
-            Some((id, host, port)) => (Some(id.clone()), format!("{host}:{port}")),
+            Some((id, host, port)) => (Some(id.clone()), vst_access::join(host, port)),
             None => (None, String::from("a node that is gone")),
         };
         self.last_error = format!("{place}: {error}");
-        if let ConnectionError::Login(_) = error
-            && !self.armed
-        {
+        if error.is_final() && !self.armed {
             self.give_up_at = now;
         }
         if was_ready {

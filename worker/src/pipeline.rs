@@ -13,6 +13,7 @@ mod finish;
 mod layout;
 mod node;
 mod overflow;
+mod readers;
 mod reply;
 mod retry;
 mod routes;
@@ -38,6 +39,7 @@ use self::blocks::Blocks;
 pub(crate) use self::node::LinkIndex;
 use self::node::{Again, FreeSlot, Item, Link, NodeState, Owed, Parts, Waiting};
 use self::overflow::Overflow;
+use self::readers::Readers;
 pub(crate) use self::reply::Unasked;
 use self::retry::Refused;
 use self::routes::Routes;
@@ -102,6 +104,9 @@ pub(crate) struct Pipeline {
     nodes: Vec<NodeState>,
     links: Vec<Link>,
     routes: Routes,
+    readers: Readers,
+    /// The node of each part of the request that is about to be sent.
+    targets: Vec<u16>,
     /// When a layout of the cluster was last taken in: what waited for a node that had failed could not go out before.
     routed_at: u64,
     /// The map may be wrong.
@@ -167,6 +172,8 @@ impl Pipeline {
             nodes: Vec::new(),
             links: Vec::new(),
             routes,
+            readers: Readers::new(order.connection.read_from),
+            targets: Vec::new(),
             routed_at: 0,
             doubt: false,
             useless: Vec::new(),
@@ -200,6 +207,7 @@ impl Pipeline {
         for node in phase.topology.nodes.iter().take(phase.topology.primaries()) {
             pipeline.add_node(node.id.clone(), node.host.clone(), node.port);
         }
+        pipeline.know_replicas(&phase.topology.nodes);
         Ok(pipeline)
     }
 
@@ -246,7 +254,7 @@ impl Pipeline {
         let Some(at) = self.nodes.get_mut(usize::from(node)) else { return };
         at.free.extend((0..self.depth).map(|_| FreeSlot { link, epoch, since: now }));
         at.up += 1;
-        let place = format!("{}:{}", at.host, at.port);
+        let place = vst_access::join(&at.host, at.port);
         if let Some(since) = at.away_since.take() {
             let away = count::to_f64(now.saturating_sub(since)) / 1e9;
             let id = at.id.clone();
@@ -271,7 +279,7 @@ impl Pipeline {
                 at.up = at.up.saturating_sub(1);
                 if at.up == 0 {
                     at.away_since = Some(now);
-                    let (id, place) = (at.id.clone(), format!("{}:{}", at.host, at.port));
+                    let (id, place) = (at.id.clone(), vst_access::join(&at.host, at.port));
                     self.happened("node_unreachable", Some(id), format!("no connection to {place} is left"));
                 }
             }
@@ -286,12 +294,17 @@ impl Pipeline {
     /// A connection could not be made, so whoever is looked for may be elsewhere.
     pub(crate) fn link_refused(&mut self, link: LinkIndex) {
         // A node that owns nothing is waited for without haste.
-        self.doubt |= self.links.get(link).is_some_and(|link| self.routes.owns(link.node));
+        self.doubt |= self.links.get(link).is_some_and(|link| self.serves(link.node));
     }
 
-    /// Whether the phase can begin without this connection: its node owns no slot any more.
+    /// Whether the phase can begin without this connection: its node owns no slot any more, and is not read from.
     pub(crate) fn is_idle(&self, link: LinkIndex) -> bool {
-        self.links.get(link).is_none_or(|link| !self.routes.owns(link.node))
+        self.links.get(link).is_none_or(|link| !self.serves(link.node))
+    }
+
+    /// Whether requests may go to a node.
+    fn serves(&self, node: u16) -> bool {
+        self.routes.owns(node) || self.readers.has(node)
     }
 
     /// Whether somebody should ask the cluster for its layout; asks once.

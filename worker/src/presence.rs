@@ -109,5 +109,5 @@ impl Presence {
 }
 
 fn address(topology: &Topology, node: usize) -> String {
-    topology.nodes.get(node).map_or_else(String::new, |node| format!("{}:{}", node.host, node.port))
+    topology.nodes.get(node).map_or_else(String::new, |node| vst_access::join(&node.host, node.port))
 }

@@ -3,17 +3,19 @@
 //! Made once per lane when a phase is armed; read by the pipeline at every send. Law: the same bytes for the same
 //! seed, phase and request number, whatever the fleet.
 
+mod document;
+
 use std::sync::Arc;
 
 use vst_common::attributes::Attributes;
-use vst_common::content::{self, Commands, Scratch};
+use vst_common::content::{self, Commands, Scratch, catalog};
 use vst_common::count;
 use vst_common::keys::{KeySpace, SLOTS};
 use vst_common::mix::{Deed, Mix};
 use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, VectorWork, Work};
 use vst_common::recall::Verdict;
 use vst_common::resp::{Command, Frame};
-use vst_common::scenario::{Ask, Returns};
+use vst_common::scenario::{Ask, Returns, RowKind};
 use vst_common::search;
 use vst_common::seed::Draw;
 
@@ -40,6 +42,8 @@ pub(crate) enum Error {
 pub(crate) struct Requests {
     keys: KeySpace,
     operations: Arc<[OperationName]>,
+    /// Whether each operation changes nothing.
+    reads: Vec<bool>,
     work: Kind,
 }
 
@@ -66,6 +70,8 @@ struct Write {
     command: Command,
     vector_bytes: usize,
     attributes: Attributes,
+    /// A row is a document; otherwise it is a hash.
+    field: Option<String>,
 }
 
 #[derive(Debug)]
@@ -124,13 +130,13 @@ impl Requests {
         let name = OperationName::new;
         let (operations, work) = match &order.work {
             Work::Ingest(vectors) | Work::Fill(vectors) | Work::Grow(vectors, _) | Work::Update(vectors) => {
-                (vec![name("hset", "hset")], Kind::Write(Write::of(vectors)))
+                (vec![written(vectors)], Kind::Write(Write::of(vectors)))
             }
             Work::Delete(_) | Work::DropCopies { .. } => {
                 (vec![name("del", "del")], Kind::Delete { command: delete() })
             }
             Work::Churn(vectors) => {
-                let names = vec![name("del", "del"), name("hset", "hset")];
+                let names = vec![name("del", "del"), written(vectors)];
                 (names, Kind::Exchange { delete: delete(), write: Write::of(vectors) })
             }
             Work::Commands(work) => {
@@ -144,7 +150,8 @@ impl Requests {
                 (asking().to_vec(), Kind::Query(kind))
             }
             Work::Mixed { vectors, ask, weights, units } => {
-                let changing = [name("hset", "hset"), name("del", "del"), name("update", "hset")];
+                let again = name("update", vectors.write_command().1);
+                let changing = [written(vectors), name("del", "del"), again];
                 let mixed = Mixed {
                     mix: Mix::new(*weights, *units, vectors.live),
                     query: QueryKind::new(order, vectors, ask, topology, queries)?,
@@ -154,12 +161,18 @@ impl Requests {
                 (asking().into_iter().chain(changing).collect(), Kind::Mixed(Box::new(mixed)))
             }
         };
-        Ok(Self { keys: KeySpace::new(prefix), operations: operations.into(), work })
+        let reads = operations.iter().map(|name| catalog::only_reads(&name.command)).collect();
+        Ok(Self { keys: KeySpace::new(prefix), operations: operations.into(), reads, work })
     }
 
     /// What the operations of the phase are called.
     pub(crate) fn operations(&self) -> Arc<[OperationName]> {
         Arc::clone(&self.operations)
+    }
+
+    /// Whether the requests of an operation change nothing, so that a replica can answer them.
+    pub(crate) fn reads(&self, operation: Operation) -> bool {
+        self.reads.get(usize::from(operation.0)).copied().unwrap_or(false)
     }
 
     /// The operation that a unit which changes a row is reported as.
@@ -374,15 +387,23 @@ impl Write {
         let dims = vectors.expansion.index_dims(vectors.dims);
         let vector_bytes = usize::try_from(dims).unwrap_or(0) * size_of::<f32>();
         let attributes = vectors.attributes.clone();
+        if vectors.on == RowKind::Json {
+            let command = Command::new(&[Some(b"JSON.SET"), None, Some(b"$"), None]);
+            return Self { command, vector_bytes, attributes, field: Some(vectors.field.clone()) };
+        }
         let mut args: Vec<Option<&[u8]>> = vec![Some(b"HSET"), None, Some(vectors.field.as_bytes()), None];
         let beside = attributes.fields();
         args.extend(beside.iter().flat_map(|field| [Some(field.as_bytes()), None]));
-        Self { command: Command::new(&args), vector_bytes, attributes }
+        Self { command: Command::new(&args), vector_bytes, attributes, field: None }
     }
 
     /// Appends the command that writes a row whose vector is the n-th of these.
     fn encode(&self, row: u64, key: &[u8], vectors: &[u8], n: usize, out: &mut Vec<u8>) {
         let vector = nth(vectors, n, self.vector_bytes);
+        if let Some(field) = &self.field {
+            let document = document::write(field, vector, &self.attributes, row);
+            return self.command.encode(out, &[key, &document]);
+        }
         if self.attributes.is_empty() {
             return self.command.encode(out, &[key, vector]);
         }
@@ -394,6 +415,11 @@ impl Write {
             _ => self.command.encode(out, &[key, vector, &number]),
         }
     }
+}
+
+fn written(vectors: &VectorWork) -> OperationName {
+    let (operation, command) = vectors.write_command();
+    OperationName::new(operation, command)
 }
 
 fn delete() -> Command {

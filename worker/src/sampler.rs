@@ -253,8 +253,8 @@ async fn ask(node: &Observed, credentials: &Credentials, line: &Line) -> Result<
     let mut connection = match line.take() {
         Some(connection) => connection,
         None => {
-            let (host, port) =
-                split(&node.address).ok_or_else(|| format!("`{}` is not host:port", node.address))?;
+            let (host, port) = vst_access::split(&node.address)
+                .ok_or_else(|| format!("`{}` is not host:port", node.address))?;
             connect(host, port, credentials).await.map_err(|e| e.to_string())?
         }
     };
@@ -285,13 +285,6 @@ async fn ask_on(connection: &mut MultiplexedConnection, index: Option<&str>) -> 
         },
     };
     Ok(Answer { info, index })
-}
-
-/// Host and port of `host:port` or `[v6]:port`.
-fn split(address: &str) -> Option<(&str, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    Some((host, port.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! and the tasks that prepare phases and read rows. It turns what they say into events and does what the actions say;
 //! no decision is made here.
 
+mod calling;
 mod layouts;
 mod preparing;
 mod stream;
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+use vst_access::{TargetUrl, TargetUrlError};
 use vst_common::clock::{MonoNs, SECOND_NS, mono_ns};
 use vst_common::dataset::{ReadFault, ReadFaults};
 use vst_common::exit::Exit;
@@ -28,32 +30,22 @@ use crate::fetch::Source;
 use crate::health::Machine;
 use crate::session::{Action, Config, Departure, Event, NotReady, SessionCore};
 use crate::site::WorkerSite;
-use crate::topology::{Credentials, Layout, refresh};
+use crate::topology::{Layout, refresh};
 use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
 use crate::{lane, sampler, uplink};
-use preparing::{Newest, credentials, prepare};
+use calling::{RETRY_NS, endpoint};
+use preparing::{Newest, prepare};
 pub use whereabouts::Coordinators;
 use whereabouts::Whereabouts;
 
-/// Environment variables that hold the target's password, the first that is set counts.
-pub const PASSWORD_VARIABLES: [&str; 2] = ["VST_PASSWORD", "VALKEY_PASSWORD"];
-
 /// A worker whose coordinator has been away for this long leaves, nanoseconds.
 const GIVE_UP_NS: u64 = 60 * SECOND_NS;
-/// First pause before the coordinator is called again, nanoseconds; doubles up to the largest.
-const RETRY_NS: u64 = SECOND_NS / 10;
-const RETRY_MAX_NS: u64 = SECOND_NS;
 /// The session hears of passing time this often at least, and no more often than the shortest.
 const TICK: Duration = Duration::from_millis(50);
 const SHORTEST_TICK: Duration = Duration::from_millis(1);
 /// Those who look on are told how the session stands this often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The coordinator is pinged this often, and may take this long for a connection.
-const PING: Duration = Duration::from_secs(5);
-/// A connection that does not answer a ping for this long is closed. Longer than the lease: a coordinator that was
-/// paused for a moment finds its fleet as it left it.
-const PING_ANSWER: Duration = Duration::from_secs(30);
 
 /// How a worker is started.
 #[derive(Clone)]
@@ -101,6 +93,9 @@ pub enum Error {
         /// Its reason.
         reason: String,
     },
+    /// The target's URL, or the files for TLS with it.
+    #[error(transparent)]
+    Target(#[from] TargetUrlError),
     /// Nobody can say where the coordinator is.
     #[error(transparent)]
     Etcd(#[from] vst_etcd::Error),
@@ -117,7 +112,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Address { .. } | Self::Http(_) => Exit::Usage,
+            Self::Address { .. } | Self::Http(_) | Self::Target(_) => Exit::Usage,
             Self::CoordinatorGone { .. } | Self::Refused { .. } | Self::Etcd(_) => Exit::Fleet,
             Self::Lanes(_) => Exit::Bug,
         }
@@ -220,8 +215,7 @@ struct Worker {
     call_at: MonoNs,
     pause_ns: u64,
     registration: Option<(RunId, Generation)>,
-    target: String,
-    credentials: Credentials,
+    target: Option<TargetUrl>,
     lanes: Vec<lane::Handle>,
     lane_events: UnboundedReceiver<(u32, LaneEvent)>,
     sampler: Option<sampler::Handle>,
@@ -256,8 +250,7 @@ impl Worker {
             call_at: mono_ns(),
             pause_ns: RETRY_NS,
             registration: None,
-            target: String::new(),
-            credentials: Credentials::default(),
+            target: None,
             lanes: Vec::new(),
             lane_events: unbounded_channel().1,
             sampler: None,
@@ -316,56 +309,6 @@ impl Worker {
         let registered = fleet.register(&member).await?;
         tracing::info!("registered in etcd as {}", self.name);
         Ok(Some(registered))
-    }
-
-    /// Calls the coordinator, unless a call is under way or it is too early for the next.
-    fn call(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Result<(), Error> {
-        if self.stream.is_some() || mono_ns() < self.call_at {
-            return Ok(());
-        }
-        let Some(place) = whereabouts.current(run) else { return Ok(()) };
-        let own = env!("CARGO_PKG_VERSION");
-        if let Some(theirs) = place.version.filter(|version| version != own) {
-            let reason = format!(
-                "the leader at {} is vst {theirs}, this worker is vst {own}: start it from version {theirs}",
-                place.address
-            );
-            return Err(Error::Refused { reason });
-        }
-        let channel = match &self.called {
-            Some((address, channel)) if *address == place.address => channel.clone(),
-            _ => {
-                let endpoint = endpoint(&self.options.security, &place.address)?;
-                // Two connections: batches in bulk must not hold up heartbeats.
-                self.uplink.send(Order::Call(endpoint.connect_lazy()));
-                let channel = endpoint.connect_lazy();
-                self.called = Some((place.address, channel.clone()));
-                channel
-            }
-        };
-        let stream = stream::Handle::open(channel, self.noted.clone());
-        let _ = self.noted.send(Note::Stream(stream.id(), Event::Connected));
-        self.stream = Some(stream);
-        Ok(())
-    }
-
-    /// The stream is over; the next call goes to the next address, after a pause.
-    fn hang_up(&mut self, whereabouts: &mut Whereabouts) {
-        self.stream = None;
-        whereabouts.failed();
-        self.call_at = mono_ns().saturating_add(self.pause_ns);
-        self.pause_ns = (2 * self.pause_ns).min(RETRY_MAX_NS);
-    }
-
-    /// Somebody else may lead: what the one before still says does not count any more.
-    fn moved(&mut self, whereabouts: &Whereabouts, run: Option<&RunId>) -> Option<Event> {
-        let place = whereabouts.current(run)?;
-        if self.called.as_ref().is_some_and(|(address, _)| *address == place.address) {
-            return None;
-        }
-        tracing::info!("the coordinator is at {} now", place.address);
-        self.call_at = mono_ns();
-        self.stream.take().map(|_| Event::Disconnected)
     }
 
     fn event_of(&mut self, note: Note, whereabouts: &mut Whereabouts) -> Option<Event> {
@@ -465,12 +408,13 @@ impl Worker {
     fn register(&mut self, run: RunId, generation: Generation, target: String) -> Result<(), Error> {
         tracing::info!("registered for run {run} as {} (generation {generation})", self.name);
         self.pause_ns = RETRY_NS;
-        self.target = self.options.target.clone().unwrap_or(target);
-        self.credentials = credentials(&self.target, &|name| std::env::var(name).ok());
+        let target = TargetUrl::from_env(self.options.target.as_deref().unwrap_or(&target))?;
+        let credentials = target.credentials().clone();
+        self.target = Some(target);
         self.uplink.send(Order::Register { run: run.clone(), generation });
         self.registration = Some((run, generation));
-        self.sampler = Some(sampler::spawn(self.credentials.clone(), forward(&self.noted, Note::Sampled)));
-        self.refresh = Some(refresh::spawn(self.credentials.clone(), forward(&self.noted, Note::Layout)));
+        self.sampler = Some(sampler::spawn(credentials.clone(), forward(&self.noted, Note::Sampled)));
+        self.refresh = Some(refresh::spawn(credentials, forward(&self.noted, Note::Layout)));
         self.start_lanes()
     }
 
@@ -479,14 +423,16 @@ impl Worker {
         self.end_lanes();
         let (events, lane_events) = unbounded_channel();
         self.lane_events = lane_events;
-        let Some((run, generation)) = &self.registration else { return Ok(()) };
+        let (Some((run, generation)), Some(target)) = (&self.registration, &self.target) else {
+            return Ok(());
+        };
         for lane_in_worker in 0..self.options.lanes.max(1) {
             let config = lane::Config {
                 lane_in_worker,
                 worker: self.name.clone(),
                 run: run.clone(),
                 generation: *generation,
-                credentials: self.credentials.clone(),
+                credentials: target.credentials().clone(),
             };
             self.lanes.push(lane::spawn(config, events.clone())?);
         }
@@ -500,11 +446,12 @@ impl Worker {
     }
 
     fn prepare(&self, ticket: u64, order: PhaseOrder) {
-        let (target, known, credentials, noted) =
-            (self.target.clone(), self.known.clone(), self.credentials.clone(), self.noted.clone());
+        // There are no orders before the registration.
+        let Some(target) = self.target.clone() else { return };
+        let (known, noted) = (self.known.clone(), self.noted.clone());
         tokio::spawn(async move {
             let faults = ReadFaults::default();
-            let outcome = prepare(order, target, &known, credentials, &faults).await;
+            let outcome = prepare(order, target, &known, &faults).await;
             tell(&faults.take(), &noted);
             let _ = noted.send(Note::Prepared { ticket, outcome });
         });
@@ -551,12 +498,6 @@ impl Worker {
 /// Random bits from the seed that the standard library takes from the system for its hash maps.
 fn random() -> u64 {
     RandomState::new().hash_one(mono_ns())
-}
-
-fn endpoint(security: &Security, address: &str) -> Result<Endpoint, Error> {
-    let unusable = |source| Error::Address { address: address.to_owned(), source };
-    let endpoint = security.endpoint(address).map_err(unusable)?;
-    Ok(endpoint.connect_timeout(PING).http2_keep_alive_interval(PING).keep_alive_timeout(PING_ANSWER))
 }
 
 /// A channel whose items become notes.

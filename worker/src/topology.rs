@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redis::{FromRedisValue, Value};
+pub use vst_access::Credentials;
+use vst_access::{Limits, TargetUrl, join};
 use vst_common::ids::NodeId;
 
 /// Number of hash slots of a cluster.
@@ -20,14 +22,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Why the layout of the target is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The target's URL cannot be used.
-    #[error("target `{url}` is not a valid address: {reason}; expected valkey://host:port")]
-    Address {
-        /// As given, without password.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// The target does not answer as a server does.
     #[error("target `{url}` could not be asked for its topology: {source}")]
     Ask {
@@ -44,21 +38,6 @@ pub enum Error {
     },
 }
 
-/// How lanes and samplers log in.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    /// ACL user; the default user if absent.
-    pub username: Option<String>,
-    /// Password; never printed.
-    pub password: Option<String>,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -70,6 +49,8 @@ pub struct Node {
     pub port: u16,
     /// Whether it owns slots.
     pub primary: bool,
+    /// The primary that it copies, if it is a replica.
+    pub of: Option<NodeId>,
 }
 
 /// The layout of a target.
@@ -86,7 +67,7 @@ impl Topology {
     #[must_use]
     pub fn standalone(host: &str, port: u16) -> Self {
         let node =
-            Node { id: NodeId::new(format!("{host}:{port}")), host: host.to_owned(), port, primary: true };
+            Node { id: NodeId::new(join(host, port)), host: host.to_owned(), port, primary: true, of: None };
         Self { nodes: vec![node], slots: vec![0; usize::from(SLOTS)] }
     }
 
@@ -99,7 +80,7 @@ impl Topology {
     /// Whether it is a server that is no cluster.
     #[must_use]
     pub fn is_standalone(&self) -> bool {
-        matches!(self.nodes.as_slice(), [node] if node.id.as_str() == format!("{}:{}", node.host, node.port))
+        matches!(self.nodes.as_slice(), [node] if node.id.as_str() == join(&node.host, node.port))
     }
 }
 
@@ -124,19 +105,9 @@ impl Layout {
 ///
 /// # Errors
 /// [`Error`] when the target cannot be asked or does not serve all slots.
-pub async fn discover(
-    url: &str,
-    known: &[(String, u16)],
-    credentials: &Credentials,
-) -> Result<Topology, Error> {
-    let parsed =
-        url::Url::parse(url).map_err(|e| Error::Address { url: url.to_owned(), reason: e.to_string() })?;
-    let host = parsed
-        .host_str()
-        .ok_or_else(|| Error::Address { url: url.to_owned(), reason: String::from("no host") })?
-        .to_owned();
-    let port = parsed.port().unwrap_or(6379);
-    let first = discover_at(&host, port, credentials).await;
+pub async fn discover(target: &TargetUrl, known: &[(String, u16)]) -> Result<Topology, Error> {
+    let credentials = target.credentials();
+    let first = discover_at(target.host(), target.port(), credentials).await;
     let Err(Error::Ask { .. }) = &first else { return first };
     for (host, port) in known {
         if let Ok(topology) = discover_at(host, *port, credentials).await {
@@ -147,7 +118,7 @@ pub async fn discover(
 }
 
 async fn discover_at(host: &str, port: u16, credentials: &Credentials) -> Result<Topology, Error> {
-    let ask = |source| Error::Ask { url: format!("{host}:{port}"), source };
+    let ask = |source| Error::Ask { url: join(host, port), source };
     let mut connection = connect(host, port, credentials).await.map_err(ask)?;
     let info: String = redis::cmd("INFO").arg("cluster").query_async(&mut connection).await.map_err(ask)?;
     if !info.contains("cluster_enabled:1") {
@@ -170,21 +141,8 @@ pub async fn connect(
     port: u16,
     credentials: &Credentials,
 ) -> Result<redis::aio::MultiplexedConnection, redis::RedisError> {
-    let mut redis_info = redis::RedisConnectionInfo::default();
-    if let Some(user) = &credentials.username {
-        redis_info = redis_info.set_username(user);
-    }
-    // The client logs in only with a password; a user without one (nopass) takes any, also an empty one.
-    let nameless = credentials.username.is_none();
-    if let Some(password) = credentials.password.as_deref().or((!nameless).then_some("")) {
-        redis_info = redis_info.set_password(password);
-    }
-    let address = redis::ConnectionAddr::Tcp(host.to_owned(), port);
-    let info = redis::IntoConnectionInfo::into_connection_info(address)?.set_redis_settings(redis_info);
-    let config = redis::AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(CONNECT_TIMEOUT));
-    redis::Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await
+    let limits = Limits { connect: CONNECT_TIMEOUT, answer: CONNECT_TIMEOUT };
+    vst_access::connect(host, port, credentials, limits).await
 }
 
 type SlotRange = (u16, u16, Vec<(String, u16, NodeId)>);
@@ -194,17 +152,20 @@ fn from_cluster_slots(reply: &Value, asked_host: &str) -> Result<Layout, redis::
     let mut primaries = BTreeMap::new();
     let mut replicas = BTreeMap::new();
     for (_, _, nodes) in &ranges {
+        let first = nodes.first().map(|(_, _, id)| id);
         for (i, (host, port, id)) in nodes.iter().enumerate() {
             let group = if i == 0 { &mut primaries } else { &mut replicas };
-            group.insert(id.clone(), (host.clone(), *port));
+            let of = first.filter(|_| i > 0).cloned();
+            group.insert(id.clone(), (host.clone(), *port, of));
         }
     }
     let node = |primary: bool| {
-        move |(id, (host, port)): (&NodeId, &(String, u16))| Node {
+        move |(id, (host, port, of)): (&NodeId, &(String, u16, Option<NodeId>))| Node {
             id: id.clone(),
             host: host.clone(),
             port: *port,
             primary,
+            of: of.clone(),
         }
     };
     let mut nodes: Vec<Node> = primaries.iter().map(node(true)).collect();
@@ -277,7 +238,8 @@ mod tests {
         assert_eq!(owner(0).host, "10.0.0.1");
         assert_eq!(owner(8000).port, 7001);
         assert_eq!((owner(8001).host.as_str(), owner(16383).port), ("asked", 7002));
-        assert!(topology.nodes.iter().any(|n| !n.primary && n.id.as_str() == "r"));
+        let replica = topology.nodes.iter().find(|n| !n.primary).unwrap();
+        assert_eq!((replica.id.as_str(), replica.of.as_ref().unwrap().as_str()), ("r", "b"));
     }
 
     #[test]

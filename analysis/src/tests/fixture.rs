@@ -67,6 +67,7 @@ pub(super) fn work() -> VectorWork {
         order: CopyOrder::Interleaved,
         truth: TruthSource::Listed,
         metric: Metric::L2,
+        on: vst_common::scenario::RowKind::Hash,
         prefix: String::from("vst:"),
         field: String::from("v"),
         attributes: vst_common::attributes::Attributes::default(),
@@ -117,6 +118,7 @@ impl Made {
             timeout_ns: 1_000_000_000,
             interval_ns: 1_000_000_000,
             lanes_total: 2,
+            connection: vst_common::scenario::ConnectionSpec::default(),
         });
         self.phases.push(MadePhase {
             started: PhaseStarted {

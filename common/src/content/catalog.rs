@@ -74,6 +74,60 @@ pub const COMMANDS: &[BuiltIn] = &[
     of("string", "TTL", "TTL {key}", Miss::NoKey),
 ];
 
+/// Commands that change nothing: a replica can answer them, and does not replay them.
+const READS: &[&str] = &[
+    "BITCOUNT",
+    "EXISTS",
+    "FT.SEARCH",
+    "GET",
+    "GETBIT",
+    "GETRANGE",
+    "HEXISTS",
+    "HGET",
+    "HGETALL",
+    "HKEYS",
+    "HLEN",
+    "HMGET",
+    "HSTRLEN",
+    "HVALS",
+    "JSON.GET",
+    "JSON.MGET",
+    "LINDEX",
+    "LLEN",
+    "LRANGE",
+    "MGET",
+    "PTTL",
+    "SCARD",
+    "SINTER",
+    "SISMEMBER",
+    "SMEMBERS",
+    "SMISMEMBER",
+    "SRANDMEMBER",
+    "STRLEN",
+    "SUNION",
+    "TTL",
+    "TYPE",
+    "XLEN",
+    "XRANGE",
+    "XREAD",
+    "XREVRANGE",
+    "ZCARD",
+    "ZCOUNT",
+    "ZMSCORE",
+    "ZRANGE",
+    "ZRANGEBYSCORE",
+    "ZRANK",
+    "ZREVRANGE",
+    "ZREVRANK",
+    "ZSCORE",
+];
+
+/// Whether a command changes nothing, by its name in any spelling. One that is not known may change something.
+#[must_use]
+pub fn only_reads(command: &str) -> bool {
+    READS.iter().any(|name| name.eq_ignore_ascii_case(command))
+}
+
 /// Keys of commands that are not listed.
 pub const OTHER_SPACE: &str = "key";
 

@@ -6,6 +6,7 @@
 use super::catalog;
 use super::keys::{KeyChooser, KeyNames};
 use super::miss::Miss;
+use super::own::{Known, Request};
 use super::pattern::Pattern;
 use super::template::{self, Many, Piece, Template, Word};
 use super::value::ValueMaker;
@@ -98,6 +99,7 @@ enum Several {
     Entries,
     Members,
     Scored,
+    Own(Known),
 }
 
 /// Buffers that encoding uses again and again.
@@ -190,7 +192,7 @@ impl Commands {
                 }
                 Step::Many(kind, times) => {
                     for i in 0..u64::from(*times) {
-                        command.several(*kind, i, key, &mut draw, arg, out);
+                        command.several(*kind, i, (key, n), &mut draw, arg, out);
                     }
                 }
             }
@@ -252,7 +254,7 @@ impl Compiled {
         &self,
         kind: Several,
         i: u64,
-        key: u64,
+        (key, n): (u64, u64),
         draw: &mut Draw,
         arg: &mut Vec<u8>,
         out: &mut Vec<u8>,
@@ -263,6 +265,10 @@ impl Compiled {
             Several::Values => self.values.write(draw, arg),
             Several::Fields | Several::Entries => named(b'f', i, arg),
             Several::Members => named(b'm', i, arg),
+            Several::Own(own) => {
+                let argument = u32::try_from(i).unwrap_or(u32::MAX);
+                own.0.write(argument, &mut Request { n, key, draw }, arg);
+            }
             Several::Scored => {
                 arg.extend_from_slice(itoa::Buffer::new().format(draw.below(1001)).as_bytes());
                 push_bulk(out, arg);
@@ -305,6 +311,7 @@ fn compile(template: &Template, values: &ValueSpec, spec: &KeyspaceSpec) -> Vec<
                     Many::Entries(n) => (Several::Entries, all(n), 2),
                     Many::Members(n) => (Several::Members, all(n), 1),
                     Many::Scored(n) => (Several::Scored, all(n), 2),
+                    Many::Own(own) => (Several::Own(*own), own.0.arguments().max(1), 1),
                 };
                 arguments += u64::from(times) * each;
                 steps.push(Step::Many(kind, times));

@@ -17,6 +17,7 @@
 //! | `{one_of a b c}` | one of the words |
 //! | `{vector 128}` | so many FLOAT32, each normal |
 //! | `{n}` | the request's number |
+//! | `{own WORD}` | what [`super::own`] makes under this word, as so many arguments |
 //!
 //! `{key}` takes a distribution: `sequential`, `uniform`, `zipf S`, `hot REQUESTS% KEYS%`, `latest S`.
 
@@ -24,6 +25,7 @@ mod read;
 
 use std::ops::Range;
 
+use super::own::Known;
 use crate::scenario::KeyDistribution;
 
 /// A command with placeholders.
@@ -84,6 +86,8 @@ pub enum Many {
     Members(Option<u32>),
     /// Distinct members, a score before each.
     Scored(Option<u32>),
+    /// What code makes.
+    Own(Known),
 }
 
 /// What is wrong with a template, and where.

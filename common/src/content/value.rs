@@ -4,6 +4,8 @@
 //! wanted compressibility; nothing is ever one constant byte. Law: the same draw gives the same value, of exactly the
 //! drawn length, and zstd takes away the wanted part of values from 4 KiB on, within a tenth.
 
+use std::sync::LazyLock;
+
 use crate::count;
 use crate::scenario::{ContentKind, SizeSpec, ValueSpec};
 use crate::seed::Draw;
@@ -141,31 +143,40 @@ fn repeat(out: &mut Vec<u8>, start: usize, end: usize) {
     }
 }
 
-/// Both halves of a product in one.
-fn fold(a: u64, b: u64) -> [u8; 8] {
-    let product = u128::from(a) * u128::from(b);
-    let bytes = (product ^ (product >> 64)).to_le_bytes();
-    // Never short: a product has 16 bytes.
-    bytes.first_chunk().copied().unwrap_or_default()
+/// Words of random bits that random values are cut from: more than the longest stretch that is cut at once.
+const POOL_WORDS: usize = 8 << 10;
+/// Most words that are cut at once.
+const STRETCH_WORDS: usize = 1 << 10;
+/// Keeps the pool apart from what requests draw. It is no secret and the same in every run.
+const POOL_SEED: u64 = 0xA076_1D64_78BD_642F;
+
+fn pool() -> &'static [u64] {
+    static POOL: LazyLock<Vec<u64>> = LazyLock::new(|| {
+        let mut draw = Draw::new(POOL_SEED, 0, 0);
+        (0..POOL_WORDS).map(|_| draw.next_u64()).collect()
+    });
+    &POOL
 }
 
-/// Random bytes, eight for one multiplication (a Weyl sequence folded as in wyhash; Wang Yi 2019): for a value of
-/// hundreds of bytes the draw itself would cost more than the rest of a request.
+/// Random bytes: for a value of hundreds of bytes drawing all of them would cost more than the rest of a request, so
+/// they are stretches of a pool of random words, each begun at a drawn place and masked with a drawn word.
 fn random(draw: &mut Draw, length: usize, fresh: usize, out: &mut Vec<u8>) {
-    const STEP: u64 = 0xA076_1D64_78BD_642F;
-    const FLIP: u64 = 0xE703_7ED1_A0B4_28DB;
     let start = out.len();
     let fresh = fresh.clamp(length.min(8), length);
-    let mut state = draw.next_u64();
-    let mut left = fresh;
-    out.reserve(fresh);
-    while left >= 8 {
-        state = state.wrapping_add(STEP);
-        out.extend_from_slice(&fold(state, state ^ FLIP));
-        left -= 8;
+    let pool = pool();
+    while out.len() < start + fresh {
+        let from = out.len();
+        let bytes = (start + fresh - from).min(STRETCH_WORDS * 8);
+        let words = bytes.div_ceil(8);
+        let mask = draw.next_u64();
+        let first = count::index(draw.below(count::len(POOL_WORDS - words)));
+        let stretch = pool.get(first..first + words).unwrap_or_default();
+        out.resize(from + words * 8, 0);
+        for (space, word) in out.get_mut(from..).unwrap_or_default().chunks_exact_mut(8).zip(stretch) {
+            space.copy_from_slice(&(word ^ mask).to_le_bytes());
+        }
+        out.truncate(from + bytes);
     }
-    state = state.wrapping_add(STEP);
-    out.extend_from_slice(fold(state, state ^ FLIP).get(..left).unwrap_or_default());
     repeat(out, start, start + length);
 }
 

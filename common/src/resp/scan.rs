@@ -161,6 +161,25 @@ impl Scanner {
     }
 }
 
+/// A whole reply without the attributes (RESP3) that stand before it.
+#[must_use]
+pub fn without_attributes(reply: &[u8]) -> &[u8] {
+    let mut rest = reply;
+    while rest.first() == Some(&b'|') {
+        let Some(end) = memchr::memchr(b'\n', rest) else { return rest };
+        let (line, after) = rest.split_at(end + 1);
+        let Ok(Line::Attribute(elements)) = read_line(line, 0) else { return rest };
+        rest = after;
+        for _ in 0..elements {
+            match Scanner::new().scan(rest) {
+                Ok(Some(length)) => rest = rest.get(length..).unwrap_or_default(),
+                _ => return rest,
+            }
+        }
+    }
+    rest
+}
+
 fn read_line(line: &[u8], offset: usize) -> Result<Line, ScanError> {
     let (kind, text) = match line {
         [kind, text @ .., b'\r', b'\n'] => (*kind, text),
@@ -284,5 +303,8 @@ mod tests {
         assert_eq!(Scanner::new().scan(stream), Ok(Some(stream.len())));
         let nested = b"*2\r\n|1\r\n+a\r\n:1\r\n:5\r\n:6\r\n";
         assert_eq!(Scanner::new().scan(nested), Ok(Some(nested.len())));
+        assert_eq!(without_attributes(stream), b"*1\r\n:1\r\n");
+        assert_eq!(without_attributes(b"|1\r\n+a\r\n*1\r\n:1\r\n|0\r\n+OK\r\n"), b"+OK\r\n");
+        assert_eq!(without_attributes(b":1\r\n"), b":1\r\n");
     }
 }

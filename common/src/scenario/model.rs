@@ -38,6 +38,9 @@ pub struct Scenario {
     pub population: PopulationSpec,
     /// How many workers and lanes drive the load.
     pub fleet: FleetSpec,
+    /// How their connections speak, and to whom.
+    #[serde(default)]
+    pub connection: ConnectionSpec,
     /// How often servers are observed.
     pub sampling: SamplingSpec,
     /// What must hold of every phase and checkpoint that has the figure.
@@ -119,9 +122,23 @@ pub enum Algorithm {
     Flat,
 }
 
+/// What a row is on the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// A hash, its vector as bytes in one field.
+    #[default]
+    Hash,
+    /// A JSON document, its vector an array of numbers; needs a server with JSON.
+    Json,
+}
+
 /// An index over FLOAT32.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexSpec {
+    /// What its rows are.
+    #[serde(default)]
+    pub on: RowKind,
     /// How it finds neighbours; M and EF mean nothing to an exact one.
     #[serde(default)]
     pub algorithm: Algorithm,
@@ -203,6 +220,41 @@ pub(in crate::scenario) const LEASE_MS: u64 = 10_000;
 
 fn lease_ms() -> u64 {
     LEASE_MS
+}
+
+/// How the connections of the load speak, and which nodes they read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionSpec {
+    /// Version of the protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Who answers commands that change nothing.
+    #[serde(default)]
+    pub read_from: ReadFrom,
+}
+
+/// A version of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// What every server speaks.
+    #[default]
+    Resp2,
+    /// Asked for with `HELLO 3`.
+    Resp3,
+}
+
+/// Who answers commands that change nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadFrom {
+    /// The primary of the slot.
+    #[default]
+    Primary,
+    /// Its replicas in turn; the primary where none can be reached.
+    PreferReplica,
+    /// The primary and its replicas in turn.
+    RoundRobin,
 }
 
 /// How often servers are observed.

@@ -290,6 +290,7 @@ fn commands_say_what_each_module_needs() {
         args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect::<Vec<_>>().join(" ")
     };
     let shape = IndexShape {
+        on: crate::scenario::RowKind::Hash,
         prefix: "vst:",
         field: "v",
         algorithm: crate::scenario::Algorithm::Hnsw,
@@ -312,6 +313,10 @@ fn commands_say_what_each_module_needs() {
     let fields = attributes.fields();
     let with = IndexShape { attributes: attributes.clone(), ..shape };
     assert!(line(&create_args("i", &with)).ends_with(" EF_CONSTRUCTION 200 tag TAG number NUMERIC"));
+    let documents = IndexShape { on: crate::scenario::RowKind::Json, ..with.clone() };
+    let said = line(&create_args("i", &documents));
+    assert!(said.starts_with("FT.CREATE i ON JSON PREFIX 1 vst: SCHEMA $.v AS v VECTOR HNSW 10 "), "{said}");
+    assert!(said.ends_with(" EF_CONSTRUCTION 200 $.tag[*] AS tag TAG $.number AS number NUMERIC"), "{said}");
     for module in [RediSearch, ValkeySearch] {
         let sortby = if module == RediSearch { "SORTBY __d " } else { "" };
         let filter = attributes.expression(filters[0]);

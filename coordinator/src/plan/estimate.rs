@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vst_common::content::catalog;
 use vst_common::count;
 use vst_common::scenario::check::Checked;
-use vst_common::scenario::{Scenario, SizeSpec, Step};
+use vst_common::scenario::{RowKind, Scenario, SizeSpec, Step};
 
 use super::copies::population;
 use super::phases::{exchanged, live_sets, rows};
@@ -16,6 +16,8 @@ use super::{DataFacts, kv};
 
 /// A component of a vector is stored as a 32-bit float.
 const COMPONENT_BYTES: u64 = 4;
+/// The same as a number of a JSON document, beside what the index has of it.
+const DOCUMENT_BYTES: u64 = 24;
 /// A neighbour in the graph; the lowest level has two times M of them.
 const LINK_BYTES: u64 = 8;
 /// Key, hash and table entries around a row.
@@ -129,7 +131,9 @@ pub fn estimate(checked: &Checked, data: Option<&DataFacts>, nodes: u64) -> Esti
     }
     // The row's own copy and the index's, and the graph around it.
     let dims = data.map_or(0, |data| data.expansion.index_dims(data.base.dims));
-    let each = row_bytes(dims, scenario.index.as_ref().map_or(0, |index| index.m));
+    let documents = scenario.index.as_ref().is_some_and(|index| index.on == RowKind::Json);
+    let beside = if documents { u64::from(dims).saturating_mul(DOCUMENT_BYTES - COMPONENT_BYTES) } else { 0 };
+    let each = row_bytes(dims, scenario.index.as_ref().map_or(0, |index| index.m)).saturating_add(beside);
     let server_bytes = cells.saturating_mul(each).saturating_add(key_bytes(scenario));
     let lanes = u64::from(scenario.fleet.workers).saturating_mul(u64::from(scenario.fleet.lanes));
     let per_s = lanes * LANE_BYTES_PER_S + nodes * NODE_BYTES_PER_S;

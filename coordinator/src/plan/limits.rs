@@ -4,8 +4,8 @@
 //! phase that cannot have them is refused at its own key, with the numbers; what is accepted leaves room for samplers
 //! and for the coordinator.
 
-use vst_common::scenario::Load;
 use vst_common::scenario::check::{Checked, Faults};
+use vst_common::scenario::{Load, ReadFrom};
 
 use super::data::join;
 
@@ -69,6 +69,22 @@ pub fn check_open_files(checked: &Checked, primaries: u64, open_files: u64) -> R
         })
     });
     join(faults).map_or(Ok(()), Err)
+}
+
+/// Whether there are replicas to read from, where the scenario wants to.
+///
+/// # Errors
+/// A fault that names the key.
+pub fn check_replicas(checked: &Checked, replicas: usize) -> Result<(), Faults> {
+    if replicas > 0 || checked.scenario.connection.read_from == ReadFrom::Primary {
+        return Ok(());
+    }
+    Err(checked.source.fault(
+        "connection.read_from",
+        String::from("replicas shall be read from, but the target has no replica that vst knows of"),
+        "nobody to read from",
+        String::from("leave it out, or name a cluster whose primaries have replicas"),
+    ))
 }
 
 /// Whether every server lets that many in.

@@ -11,7 +11,7 @@ use vst_common::mix::Mix;
 use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::recall::Findable;
-use vst_common::scenario::{Ask, IndexSpec, Keep, Load, PhaseSpec, QuerySpec, Scenario, Step};
+use vst_common::scenario::{Ask, IndexSpec, Keep, Load, PhaseSpec, QuerySpec, RowKind, Scenario, Step};
 
 use super::copies::{population, truth_source};
 use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan, kv};
@@ -239,6 +239,7 @@ impl Maker<'_> {
             timeout_ns: timeout_ms.saturating_mul(MS),
             interval_ns: INTERVAL_NS,
             lanes_total: 0,
+            connection: self.scenario.connection,
         }
     }
 
@@ -269,13 +270,13 @@ impl Maker<'_> {
             Step::Ingest { load, timeout_ms, .. } => {
                 let cut = self.cut(RowRange { start: 0, end: before.cells() });
                 let work = Work::Ingest(self.vectors(before)?);
-                (self.order(index, name, work, load, [0, 0, *timeout_ms]), Some(cut), vec!["hset".to_owned()])
+                (self.order(index, name, work, load, [0, 0, *timeout_ms]), Some(cut), vec![self.written()])
             }
             Step::Grow(grow) => {
                 let cut = self.cut(RowRange { start: 0, end: before.cells() });
                 let work = Work::Grow(self.vectors(after)?, before.count());
                 let times = [0, 0, grow.timeout_ms];
-                (self.order(index, name, work, &grow.load, times), Some(cut), vec!["hset".to_owned()])
+                (self.order(index, name, work, &grow.load, times), Some(cut), vec![self.written()])
             }
             Step::Shrink(shrink) => {
                 let vectors = self.vectors(before)?;
@@ -296,14 +297,14 @@ impl Maker<'_> {
                 let cut = self.cut(RowRange { start: 0, end: before.keep(update.share).count() });
                 let work = Work::Update(self.vectors(before)?);
                 let times = [0, 0, update.timeout_ms];
-                (self.order(index, name, work, &update.load, times), Some(cut), vec!["hset".to_owned()])
+                (self.order(index, name, work, &update.load, times), Some(cut), vec![self.written()])
             }
             Step::Churn(churn) => {
                 let units = exchanged(before, churn.by).saturating_mul(2);
                 let cut = self.cut(RowRange { start: 0, end: units });
                 let work = Work::Churn(self.vectors(before)?);
                 let times = [0, 0, churn.timeout_ms];
-                let commands = vec!["del".to_owned(), "hset".to_owned()];
+                let commands = vec!["del".to_owned(), self.written()];
                 (self.order(index, name, work, &churn.load, times), Some(cut), commands)
             }
             Step::Query(query) => {
@@ -320,7 +321,7 @@ impl Maker<'_> {
                     weights: mixed.weights,
                     units: mixed.operations,
                 };
-                let commands = ["del", "hset", "FT.SEARCH"].map(str::to_owned).to_vec();
+                let commands = vec!["del".to_owned(), self.written(), "FT.SEARCH".to_owned()];
                 (self.order(index, name, work, &mixed.load, [0, 0, mixed.timeout_ms]), Some(cut), commands)
             }
             Step::Kv(kv) => {
@@ -351,12 +352,19 @@ impl Maker<'_> {
             order: self.scenario.population.order,
             truth: TruthSource::Listed,
             metric: self.scenario.index.as_ref()?.metric,
+            on: self.scenario.index.as_ref()?.on,
             prefix: self.scenario.population.prefix.clone(),
             field: FIELD.to_owned(),
             attributes: attributes(self.scenario, self.rows),
             live,
             search: self.search?.clone(),
         })
+    }
+
+    /// How the server counts what writes a row.
+    fn written(&self) -> String {
+        let json = self.scenario.index.as_ref().is_some_and(|index| index.on == RowKind::Json);
+        String::from(if json { "JSON.SET" } else { "hset" })
     }
 
     fn cut(&self, rows: RowRange) -> Cut {

@@ -18,6 +18,7 @@ pub(super) fn index_of(plan: &RunPlan) -> Option<(&SearchPlan, IndexShape<'_>)> 
 /// The same with another shape of the graph.
 fn shaped<'a>(plan: &'a RunPlan, index: &IndexSpec) -> Option<(&'a SearchPlan, IndexShape<'a>)> {
     let shape = IndexShape {
+        on: index.on,
         prefix: plan.scenario.population.prefix.as_str(),
         field: FIELD,
         algorithm: index.algorithm,

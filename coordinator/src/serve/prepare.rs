@@ -11,7 +11,7 @@ use super::Error;
 use super::effects::index_of;
 use crate::plan::{self, DataFacts, RunPlan, Sample};
 use crate::target::{
-    Cleaned, Found, Lease, OwnerMarker, Prefill, Target, TargetError, TargetFacts, left_behind,
+    Cleaned, Found, Lease, OwnerMarker, Prefill, Role, Target, TargetError, TargetFacts, left_behind,
 };
 
 /// A run that can begin.
@@ -56,6 +56,8 @@ pub async fn prepare(checked: &Checked, base_dir: &Path, target: &str) -> Result
     let target_facts = target.facts().await?;
     plan::check_clients(checked, &target.client_limits().await?)?;
     plan::check_cluster(checked, &target)?;
+    let replicas = target.nodes().iter().filter(|node| matches!(node.role, Role::Replica { .. })).count();
+    plan::check_replicas(checked, replicas)?;
     let plan = plan::plan(checked, data.as_ref(), search)?;
     let samples = match &data {
         Some(data) if plan.reuses().is_some() => plan::samples(checked, data, &plan).await?,

@@ -17,7 +17,7 @@ use vst_common::phase::SearchPlan;
 use vst_common::scenario::operations::{AddNodeSpec, FailoverHow, FailoverSpec, MigrateSpec, RemoveNodeSpec};
 
 use self::slots::Move;
-use super::address::split;
+use vst_access::split;
 use super::link::{Link, refusal};
 use super::topology::{Role, read_any};
 use super::{Target, TargetError, TargetNode, uncovered};

@@ -24,7 +24,7 @@ impl Target {
     }
 
     async fn close_on(&self, node: &TargetNode, name: &str) -> Result<u64, TargetError> {
-        if is_down(&node.host, node.port).await {
+        if vst_access::is_down(&node.host, node.port).await {
             return Ok(0);
         }
         let link = self.link(&node.address());
@@ -43,12 +43,6 @@ impl Target {
             closed = closed.saturating_add(count::len(found.len()));
         }
     }
-}
-
-/// Whether nobody listens at a place.
-async fn is_down(host: &str, port: u16) -> bool {
-    let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;
-    tokio::net::TcpStream::connect((host, port)).await.is_err_and(refused)
 }
 
 /// Ids of the connections called `name` in the answer to `CLIENT LIST`.

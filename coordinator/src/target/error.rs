@@ -1,10 +1,9 @@
 //! What can be wrong with a target, in words that name the host and the way out.
 
 use redis::RedisError;
+use vst_access::TargetUrlError;
 use vst_common::exit::Exit;
 use vst_common::search::SearchError;
-
-use super::address::TargetUrlError;
 
 /// Why a target cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult,
-    ServerErrorKind, Value, from_redis_value,
+    Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
+    from_redis_value,
 };
 use tokio::sync::Mutex;
+use vst_access::{Limits, TargetUrl};
 use vst_common::resp::Frame;
 
 use super::TargetError;
-use super::address::TargetUrl;
 use super::audit::Audit;
 
 /// A server that does not answer within this is taken to be away.
@@ -160,16 +160,11 @@ impl Link {
             return Ok((connection.clone(), false));
         }
         let unreachable = |why: String| TargetError::Unreachable { address: self.address.clone(), why };
-        let info = self
-            .url
-            .connection_to(&self.address)
+        let (host, port) = vst_access::split(&self.address)
             .ok_or_else(|| unreachable(String::from("not a host and a port")))?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_WITHIN))
-            .set_response_timeout(Some(ANSWER_WITHIN));
+        let limits = Limits { connect: CONNECT_WITHIN, answer: ANSWER_WITHIN };
         let attempt = async {
-            let client = Client::open(info)?;
-            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            let mut connection = vst_access::connect(host, port, self.url.credentials(), limits).await?;
             // A server that is stopped accepts connections and answers nothing: only an answer shows that it is there.
             redis::cmd("PING").exec_async(&mut connection).await?;
             RedisResult::Ok(connection)

@@ -35,6 +35,7 @@ fn marker(run: &str) -> OwnerMarker {
 
 fn shape() -> IndexShape<'static> {
     IndexShape {
+        on: vst_common::scenario::RowKind::Hash,
         prefix: PREFIX,
         field: "v",
         algorithm: vst_common::scenario::Algorithm::Hnsw,

@@ -4,10 +4,10 @@ use std::ops::RangeInclusive;
 
 use redis::cmd;
 use serde::{Deserialize, Serialize};
+use vst_access::{TargetUrl, join, split};
 use vst_common::ids::NodeId;
 use vst_common::keys::SLOTS;
 
-use super::address::{TargetUrl, join, split};
 use super::link::Link;
 use super::{TargetError, uncovered};
 
@@ -50,7 +50,7 @@ impl TargetNode {
         Self {
             id: NodeId::new(url.address()),
             host: url.host().to_owned(),
-            port: split(&url.address()).map_or(0, |(_, port)| port),
+            port: url.port(),
             role: Role::Primary,
             slots: vec![0..=SLOTS - 1],
         }

@@ -56,6 +56,7 @@ impl Pipeline {
             (Place::All, Some(&mut self.backlog))
         } else {
             let node = self.route(waiting.item);
+            let node = self.reader(node, waiting.item, operation);
             (Place::Node(node), self.nodes.get_mut(usize::from(node)).map(|node| &mut node.backlog))
         };
         match (waiting, queue) {
@@ -99,6 +100,17 @@ impl Pipeline {
         let mut in_turn = owners.iter().cycle().skip(first).take(owners.len()).copied();
         let is_up = |node: &u16| self.nodes.get(usize::from(*node)).is_some_and(|node| node.up > 0);
         in_turn.clone().find(is_up).or_else(|| in_turn.next()).unwrap_or(0)
+    }
+
+    /// Who answers for a primary, where that need not be itself.
+    fn reader(&mut self, primary: u16, item: Item, operation: Operation) -> u16 {
+        let reads = matches!(item, Item::Numbered { .. }) && self.requests.reads(operation);
+        if !reads || !self.readers.asks_replicas() {
+            return primary;
+        }
+        let nodes = &self.nodes;
+        let up = |node: u16| nodes.get(usize::from(node)).is_some_and(|node| node.up > 0);
+        self.readers.next(primary, up, up)
     }
 
     pub(super) fn route(&mut self, item: Item) -> u16 {

@@ -132,7 +132,7 @@ impl Pipeline {
         }
         for part in parts.iter().filter(|part| part.owed) {
             self.doubt |= kind == Kind::Timeout && !self.expired;
-            if !self.routes.owns(part.node) {
+            if !self.serves(part.node) {
                 self.close_silent(part.node);
             }
         }

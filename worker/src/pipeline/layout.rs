@@ -3,6 +3,8 @@
 //! Fed by the lane with what the worker asked the cluster for. Law: afterwards nothing waits for a node that no longer
 //! owns its slot, and nothing is sent twice because of it: what is in flight is answered, refused or lost by itself.
 
+use vst_access::join;
+
 use super::Pipeline;
 use super::node::{Again, Waiting};
 use crate::topology::{Layout, Node};
@@ -18,8 +20,9 @@ impl Pipeline {
             layout.nodes.iter().map(|node| node.primary.then(|| self.place_of(node))).collect();
         let owners = layout.slots.iter().map(|owner| ours.get(usize::from((*owner)?)).copied().flatten());
         let change = self.routes.adopt(owners);
+        self.know_replicas(&layout.nodes);
         // Redirects, one by one, may have taken a node's last slot from it before.
-        let empty = (0..).zip(&self.nodes).filter(|(at, node)| node.waits() > 0 && !self.routes.owns(*at));
+        let empty = (0..).zip(&self.nodes).filter(|(at, node)| node.waits() > 0 && !self.serves(*at));
         let mut sources: Vec<u16> = empty.map(|(at, _)| at).collect();
         if change.moved.is_empty() && sources.is_empty() {
             return;
@@ -31,7 +34,7 @@ impl Pipeline {
             return;
         }
         let name = |node: u16| match self.nodes.get(usize::from(node)) {
-            Some(node) => format!("{}:{}", node.host, node.port),
+            Some(node) => join(&node.host, node.port),
             None => String::from("a node that is gone"),
         };
         let told: Vec<String> = change
@@ -59,9 +62,23 @@ impl Pipeline {
     }
 
     fn address_of(&self, node: u16) -> String {
-        self.nodes
-            .get(usize::from(node))
-            .map_or_else(String::new, |node| format!("{}:{}", node.host, node.port))
+        self.nodes.get(usize::from(node)).map_or_else(String::new, |node| join(&node.host, node.port))
+    }
+
+    /// Takes in who copies whom, where replicas are read from.
+    pub(super) fn know_replicas(&mut self, nodes: &[Node]) {
+        if !self.readers.asks_replicas() {
+            return;
+        }
+        let mut copies = Vec::new();
+        for node in nodes.iter().filter(|node| !node.primary) {
+            let Some(of) = &node.of else { continue };
+            let at = self.place_of(node);
+            let primary = self.nodes.iter().position(|known| known.id == *of);
+            copies
+                .extend(primary.and_then(|primary| u16::try_from(primary).ok()).map(|primary| (at, primary)));
+        }
+        self.readers.adopt(copies);
     }
 
     /// Our position of a node; a node that has moved to another address keeps its position.

@@ -134,7 +134,7 @@ impl Pipeline {
                     .nodes
                     .iter()
                     .find(|n| n.host == host && n.port == port)
-                    .map_or_else(|| NodeId::new(format!("{host}:{port}")), |n| n.id.clone());
+                    .map_or_else(|| NodeId::new(vst_access::join(&host, port)), |n| n.id.clone());
                 self.happened("node_joined", Some(id.clone()), format!("redirected to {host}:{port}"));
                 self.add_node(id, host, port)
             }

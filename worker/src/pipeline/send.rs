@@ -53,7 +53,8 @@ impl Pipeline {
         let mut sent = false;
         while !self.backlog.is_empty() {
             let mut slot_free = 0;
-            for node in self.routes.parts() {
+            self.choose_targets();
+            for node in &self.targets {
                 let Some(node) = self.nodes.get_mut(usize::from(*node)) else { return sent };
                 if !node.has_free(&self.links) {
                     return sent;
@@ -62,12 +63,29 @@ impl Pipeline {
             }
             let Some(waiting) = self.backlog.pop_front() else { return sent };
             let key = self.open_request(waiting, slot_free, now);
-            for part in 0..u16::try_from(self.routes.parts().len()).unwrap_or(u16::MAX) {
-                self.write(key, part, self.routes.part(part), false, now);
+            let targets = std::mem::take(&mut self.targets);
+            for (part, node) in (0..).zip(&targets) {
+                self.write(key, part, *node, false, now);
             }
+            self.targets = targets;
             sent = true;
         }
         sent
+    }
+
+    /// The node of each part of the next fanned-out request.
+    fn choose_targets(&mut self) {
+        self.targets.clear();
+        if !self.readers.asks_replicas() {
+            return self.targets.extend_from_slice(self.routes.parts());
+        }
+        for primary in self.routes.parts() {
+            let up = |node: u16| self.nodes.get(usize::from(node)).is_some_and(|node| node.up > 0);
+            let nodes = &self.nodes;
+            let usable =
+                |node: u16| nodes.get(usize::from(node)).is_some_and(|n| n.up > 0 && !n.free.is_empty());
+            self.targets.push(self.readers.next(*primary, up, usable));
+        }
     }
 
     /// Makes a waiting item a request that is about to be sent for the first time.

@@ -35,7 +35,8 @@ impl Pipeline {
             }
             let since = *node.unserved_since.get_or_insert(now);
             if now.saturating_sub(since) >= patience {
-                stuck = Some(format!("there is no connection to {}:{}", node.host, node.port));
+                stuck =
+                    Some(format!("there is no connection to {}", vst_access::join(&node.host, node.port)));
             }
         }
         if let Some(what) = stuck {

@@ -3,6 +3,7 @@
 mod failover;
 mod judging;
 mod redirects;
+mod replicas;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,6 +33,7 @@ fn topology(nodes: u16) -> Topology {
             host: String::from("h"),
             port: 7000 + i,
             primary: true,
+            of: None,
         })
         .collect();
     let slots = (0..16384u32).map(|s| u16::try_from(s * u32::from(nodes) / 16384).unwrap()).collect();
@@ -65,6 +67,7 @@ fn vectors(nodes: u16, fan_out: bool) -> VectorWork {
         order: vst_common::scenario::CopyOrder::Interleaved,
         truth: vst_common::phase::TruthSource::Listed,
         metric: Metric::L2,
+        on: vst_common::scenario::RowKind::Hash,
         prefix: String::from("p:"),
         field: String::from("v"),
         attributes: vst_common::attributes::Attributes::default(),
@@ -87,6 +90,7 @@ fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase>
             timeout_ns,
             interval_ns: 100 * MS,
             lanes_total: 1,
+            connection: vst_common::scenario::ConnectionSpec::default(),
         },
         topology: Arc::new(topology(nodes)),
         queries: Some(Arc::new(QuerySet { blobs: vec![vec![0; 4]], judges: Vec::new(), pairs: Vec::new() })),
@@ -296,7 +300,7 @@ impl Simulation {
         let count = known.primaries();
         let mut nodes = known.nodes.clone();
         let (host, id) = (String::from("stranger"), NodeId::new("stranger:7777"));
-        nodes.push(Node { id, host, port: 7777, primary: true });
+        nodes.push(Node { id, host, port: 7777, primary: true, of: None });
         let owner = |slot: usize| owners[slot * 3 / 16384].map(|o| o.min(u16::try_from(count).unwrap()));
         let layout = Layout { nodes, slots: (0..16384).map(owner).collect() };
         self.pipeline.adopt(&layout, self.now);

@@ -87,13 +87,6 @@ proptest! {
     }
 }
 
-#[test]
-fn addresses_of_both_families_are_understood() {
-    assert_eq!(split("10.0.0.1:6379"), Some(("10.0.0.1", 6379)));
-    assert_eq!(split("[::1]:7000"), Some(("::1", 7000)));
-    assert_eq!(split("nowhere"), None);
-}
-
 /// A node that answers `INFO` and refuses everything else.
 async fn talkative(listener: TcpListener) {
     loop {

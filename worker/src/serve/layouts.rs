@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use vst_access::TargetUrl;
 use vst_common::phase::Work;
 
 use super::{Note, Worker, with_sources};
 use crate::fetch::Source;
 use crate::fetch::verify::{self, Doubted, Verified};
 use crate::session::Event;
-use crate::topology::{self, Credentials, Layout, Node};
+use crate::topology::{self, Layout, Node};
 use crate::work::LaneCommand;
 
 /// How often, and how far apart, lost rows are looked for in a cluster that does not answer.
@@ -53,14 +54,10 @@ impl Worker {
 
     pub(super) fn verify(&self, ticket: u64, doubted: Doubted) {
         let (source, noted) = (self.source.of(ticket), self.noted.clone());
-        let (target, known, credentials) =
-            (self.target.clone(), self.known.clone(), self.credentials.clone());
+        let (Some(target), known) = (self.target.clone(), self.known.clone()) else { return };
         tokio::spawn(async move {
             let outcome = match source {
-                Some((work, source)) => {
-                    let look = verify_rows(&work, &source, &doubted, &target, &known, &credentials);
-                    look.boxed().await
-                }
+                Some((work, source)) => verify_rows(&work, &source, &doubted, &target, &known).boxed().await,
                 None => Err(String::from("the phase has no rows")),
             };
             let _ = noted.send(Note::Session(Event::Verified { ticket, outcome }));
@@ -73,16 +70,14 @@ async fn verify_rows(
     work: &Work,
     source: &Source,
     doubted: &Doubted,
-    target: &str,
+    target: &TargetUrl,
     known: &[(String, u16)],
-    credentials: &Credentials,
 ) -> Result<Verified, String> {
     let mut tries = 0;
     loop {
         let looked = async {
-            let topology =
-                topology::discover(target, known, credentials).await.map_err(|e| with_sources(&e))?;
-            verify::lost_rows(source, work, doubted, &topology, credentials).await
+            let topology = topology::discover(target, known).await.map_err(|e| with_sources(&e))?;
+            verify::lost_rows(source, work, doubted, &topology, target.credentials()).await
         };
         match looked.await {
             Err(_) if tries < VERIFY_TRIES => {

@@ -1,21 +1,20 @@
 //! What a worker needs for a phase before it is armed: who serves which slots, the rows to read, the queries and their
 //! truth.
 //!
-//! Asked by `serve` for each order, in a task of its own. Law: what an older preparation brings late is not kept, and no
-//! password is ever in a URL, an order or a log.
+//! Asked by `serve` for each order, in a task of its own. Law: what an older preparation brings late is not kept.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use vst_access::TargetUrl;
 use vst_common::dataset::ReadFaults;
 use vst_common::phase::{PhaseOrder, Work};
 
-use super::{PASSWORD_VARIABLES, with_sources};
+use super::with_sources;
 use crate::fetch::Source;
 use crate::presence::Presence;
 use crate::session::NotReady;
-use crate::topology::Credentials;
 use crate::work::ArmedPhase;
 use crate::{recall_probe, topology};
 
@@ -47,14 +46,12 @@ impl<T: Clone> Newest<T> {
 
 pub(super) async fn prepare(
     order: PhaseOrder,
-    target: String,
+    target: TargetUrl,
     known: &[(String, u16)],
-    credentials: Credentials,
     faults: &ReadFaults,
 ) -> Result<(Arc<ArmedPhase>, Option<Arc<Source>>), NotReady> {
     // Boxed: the compiler cannot see by itself that the client's future may move between threads.
-    let asked =
-        tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, known, &credentials).boxed()).await;
+    let asked = tokio::time::timeout(TOPOLOGY_LIMIT, topology::discover(&target, known).boxed()).await;
     let no_target = |reason| NotReady { reason, target: true };
     let topology = match asked {
         Ok(topology) => topology.map_err(|e| no_target(with_sources(&e)))?,
@@ -70,7 +67,7 @@ pub(super) async fn prepare(
     let topology = Arc::new(topology);
     let source = match (source, &order.work) {
         (Some(source), Work::Fill(vectors)) => {
-            let held = Presence::open(&topology, &credentials, vectors).boxed().await;
+            let held = Presence::open(&topology, target.credentials(), vectors).boxed().await;
             Some(source.without(held.map_err(|e| no_target(with_sources(&e)))?))
         }
         (source, _) => source,
@@ -79,27 +76,9 @@ pub(super) async fn prepare(
     Ok((Arc::new(ArmedPhase { order, topology, queries }), source.map(Arc::new)))
 }
 
-/// User from the target's URL, password from the environment: no password is ever in a URL, an order or a log.
-pub(super) fn credentials(target: &str, variable: &dyn Fn(&str) -> Option<String>) -> Credentials {
-    let username =
-        url::Url::parse(target).ok().map(|url| url.username().to_owned()).filter(|user| !user.is_empty());
-    let password = PASSWORD_VARIABLES.iter().find_map(|name| variable(name)).filter(|p| !p.is_empty());
-    Credentials { username, password }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_user_comes_from_the_url_and_the_password_from_the_environment() {
-        let set = |name: &str| (name == "VALKEY_PASSWORD").then(|| String::from("secret"));
-        let found = credentials("valkey://alice@host:7000", &set);
-        assert_eq!(found.username.as_deref(), Some("alice"));
-        assert_eq!(found.password.as_deref(), Some("secret"));
-        let found = credentials("valkey://host:7000", &|_| None);
-        assert_eq!((found.username, found.password), (None, None));
-    }
 
     #[test]
     fn what_an_older_preparation_brings_late_is_not_kept() {

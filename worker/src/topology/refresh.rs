@@ -103,8 +103,21 @@ fn merge(answers: &[Answer]) -> Layout {
     };
     let owners: Vec<Option<&NodeId>> = (0..usize::from(SLOTS)).map(newest).collect();
     let is_owner: std::collections::BTreeSet<&NodeId> = owners.iter().copied().flatten().collect();
-    let mut list: Vec<Node> =
-        nodes.values().map(|node| Node { primary: is_owner.contains(&node.id), ..node.clone() }).collect();
+    // Of several who say whom a replica copies, the one that follows the newest claim counts.
+    let copies = |id: &NodeId| {
+        let said = answers.iter().filter_map(|answer| {
+            let of = answer.layout.nodes.iter().find(|node| node.id == *id)?.of.as_ref()?;
+            Some((answer.epochs.get(of).copied().unwrap_or(0), of))
+        });
+        said.max().map(|(_, of)| of.clone())
+    };
+    let mut list: Vec<Node> = nodes
+        .values()
+        .map(|node| {
+            let primary = is_owner.contains(&node.id);
+            Node { primary, of: if primary { None } else { copies(&node.id) }, ..node.clone() }
+        })
+        .collect();
     list.sort_by(|a, b| (!a.primary, &a.id).cmp(&(!b.primary, &b.id)));
     let places: BTreeMap<&NodeId, u16> = list.iter().map(|node| &node.id).zip(0u16..).collect();
     let slots = owners.into_iter().map(|owner| places.get(owner?).copied()).collect();
@@ -225,7 +238,13 @@ mod tests {
     use super::*;
 
     fn node(id: usize) -> Node {
-        Node { id: NodeId::new(format!("n{id}")), host: format!("h{id}"), port: 7000, primary: true }
+        Node {
+            id: NodeId::new(format!("n{id}")),
+            host: format!("h{id}"),
+            port: 7000,
+            primary: true,
+            of: None,
+        }
     }
 
     /// Owners of the first slots, by node; all others have none.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::super::own::{self, OWN};
 use super::{Fault, Many, Piece, Template, Word};
 use crate::scenario::KeyDistribution;
 
@@ -12,7 +13,7 @@ const MOST_ARGS: u32 = 100_000;
 
 const NAMES: &[&str] = &[
     "key", "keys", "pairs", "value", "values", "field", "fields", "entries", "member", "members", "scored",
-    "int", "float", "one_of", "vector", "n",
+    "int", "float", "one_of", "vector", "n", "own",
 ];
 
 pub(super) fn template(text: &str) -> Result<Template, Fault> {
@@ -216,6 +217,19 @@ impl<'t> Inside<'t> {
             "field" => self.most(0, &whole, "{field}").and_then(|()| one(Piece::Field)),
             "member" => self.most(0, &whole, "{member}").and_then(|()| one(Piece::Member)),
             "n" => self.most(0, &whole, "{n}").and_then(|()| one(Piece::Number)),
+            "own" => {
+                self.most(1, &whole, "{own price}")?;
+                let (word, span) = self.words.get(1).cloned().unwrap_or(("", whole));
+                let known = || OWN.iter().map(|own| own.word()).collect::<Vec<_>>().join(", ");
+                own::find(word).map(|known| Word::Many(Many::Own(known))).ok_or_else(|| {
+                    fault(
+                        span,
+                        format!("nothing is registered as `{word}`"),
+                        "not known",
+                        format!("registered are: {}; `common/src/content/own.rs` has the list", known()),
+                    )
+                })
+            }
             "int" => {
                 let (low, high) = self.bounds::<i64>(&whole, "{int 1 1000}")?;
                 one(Piece::Int(low, high))

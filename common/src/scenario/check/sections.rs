@@ -9,8 +9,9 @@ use std::ops::RangeInclusive;
 use crate::keys;
 
 use super::super::{
-    Algorithm, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec, Metric,
-    PhaseSpec, PopulationSpec, SamplingSpec, Scenario, Step, model::LEASE_MS,
+    Algorithm, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec,
+    Metric, PhaseSpec, PopulationSpec, Protocol, ReadFrom, RowKind, SamplingSpec, Scenario, Step,
+    model::LEASE_MS,
 };
 use super::criteria;
 use super::fault::{Complaint, Place};
@@ -33,6 +34,7 @@ pub(super) const TOP: &[&str] = &[
     "population",
     "keyspace",
     "fleet",
+    "connection",
     "sampling",
     "criteria",
     "hooks",
@@ -45,25 +47,35 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("population", POPULATION),
     ("keyspace", KEYSPACE),
     ("fleet", FLEET),
+    ("connection", CONNECTION),
     ("sampling", SAMPLING),
 ];
 const DATASET: &[&str] = &["base", "queries", "ground_truth", "rows"];
-const INDEX: &[&str] = &["algorithm", "metric", "dims", "m", "ef_construction"];
+const INDEX: &[&str] = &["on", "algorithm", "metric", "dims", "m", "ef_construction"];
 const POPULATION: &[&str] = &["prefix", "copies", "expansion", "order"];
 const KEYSPACE: &[&str] = &["keys", "elements", "group"];
 const FLEET: &[&str] = &["workers", "lanes", "lease"];
 /// Shorter than a few heartbeats every hiccup would stop the load.
 const LEASES_MS: RangeInclusive<u64> = 3_000..=600_000;
+const CONNECTION: &[&str] = &["protocol", "read_from"];
 const SAMPLING: &[&str] = &["interval"];
 
 const METRICS: &[(&str, Metric)] =
     &[("l2", Metric::L2), ("cosine", Metric::Cosine), ("inner_product", Metric::InnerProduct)];
 
+const ROW_KINDS: &[(&str, RowKind)] = &[("hash", RowKind::Hash), ("json", RowKind::Json)];
 const ALGORITHMS: &[(&str, Algorithm)] = &[("hnsw", Algorithm::Hnsw), ("flat", Algorithm::Flat)];
 const EXPANSIONS: &[(&str, ExpansionMethod)] =
     &[("auto", ExpansionMethod::Auto), ("permutation", ExpansionMethod::Permutation)];
 const ORDERS: &[(&str, CopyOrder)] =
     &[("interleaved", CopyOrder::Interleaved), ("clustered", CopyOrder::Clustered)];
+
+const PROTOCOLS: &[(&str, Protocol)] = &[("resp2", Protocol::Resp2), ("resp3", Protocol::Resp3)];
+const READ_FROM: &[(&str, ReadFrom)] = &[
+    ("primary", ReadFrom::Primary),
+    ("prefer_replica", ReadFrom::PreferReplica),
+    ("round_robin", ReadFrom::RoundRobin),
+];
 
 /// More copies than any method can tell apart are refused when the data is known; this bounds arithmetic.
 const MOST_COPIES: f64 = 1_000_000.0;
@@ -89,6 +101,7 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
     let population = population(reader, &top);
     let keyspace = keyspace(reader, &top);
     let fleet = fleet(reader, &top);
+    let connection = connection(reader, &top);
     let sampling = sampling(reader, &top);
     let criteria = criteria::read(reader, &top);
     let hooks = operations::hooks(reader, &top);
@@ -103,6 +116,9 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
     if let (Some(keyspace), Some(phases)) = (&keyspace, &phases) {
         group(reader, &top, keyspace, phases);
     }
+    if let (Some(Some(index)), Some(phases)) = (&index, &phases) {
+        reused(reader, &top, index, phases);
+    }
     Some(Scenario {
         name: name?,
         purpose: purpose?,
@@ -114,6 +130,7 @@ pub(super) fn scenario(reader: &mut Reader<'_>, tree: &Node) -> Option<Scenario>
         population: population?,
         keyspace: keyspace?,
         fleet: fleet?,
+        connection: connection?,
         sampling: sampling?,
         criteria: criteria?,
         hooks: hooks?,
@@ -139,6 +156,7 @@ fn dataset(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<DatasetSpec> {
 fn index(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<IndexSpec> {
     needed(reader, top, "index", "{algorithm: hnsw, metric: l2}")?;
     let section = reader.subsection(top, "index", INDEX)?;
+    let on = reader.defaulted(&section, "on", RowKind::Hash, "json", |k, n, _| values::word(k, n, ROW_KINDS));
     let algorithm = reader.required(&section, "algorithm", "hnsw", |k, n, _| values::word(k, n, ALGORITHMS));
     let metric = reader.required(&section, "metric", "l2", |k, n, _| values::word(k, n, METRICS));
     let dims = reader.optional(&section, "dims", "128", |k, n, e| count(k, n, 65_536, e));
@@ -146,6 +164,7 @@ fn index(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<IndexSpec> {
     let ef_construction =
         reader.defaulted(&section, "ef_construction", 200, "200", |k, n, e| count(k, n, 1_000_000, e));
     Some(IndexSpec {
+        on: on?,
         algorithm: algorithm?,
         metric: metric?,
         dims: dims?,
@@ -178,6 +197,22 @@ fn keyspace(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<KeyspaceSpec> 
     Some(KeyspaceSpec { keys: keys?, elements: elements?, group: group? })
 }
 
+/// What an earlier run left is compared field by field, which documents do not have.
+fn reused(reader: &mut Reader<'_>, top: &Section<'_>, index: &IndexSpec, phases: &[PhaseSpec]) {
+    let reuses = phases.iter().any(|phase| matches!(phase.step, Step::Ingest { reuse: true, .. }));
+    if index.on == RowKind::Json && reuses {
+        let place = top.get("index").map_or(top.place(), |entry| entry.key_place);
+        reader.complain(
+            place,
+            Complaint::new(
+                "documents of an earlier run cannot be taken over",
+                "`on: json` with `prefill: reuse`",
+                "write `prefill: none`, or index hashes",
+            ),
+        );
+    }
+}
+
 /// Commands with several keys take them from one group, which has to have as many.
 fn group(reader: &mut Reader<'_>, top: &Section<'_>, keyspace: &KeyspaceSpec, phases: &[PhaseSpec]) {
     let commands = phases.iter().filter_map(|phase| match &phase.step {
@@ -208,6 +243,17 @@ fn fleet(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<FleetSpec> {
     let lease_ms = reader
         .defaulted(&section, "lease", LEASE_MS, "10s", |k, n, e| values::duration_ms(k, n, LEASES_MS, e));
     Some(FleetSpec { workers: workers?, lanes: lanes?, lease_ms: lease_ms? })
+}
+
+fn connection(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<ConnectionSpec> {
+    let section = reader.subsection(top, "connection", CONNECTION)?;
+    let protocol = reader
+        .defaulted(&section, "protocol", Protocol::Resp2, "resp3", |k, n, _| values::word(k, n, PROTOCOLS));
+    let read_from =
+        reader.defaulted(&section, "read_from", ReadFrom::Primary, "prefer_replica", |k, n, _| {
+            values::word(k, n, READ_FROM)
+        });
+    Some(ConnectionSpec { protocol: protocol?, read_from: read_from? })
 }
 
 fn sampling(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SamplingSpec> {

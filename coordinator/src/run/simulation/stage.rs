@@ -30,6 +30,7 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         order: vst_common::scenario::CopyOrder::Interleaved,
         truth: vst_common::phase::TruthSource::Listed,
         metric: Metric::L2,
+        on: vst_common::scenario::RowKind::Hash,
         prefix: "p:".into(),
         field: "v".into(),
         attributes: vst_common::attributes::Attributes::default(),
@@ -53,6 +54,7 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         timeout_ns: SECOND_NS,
         interval_ns: SECOND_NS,
         lanes_total: 0,
+        connection: vst_common::scenario::ConnectionSpec::default(),
     }
 }
 
@@ -105,6 +107,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
             rows: None,
         }),
         index: Some(IndexSpec {
+            on: vst_common::scenario::RowKind::Hash,
             algorithm: Default::default(),
             metric: Metric::L2,
             dims: None,
@@ -119,6 +122,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
             order: Default::default(),
         },
         fleet: FleetSpec { workers: 2, lanes: 2, lease_ms: 3_000 },
+        connection: vst_common::scenario::ConnectionSpec::default(),
         sampling: SamplingSpec { interval_ms: 500 },
         phases: Vec::new(),
     };

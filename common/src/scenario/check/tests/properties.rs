@@ -20,6 +20,7 @@ use super::{SOUND, shown};
 use crate::attributes::Filter;
 use crate::mix::MixWeights;
 use crate::scenario::library::text_of;
+use crate::scenario::{ConnectionSpec, Protocol, ReadFrom, RowKind};
 
 fn words() -> impl Strategy<Value = String> {
     "\\PC{0,20}".prop_filter("text must not be blank", |text| !text.trim().is_empty())
@@ -179,6 +180,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let metric = select(vec![Metric::L2, Metric::Cosine, Metric::InnerProduct]);
     let index = (metric, option::of(1..=65_536u32), 1..=65_536u32, 1..=1_000_000u32).prop_map(
         |(metric, dims, m, ef_construction)| IndexSpec {
+            // Documents cannot be taken over from an earlier run, which some of the steps do.
+            on: RowKind::Hash,
             algorithm: Algorithm::Hnsw,
             metric,
             dims,
@@ -217,6 +220,14 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                     order: CopyOrder::Interleaved,
                 },
                 fleet: FleetSpec { workers, lanes, lease_ms: 10_000 },
+                connection: ConnectionSpec {
+                    protocol: if seed % 2 == 0 { Protocol::Resp2 } else { Protocol::Resp3 },
+                    read_from: match seed % 3 {
+                        0 => ReadFrom::Primary,
+                        1 => ReadFrom::PreferReplica,
+                        _ => ReadFrom::RoundRobin,
+                    },
+                },
                 sampling: SamplingSpec { interval_ms },
                 criteria: Vec::new(),
                 hooks: Default::default(),
@@ -328,7 +339,18 @@ fn yaml_step(step: &Step) -> String {
 /// The scenario as a person could have written it; `checkpoint` without a value stands for one without keys.
 fn yaml(scenario: &Scenario) -> String {
     let Scenario {
-        name, purpose, seed, dataset, index, population, keyspace, fleet, sampling, phases, ..
+        name,
+        purpose,
+        seed,
+        dataset,
+        index,
+        population,
+        keyspace,
+        fleet,
+        connection,
+        sampling,
+        phases,
+        ..
     } = scenario;
     let (dataset, index) = (dataset.as_ref().unwrap(), index.as_ref().unwrap());
     let metric = match index.metric {
@@ -356,6 +378,13 @@ fn yaml(scenario: &Scenario) -> String {
     let KeyspaceSpec { keys, elements, group } = keyspace;
     writeln!(text, "keyspace: {{keys: {keys}, elements: {elements}, group: {group}}}").unwrap();
     writeln!(text, "fleet: {{workers: {}, lanes: {}}}", fleet.workers, fleet.lanes).unwrap();
+    let protocol = if connection.protocol == Protocol::Resp2 { "resp2" } else { "resp3" };
+    let read_from = match connection.read_from {
+        ReadFrom::Primary => "primary",
+        ReadFrom::PreferReplica => "prefer_replica",
+        ReadFrom::RoundRobin => "round_robin",
+    };
+    writeln!(text, "connection: {{protocol: {protocol}, read_from: {read_from}}}").unwrap();
     writeln!(text, "sampling: {{interval: {}ms}}\nphases:", sampling.interval_ms).unwrap();
     for phase in phases {
         writeln!(
