@@ -35,7 +35,7 @@ pub(crate) async fn run(command: RunCommand) -> Result<Exit, Failure> {
         #[cfg(feature = "analysis")]
         ScenarioAction::Search(search) => crate::search::run(search).await,
         ScenarioAction::List { json } => list::list(json),
-        ScenarioAction::Run(options) => run_scenario(&options?).await,
+        ScenarioAction::Run(options) => run_scenario(&*options?).await,
     }
 }
 
@@ -166,7 +166,7 @@ async fn drive(
     signals: &Signals,
     display: &mut Display,
 ) -> Result<(Option<String>, Exit), Failure> {
-    let mut children = Children::new(token)?;
+    let mut children = Children::new(token, options.pushgateway.clone())?;
     let coordinator = children.coordinator_pid();
     let mut last = None;
     let ended = tokio::select! {

@@ -27,7 +27,7 @@ use vst_common::entry::{Control, RunState};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId};
 use vst_common::scenario::check::{Checked, Faults};
-use vst_http::Server as HttpServer;
+use vst_http::{Gateway, Pusher, Server as HttpServer};
 use vst_proto::fleet;
 use vst_proto::fleet::fleet_server::FleetServer;
 
@@ -84,6 +84,8 @@ pub struct CoordinatorOptions {
     pub workers: Option<u32>,
     /// Where the state is shown over HTTP, `host:port`; nowhere where absent.
     pub http: Option<String>,
+    /// Where figures are pushed.
+    pub pushgateway: Option<Gateway>,
     /// Where workers look for the leader, beside being told its address.
     pub etcd: Option<vst_etcd::Fleet>,
     /// What is written there as the leader's address, `host:port`, where it is not the bound one.
@@ -137,6 +139,9 @@ pub enum Error {
     /// The state cannot be shown.
     #[error(transparent)]
     Http(#[from] vst_http::Error),
+    /// Figures cannot be pushed.
+    #[error(transparent)]
+    Push(#[from] vst_http::PushError),
     /// Workers cannot be told who leads.
     #[error(transparent)]
     Etcd(#[from] vst_etcd::Error),
@@ -173,6 +178,7 @@ impl Error {
             Self::Log(_)
             | Self::Archive(_)
             | Self::Http(_)
+            | Self::Push(_)
             | Self::Listen { .. }
             | Self::Announce { .. }
             | Self::Unwritable(_)
@@ -210,14 +216,32 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 ///
 /// # Errors
 /// [`Error`] when the run could not begin; whatever happens to a run that began is in [`RunEnd`].
-pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>) -> Result<RunEnd, Error> {
+pub async fn run(options: CoordinatorOptions, stops: mpsc::Receiver<String>) -> Result<RunEnd, Error> {
     results::check(&options.results)?;
     let looking = Look::idle(status::Role::Preparing, "looks at the data and the target", clock::mono_ns());
     let (shown, looks) = watch::channel(looking);
+    let site = || Arc::new(CoordinatorSite(looks.clone()));
     let _http = match &options.http {
-        Some(address) => Some(HttpServer::start(address, Arc::new(CoordinatorSite(looks.clone()))).await?),
+        Some(address) => Some(HttpServer::start(address, site()).await?),
         None => None,
     };
+    let pusher = match &options.pushgateway {
+        Some(gateway) => Some(Pusher::start(gateway.clone(), site())?),
+        None => None,
+    };
+    let ended = run_shown(options, (shown, looks.clone()), stops).await;
+    if let Some(pusher) = pusher {
+        pusher.end().await;
+    }
+    ended
+}
+
+/// The run, while others look on.
+async fn run_shown(
+    options: CoordinatorOptions,
+    (shown, looks): Shown,
+    mut stops: mpsc::Receiver<String>,
+) -> Result<RunEnd, Error> {
     let mut prepared = tokio::select! {
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
@@ -544,6 +568,7 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
         lease_ns: LEASE_NS,
         heartbeat_ns: HEARTBEAT_NS,
         sample_interval_ns: prepared.sample_interval_ns(),
+        size_classes_ns: prepared.plan.scenario.sampling.size_classes_ms.saturating_mul(1_000_000),
         nodes: nodes
             .iter()
             .map(|node| fleet::Node {

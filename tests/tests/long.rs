@@ -14,4 +14,7 @@ mod long {
     mod library;
     mod limit;
     mod load;
+    mod predict;
+    mod regress;
+    mod shrink;
 }

@@ -20,6 +20,7 @@ mod real {
     mod memory;
     mod mixed;
     mod prefill;
+    mod prometheus;
     mod quick;
     mod registry;
     mod rows;

@@ -243,11 +243,12 @@ fn load(summary: &Summary) -> String {
         if known.is_empty() {
             let mut row = lead.to_vec();
             row.push(NONE.to_owned());
-            row.extend(vec![NONE.to_owned(); 5]);
+            row.extend(vec![NONE.to_owned(); 7]);
             rows.push(row);
         }
     }
-    let header = ["phase", "loop", "offered", "achieved", "time", "n", "p50", "p95", "p99", "max"];
+    let header =
+        ["phase", "loop", "offered", "achieved", "time", "n", "p50", "p95", "p99", "p99.9", "p99.99", "max"];
     let mut out = table("Load: response is due to reply, service is sent to reply", &header, 2, rows);
     if has_closed {
         push_wrapped(
@@ -261,7 +262,7 @@ fn load(summary: &Summary) -> String {
 
 fn quantiles(d: &Distribution) -> Vec<String> {
     let mut cells = vec![grouped(d.n)];
-    cells.extend([d.p50, d.p95, d.p99, d.max].into_iter().map(quantile));
+    cells.extend([d.p50, d.p95, d.p99, d.p999, d.p9999, d.max].into_iter().map(quantile));
     cells
 }
 
@@ -324,8 +325,8 @@ fn nodes(summary: &Summary) -> String {
             let mut row = vec![phase.name.clone(), node.operation.clone(), short_node(&node.node)];
             row.extend([grouped(node.ok), grouped(node.failed)]);
             row.extend(match &node.service {
-                Some(d) => [d.p50, d.p99, d.max].map(quantile),
-                None => [NONE, NONE, NONE].map(str::to_owned),
+                Some(d) => [d.p50, d.p99, d.p9999, d.max].map(quantile),
+                None => [NONE; 4].map(str::to_owned),
             });
             row
         })
@@ -333,7 +334,8 @@ fn nodes(summary: &Summary) -> String {
     if rows.len() > NODE_ROWS {
         return String::new();
     }
-    table("Nodes: service", &["phase", "operation", "node", "ok", "failed", "p50", "p99", "max"], 3, rows)
+    let header = ["phase", "operation", "node", "ok", "failed", "p50", "p99", "p99.99", "max"];
+    table("Nodes: service", &header, 3, rows)
 }
 
 fn memory(summary: &Summary) -> String {

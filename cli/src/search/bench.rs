@@ -236,7 +236,7 @@ impl Bench {
             (None, Some(cluster)) => cluster.url(),
             (None, None) => String::new(),
         };
-        let mut children = Children::new("")?;
+        let mut children = Children::new("", None)?;
         let launch = Launch {
             scenario: &self.spec.scenario,
             target: &target,

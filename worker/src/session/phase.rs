@@ -151,6 +151,7 @@ impl Phase {
             totals: self.progress.totals(),
             in_flight,
             backlog,
+            took: self.progress.took(),
         }
     }
 

@@ -49,7 +49,7 @@ const INDEX: &[&str] = &["algorithm", "metric", "dims", "m", "ef_construction"];
 const POPULATION: &[&str] = &["prefix", "copies", "expansion", "order"];
 const KEYSPACE: &[&str] = &["keys", "elements", "group"];
 const FLEET: &[&str] = &["workers", "lanes"];
-const SAMPLING: &[&str] = &["interval"];
+const SAMPLING: &[&str] = &["interval", "size_classes"];
 
 const METRICS: &[(&str, Metric)] =
     &[("l2", Metric::L2), ("cosine", Metric::Cosine), ("inner_product", Metric::InnerProduct)];
@@ -199,10 +199,12 @@ fn fleet(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<FleetSpec> {
 
 fn sampling(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SamplingSpec> {
     let section = reader.subsection(top, "sampling", SAMPLING)?;
-    let interval_ms = reader.defaulted(&section, "interval", 1000, "1s", |k, n, e| {
-        values::duration_ms(k, n, 10..=3_600_000, e)
-    })?;
-    Some(SamplingSpec { interval_ms })
+    let interval_ms = reader
+        .defaulted(&section, "interval", 1000, "1s", |k, n, e| values::duration_ms(k, n, 10..=3_600_000, e));
+    let size_classes_ms = reader.defaulted(&section, "size_classes", 5_000, "5s", |k, n, e| {
+        values::duration_ms(k, n, 100..=3_600_000, e)
+    });
+    Some(SamplingSpec { interval_ms: interval_ms?, size_classes_ms: size_classes_ms? })
 }
 
 /// Notes one fault, instead of one per key, when a section that must be there is absent.

@@ -115,7 +115,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
             order: Default::default(),
         },
         fleet: FleetSpec { workers: 2, lanes: 2 },
-        sampling: SamplingSpec { interval_ms: 500 },
+        sampling: SamplingSpec { interval_ms: 500, size_classes_ms: 5_000 },
         phases: Vec::new(),
     };
     let search = SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() };

@@ -217,7 +217,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                     order: CopyOrder::Interleaved,
                 },
                 fleet: FleetSpec { workers, lanes },
-                sampling: SamplingSpec { interval_ms },
+                sampling: SamplingSpec { interval_ms, size_classes_ms: interval_ms.max(100) },
                 criteria: Vec::new(),
                 phases: steps
                     .into_iter()
@@ -355,7 +355,9 @@ fn yaml(scenario: &Scenario) -> String {
     let KeyspaceSpec { keys, elements, group } = keyspace;
     writeln!(text, "keyspace: {{keys: {keys}, elements: {elements}, group: {group}}}").unwrap();
     writeln!(text, "fleet: {{workers: {}, lanes: {}}}", fleet.workers, fleet.lanes).unwrap();
-    writeln!(text, "sampling: {{interval: {}ms}}\nphases:", sampling.interval_ms).unwrap();
+    let SamplingSpec { interval_ms, size_classes_ms } = sampling;
+    writeln!(text, "sampling: {{interval: {interval_ms}ms, size_classes: {size_classes_ms}ms}}\nphases:")
+        .unwrap();
     for phase in phases {
         writeln!(
             text,
