@@ -257,8 +257,7 @@ mod tests {
     fn a_share_is_that_of_the_values_and_null_of_nothing() {
         let values: Vec<u64> = (1..=1_000).map(|i| i * 1_000).collect();
         let context = session(&[vec![(0, Some(values)), (1, None), (2, Some(vec![]))]]);
-        let sql =
-            "select g, hdr_cdf(h, 250000) as a, hdr_cdf(h, -1) as b, hdr_cdf(h, 9000000000000) as c
+        let sql = "select g, hdr_cdf(h, 250000) as a, hdr_cdf(h, -1) as b, hdr_cdf(h, 9000000000000) as c
                    from t order by g";
         let batches = run(&context, sql).unwrap();
         let column = |name: &str| {
