@@ -55,6 +55,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         #[test]
         fn columns_that_a_run_lacks_are_null_and_all_others_what_they_were(
             gone in prop::collection::vec(STAMP..Table::Memory.schema().fields().len(), 0..20),

@@ -1,7 +1,7 @@
 //! The report that a person reads after a run.
 //!
 //! The verdict comes first, then what ran, then load, answers, memory and accounting, then what to look at next. No
-//! wider than [`WIDTH`] columns, plain text but for the verdict's colour. Law: it shows the summary and adds nothing.
+//! wider than [`WIDTH`] columns (tables [`TABLE_WIDTH`]), plain text but for the verdict's colour. Law: it shows the summary and adds nothing.
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use vst_common::clock::rfc3339;
@@ -17,6 +17,8 @@ use crate::validity::{Note, RunEnd, Verdict};
 
 /// Columns of the report.
 const WIDTH: u16 = 110;
+/// Columns of a table; a cell that does not fit is broken.
+const TABLE_WIDTH: u16 = 126;
 /// More nodes than this are left to SQL.
 const NODE_ROWS: usize = 24;
 /// Stands for what does not apply.
@@ -184,7 +186,7 @@ fn table(title: &str, header: &[&str], text: usize, rows: Vec<Vec<String>>) -> S
     table
         .load_style(TableStyle::new().header_separator(line))
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH)
+        .set_width(TABLE_WIDTH)
         .set_header(header.to_vec());
     table.add_rows(rows);
     for (i, column) in table.column_iter_mut().enumerate() {
