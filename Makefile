@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections
+.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections test-regress test-shrink record-predict
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,9 +56,21 @@ test-election: servers cargo ## kill -9 of the leader at 30 random instants, a s
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture election::
 
-test-analysis: cargo ## An hour of 100 workers (3.6 million rows) read within its bounds (minutes)
+test-analysis: cargo ## An hour of 100 workers (3.6 million rows) read within its bounds (builds the query engine optimised: half an hour)
+	@cargo build --locked --quiet --profile measure -p vst
+	@cargo test --locked --quiet --profile measure -p fleet-tests --features long --test long -- --test-threads=1 --nocapture analysis::
+
+test-regress: servers cargo ## Equal runs and a slower server told apart twenty times over (an hour; a machine of its own)
 	@cargo build --locked --quiet -p vst
-	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture analysis::
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture regress::
+
+test-shrink: servers fleet-servers cargo ## 200,000 vectors come, four fifths go, all come back: what memory came back (minutes)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture shrink::
+
+record-predict: servers fleet-servers cargo ## Measure a million vectors and keep the record that `make test` predicts from (half an hour)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture predict::
 
 test-limit: servers cargo ## The limit of 100,000 vectors three times; A against A twenty times (an hour; a machine of its own)
 	@cargo build --locked --quiet -p vst
@@ -99,8 +111,8 @@ bench-truth: cargo ## Exact neighbours: time of vst and of faiss-cpu's IndexFlat
 servers: ## Put a Valkey server and the search module under .local (once)
 	@scripts/fetch-servers.sh
 
-fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite, promtool, Valkey with jemalloc) under .local (once)
-	@scripts/fetch-debian.sh etcd-server prometheus
+fleet-servers: ## Put what the suites need beside Valkey (etcd, Azurite, Prometheus, a pushgateway, Valkey with jemalloc) under .local (once)
+	@scripts/fetch-debian.sh etcd-server prometheus prometheus-pushgateway
 	@scripts/fetch-valkey-tools.sh
 	@scripts/fetch-azurite.sh
 

@@ -1,9 +1,10 @@
 'use strict';
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
-  const { root, byId, make, digits, bytes, time, rate, plain, share, binary, palette, firstTheme } = vstPage;
-  let theme = firstTheme();
-  root.dataset.theme = theme;
+  const {
+    byId, make, digits, bytes, time, rate, share, colours: inks, plotOptions, clear, nothing, nines, percentile, recallRange,
+    cards, line, figureNames, figures, controls,
+  } = vstPage;
   const chosen = new Set(data.runs.map((r, i) => i));
   let phase = '';
 
@@ -44,25 +45,23 @@
     format: time, log: true,
     series: (run) => [{ x: run.load_s, values: worst(run, (o) => o.response_p99.map((v, i) => v ?? o.service_p99[i])) }],
   });
-  const nines = data.runs[0].quantiles.map((q) => -Math.log10(1 - q));
+  const positions = nines(data.runs[0].quantiles);
   define('percentiles', 'Percentile curves', 'response time, in a closed loop service time; each tick is one nine more', {
     format: time, log: true, still: true,
-    xFormat: (v) => (v === null ? '–' : `p${+(100 * (1 - 10 ** -v)).toPrecision(Math.max(2, Math.ceil(v) + 1))}`),
+    xFormat: percentile,
     series: (run) => run.curves
       .filter((c) => !phase || c.phase === phase)
       .filter((c) => c.time === 'response' || !run.curves.some((o) => o.phase === c.phase && o.time === 'response' && o.operation === c.operation))
-      .map((c) => ({ name: `${c.phase} ${c.operation}`, x: nines, values: c.values })),
+      .map((c) => ({ name: `${c.phase} ${c.operation}`, x: positions, values: c.values })),
   });
   define('recall', 'Recall over time', 'hits over possible hits of each interval', {
-    format: share, y: (u, low, high) => [Math.min(low, 0.95) - 0.01, Math.max(high, 1) + 0.005],
+    format: share, y: recallRange,
     series: (run) => [{ x: run.recall_s, values: run.recall }], empty: 'no answers were judged',
   });
 
   const draw = (chart) => {
-    if (chart.plot) chart.plot.destroy();
-    chart.plot = null;
-    chart.holder.replaceChildren();
-    const colours = palette[theme];
+    clear(chart);
+    const colours = inks();
     const shown = [];
     data.runs.forEach((run, i) => {
       if (!chosen.has(i)) return;
@@ -74,50 +73,32 @@
       });
     });
     if (!shown.length) {
-      make('p', chart.empty || 'nothing was recorded', chart.holder, 'empty');
+      nothing(chart);
       return;
     }
-    const style = getComputedStyle(root);
-    const axis = {
-      stroke: style.getPropertyValue('--soft'), grid: { stroke: style.getPropertyValue('--line'), width: 1 },
-      ticks: { stroke: style.getPropertyValue('--line'), width: 1 }, font: '11px system-ui, sans-serif',
-    };
     const format = chart.format;
     const options = {
-      width: Math.max(280, chart.holder.clientWidth - 4), height: 250,
-      scales: { x: { time: false }, y: { distr: chart.log ? 3 : 1, ...(chart.y ? { range: chart.y } : {}) } },
-      axes: [
-        { ...axis, values: (u, ticks) => ticks.map(chart.xFormat || elapsed), space: 70 },
-        { ...axis, size: 78, ...(format === bytes ? { incrs: binary } : {}), values: (u, ticks) => ticks.map((v) => (v === null ? '' : format(v))) },
-      ],
+      ...plotOptions(chart, chart.xFormat || elapsed),
       series: [
         { label: chart.still ? 'percentile' : 'time', value: (u, v) => (chart.xFormat || elapsed)(v) },
         ...shown.map((s) => ({ label: s.label, stroke: s.colour, dash: s.dash, width: 1.5, spanGaps: false, value: (u, v) => format(v) })),
       ],
     };
     // Runs have instants of their own; where another has one, a line goes on (undefined), at its own gaps it breaks (null).
-    const joined = chart.still ? [nines, ...shown.map((s) => s.values)] : uPlot.join(shown.map((s) => [s.x, s.values]));
+    const joined = chart.still ? [positions, ...shown.map((s) => s.values)] : uPlot.join(shown.map((s) => [s.x, s.values]));
     chart.plot = new uPlot(options, joined, chart.holder);
   };
   const refresh = () => charts.forEach(draw);
 
-  for (const chart of charts) {
-    const card = make('div', undefined, byId('charts'), 'chart');
-    card.id = `chart-${chart.id}`;
-    make('h2', chart.title, card);
-    make('p', chart.help, card);
-    chart.holder = make('div', undefined, card);
-  }
+  cards(charts, draw);
+  byId('title').textContent = 'Runs side by side';
   data.runs.forEach((run) => {
-    const line = make('p', undefined, byId('notes'));
-    make('strong', run.title, line);
-    line.append(': ');
-    make('span', run.verdict.headline, line, run.verdict.tone);
+    const note = make('p', undefined, byId('notes'));
+    make('strong', run.title, note);
+    note.append(': ');
+    make('span', run.verdict.headline, note, run.verdict.tone);
   });
-  const line = (table, cells, tag, tone) => {
-    const row = make('tr', undefined, table, tone);
-    cells.forEach((cell) => make(tag, cell, row));
-  };
+  byId('differences').hidden = false;
   data.comparisons.forEach((c) => {
     const place = byId('differences');
     make('h2', `${c.candidate} against ${data.runs[0].title}: ${c.headline}`, place, c.tones.includes('bad') ? 'bad' : '');
@@ -127,34 +108,13 @@
     make('p', c.explanation, place, 'soft');
     c.doubts.forEach((doubt) => make('p', `in doubt: ${doubt}`, place, 'warn'));
   });
-  byId('phases').className = 'figures';
-  line(byId('phases'), ['phase', 'run', 'length', 'offered', 'achieved', 'p50', 'p95', 'p99', 'max', 'errors', 'recall', 'net B/vector'], 'th');
+  line(byId('phases'), ['phase', 'run', ...figureNames], 'th');
   const names = [...new Set(data.runs.flatMap((r) => r.table.map((p) => p.phase)))];
-  names.forEach((name) => data.runs.forEach((run) => run.table.filter((p) => p.phase === name).forEach((p) => line(byId('phases'), [
-    p.phase, run.title, p.length_s === null ? '–' : `${digits(p.length_s)} s`, rate(p.offered), rate(p.achieved), p.p50, p.p95,
-    p.p99, p.max, plain(p.errors), share(p.recall), plain(p.net_bytes),
-  ], 'td'))));
+  names.forEach((name) => data.runs.forEach((run) => run.table.filter((p) => p.phase === name)
+    .forEach((p) => line(byId('phases'), [p.phase, run.title, ...figures(p)], 'td'))));
+  byId('help').textContent = 'Time runs from the start of each run, or of the chosen phase in each.';
 
-  const select = byId('phase');
-  make('option', 'all', select).value = '';
-  names.forEach((name) => { make('option', name, select).value = name; });
-  select.addEventListener('change', () => { phase = select.value; refresh(); });
-  data.runs.forEach((run, i) => {
-    const label = make('label', undefined, byId('nodes'));
-    const box = make('input', undefined, label);
-    box.type = 'checkbox';
-    box.checked = true;
-    box.addEventListener('change', () => { if (box.checked) chosen.add(i); else chosen.delete(i); refresh(); });
-    make('span', ` ${run.title}`, label).style.color = palette[theme][i % palette[theme].length];
-  });
-  byId('theme').addEventListener('click', () => {
-    theme = theme === 'dark' ? 'light' : 'dark';
-    root.dataset.theme = theme;
-    try { localStorage.setItem('vst-theme', theme); } catch { /* a page from a file may keep nothing */ }
-    refresh();
-  });
-  let waiting = 0;
-  addEventListener('resize', () => { clearTimeout(waiting); waiting = setTimeout(refresh, 150); });
+  controls(names, 'Runs', data.runs.map((run, i) => [i, run.title, i]), chosen, (name) => { phase = name; refresh(); }, refresh);
   refresh();
   window.vst = { charts };
 })();

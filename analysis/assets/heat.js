@@ -8,6 +8,8 @@ const vstHeat = (heat, { bytes, digits }) => {
   };
   let show = 'free';
   let sums = { used: [], kept: [], shown: [] };
+  // Classes that have something to show, from below.
+  let rows = [];
   const sum = (chosen, field) => heat.classes.map((c, i) => heat.times_s.map((t, j) => heat.nodes
     .filter((n) => n.id === '*' || chosen.has(n.id)).reduce((all, n) => all + n[field][i][j], 0)));
   // The boundaries of a column: halfway to its neighbours.
@@ -17,19 +19,21 @@ const vstHeat = (heat, { bytes, digits }) => {
     return [t - (before || after || 0.5), t + (after || before || 0.5)];
   });
   const label = (c) => (c.size >= 1024 && c.size % 1024 === 0 ? bytes(c.size) : `${c.size} B`);
-  const height = 90 + 15 * heat.classes.length;
   return {
-    id: 'classes', title: 'Size classes of the allocator', wide: true, times: heat.times_s, format: bytes, height,
-    help: 'a row for each size of region; the darker, the more bytes; what stays dark after a shrink is fragmentation',
+    id: 'classes', title: 'Size classes of the allocator', wide: true, times: heat.times_s, format: bytes,
+    help: 'a row for each size of region; the stronger the colour, the more bytes; what stays strong after a shrink is fragmentation',
     empty: heat.missing || 'size classes were not sampled', series: [],
     choices: { of: Object.entries(shows).map(([value, [text]]) => [value, text]), set: (value) => { show = value; } },
-    y: () => [-0.6, heat.classes.length - 0.4],
-    prepare: (chosen) => {
+    // A row more for the names of phases.
+    y: () => [-0.6, rows.length + 0.4],
+    prepare(chosen) {
       sums = { used: sum(chosen, 'used'), kept: sum(chosen, 'kept') };
       sums.shown = sums.used.map((row, i) => row.map((used, j) => shows[show][1](used, sums.kept[i][j])));
+      rows = heat.classes.map((c, i) => i).filter((i) => sums.shown[i].some((v) => v));
+      this.height = 90 + 16 * rows.length;
       const total = heat.times_s.map((t, j) => sums.shown.reduce((all, row) => all + row[j], 0));
       const any = heat.nodes.some((n) => n.id === '*' || chosen.has(n.id));
-      return any && heat.classes.length ? [{ label: `${shows[show][0]}, all classes`, values: total, colour: 0 }] : [];
+      return any && rows.length ? [{ label: `${shows[show][0]}, all classes`, values: total, colour: 0 }] : [];
     },
     extend: (options, ink) => {
       options.scales.total = { auto: true };
@@ -37,7 +41,7 @@ const vstHeat = (heat, { bytes, digits }) => {
         ...options.series[1], scale: 'total', paths: () => null, points: { show: false },
         value: (u, total, series, at) => {
           if (at === null || at === undefined) return '–';
-          const i = Math.round(u.posToVal(u.cursor.top ?? -1, 'y'));
+          const i = rows[Math.round(u.posToVal(u.cursor.top ?? -1, 'y'))];
           const c = heat.classes[i];
           const whole = bytes(sums.shown.reduce((all, row) => all + row[at], 0));
           if (!c || u.cursor.top === undefined || u.cursor.top < 0) return whole;
@@ -46,7 +50,7 @@ const vstHeat = (heat, { bytes, digits }) => {
         },
       };
       options.axes[1] = {
-        ...options.axes[1], splits: () => heat.classes.map((c, i) => i), values: (u, at) => at.map((i) => label(heat.classes[i])),
+        ...options.axes[1], splits: () => rows.map((c, i) => i), values: (u, at) => at.map((i) => label(heat.classes[rows[i]])),
         grid: { show: false }, ticks: { show: false }, space: 1,
       };
       options.hooks.draw = [(u) => {
@@ -57,10 +61,10 @@ const vstHeat = (heat, { bytes, digits }) => {
         ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
         ctx.clip();
         ctx.fillStyle = ink;
-        sums.shown.forEach((row, i) => {
+        rows.forEach((of, i) => {
           const top = u.valToPos(i + 0.46, 'y', true);
           const bottom = u.valToPos(i - 0.46, 'y', true);
-          row.forEach((value, j) => {
+          sums.shown[of].forEach((value, j) => {
             if (!value) return;
             const [from, to] = edges[j].map((t) => u.valToPos(t, 'x', true));
             // A root, so that small classes are seen beside large ones.

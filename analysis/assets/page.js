@@ -1,7 +1,10 @@
 'use strict';
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
-  const { root, byId, make, digits, bytes, time, rate, plain, share, binary, palette, firstTheme } = vstPage;
+  const {
+    root, byId, make, digits, bytes, time, rate, plain, share, colours: inks, plotOptions, clear, nothing, nines, percentile,
+    recallRange, cards, line, figureNames, figures, controls, binary,
+  } = vstPage;
   // One form for a whole axis: seconds, or hours, minutes and seconds where the run is longer.
   const elapsed = (s) => {
     if (s === null || s === undefined) return '–';
@@ -14,9 +17,6 @@
   };
   // Ticks at round numbers of the unit that is shown.
   const seconds = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400];
-
-  let theme = firstTheme();
-  root.dataset.theme = theme;
 
   // What is shown: nodes that are chosen, and the stretch of time.
   const chosen = new Set(data.nodes.map((n) => n.id));
@@ -57,45 +57,29 @@
     },
   };
 
-  const size = (holder, height) => ({ width: Math.max(280, holder.clientWidth - 4), height: height || 250 });
-
   /** One chart: x and series of {label, node?, values, dash?, points?, scale?}. */
   const define = (id, title, help, spec) => charts.push({ id, title, help, ...spec });
 
   const draw = (chart) => {
-    if (chart.plot) chart.plot.destroy();
-    chart.plot = null;
-    chart.holder.replaceChildren();
+    clear(chart);
     const shown = chart.prepare ? chart.prepare(chosen) : chart.series.filter((s) => !s.node || chosen.has(s.node));
     const points = shown.reduce((n, s) => n + s.values.filter((v) => v !== null && v !== undefined).length, 0);
     if (!points) {
-      make('p', chart.empty || 'nothing was recorded', chart.holder, 'empty');
+      nothing(chart);
       return;
     }
-    const style = getComputedStyle(root);
-    const axis = {
-      stroke: style.getPropertyValue('--soft'),
-      grid: { stroke: style.getPropertyValue('--line'), width: 1 },
-      ticks: { stroke: style.getPropertyValue('--line'), width: 1 },
-      font: '11px system-ui, sans-serif',
-    };
     const format = chart.format;
     const onTime = !chart.x;
-    const colours = palette[theme];
+    const colours = inks();
+    const base = plotOptions(chart, chart.xFormat || elapsed, {
+      ...(onTime && data.length_s >= 120 ? { incrs: [0.001, 0.01, 0.1, 0.5, ...seconds] } : {}),
+      ...(chart.xFormat === bytes ? { incrs: binary } : {}),
+    });
+    if (onTime) base.scales.x.range = () => range || whole;
     const options = {
-      ...size(chart.holder, chart.height),
+      ...base,
       plugins: [bands],
       cursor: { drag: { x: true, y: false }, ...(onTime ? { sync: { key: sync.key } } : {}) },
-      scales: {
-        x: { time: false, ...(onTime ? { range: (u, low, high) => range || (chart.zoom ? [low, high] : whole) } : {}) },
-        y: { distr: chart.log ? 3 : 1, ...(chart.y ? { range: chart.y } : {}) },
-      },
-      axes: [
-        { ...axis, values: (u, ticks) => ticks.map(chart.xFormat || elapsed), space: 70,
-          ...(onTime && data.length_s >= 120 ? { incrs: [0.001, 0.01, 0.1, 0.5, ...seconds] } : {}),
-          ...(chart.xFormat === bytes ? { incrs: binary } : {}) },
-        { ...axis, size: 78, ...(format === bytes ? { incrs: binary } : {}), values: (u, ticks) => ticks.map((v) => (v === null ? '' : format(v))) },
-      ],
       series: [
         { label: chart.xLabel || 'time', value: (u, v) => (chart.xFormat || elapsed)(v) },
         ...shown.map((s) => {
@@ -170,6 +154,17 @@
   define('fragmentation', 'Fragmentation by node', 'resident over used memory', {
     times: data.ticks_s, format: plain, series: nodeSeries((n) => ratio(n.rss, n.used)),
   });
+  define('swap', 'Swapped out by node', 'memory of the server processes that lies in swap, as the operating system says', {
+    times: data.ticks_s, format: bytes, series: nodeSeries((n) => n.swap),
+    empty: 'the servers run on other machines than the workers',
+  });
+  define('faults', 'Page faults by node', 'per second since the tick before; a fault without a read from disk is a page that was touched anew', {
+    times: data.ticks_s, format: rate, series: data.nodes.flatMap((n, i) => [
+      { label: `${n.name} without a read`, node: n.id, colour: i, values: n.minor_faults },
+      { label: `${n.name} from disk or swap`, node: n.id, colour: i, dash: [3, 3], values: n.major_faults },
+    ]).filter((s) => s.values.some((v) => v !== null)),
+    empty: 'the servers run on other machines than the workers',
+  });
   const heat = vstHeat(data.heat, { bytes, digits });
   define(heat.id, heat.title, heat.help, heat);
   define('throughput', 'Throughput', 'due is what the schedule asked for (a closed loop: what was taken up)', {
@@ -185,21 +180,22 @@
     series: data.operations.flatMap((o, i) => [
       { label: `${o.name} response p50`, values: o.response_p50, colour: 2 * i },
       { label: `${o.name} response p99`, values: o.response_p99, colour: 2 * i + 1 },
+      { label: `${o.name} response p99.99`, values: o.response_p9999, colour: 2 * i + 4 },
       { label: `${o.name} service p50`, values: o.service_p50, colour: 2 * i, dash: [3, 3] },
       { label: `${o.name} service p99`, values: o.service_p99, colour: 2 * i + 1, dash: [3, 3] },
+      { label: `${o.name} service p99.99`, values: o.service_p9999, colour: 2 * i + 4, dash: [3, 3] },
     ]).filter((s) => s.values.some((v) => v)),
   });
-  const nines = data.quantiles.map((q) => -Math.log10(1 - q));
-  const curves = data.curves.map((c, i) => ({
-    label: `${c.phase} ${c.operation} ${c.time}`, phase: c.phase, values: c.values, colour: i >> 1,
+  const asked = [...new Set(data.curves.map((c) => `${c.phase} ${c.operation}`))];
+  const curves = data.curves.map((c) => ({
+    label: `${c.phase} ${c.operation} ${c.time}`, phase: c.phase, values: c.values, colour: asked.indexOf(`${c.phase} ${c.operation}`),
     dash: c.time === 'service' ? [3, 3] : undefined,
   }));
   define('percentiles', 'Percentile curves', 'response solid, service dashed; each tick is one nine more', {
-    x: nines, xLabel: 'percentile', log: true, format: time, series: curves, all: curves,
-    xFormat: (v) => (v === null ? '–' : `p${+(100 * (1 - 10 ** -v)).toPrecision(Math.max(2, Math.ceil(v) + 1))}`),
+    x: nines(data.quantiles), xLabel: 'percentile', log: true, format: time, series: curves, all: curves, xFormat: percentile,
   });
   define('recall', 'Recall over time', 'hits over possible hits of each interval', {
-    times: data.recall_s, format: share, y: (u, low, high) => [Math.min(low, 0.95) - 0.01, Math.max(high, 1) + 0.005],
+    times: data.recall_s, format: share, y: recallRange,
     series: [{ label: 'recall', values: data.recall, colour: 2 }],
     empty: 'no answers were judged in this run',
   });
@@ -227,56 +223,18 @@
   list('Findings', data.verdict.findings, 'warn');
   if (!byId('notes').children.length) make('p', 'No findings.', byId('notes'));
 
-  const table = byId('phases');
-  const row = (cells, tag, name) => {
-    const line = make('tr', undefined, table);
-    cells.forEach((cell) => make(tag, cell, line));
-    if (name) { line.dataset.phase = name; line.addEventListener('click', () => choosePhase(name)); }
-  };
-  row(['phase', 'step', 'length', 'offered', 'achieved', 'p50', 'p95', 'p99', 'max', 'errors', 'recall', 'net B/vector'], 'th');
-  data.table.forEach((p) => row([
-    p.phase, p.step, p.length_s === null ? '–' : `${digits(p.length_s)} s`, rate(p.offered), rate(p.achieved), p.p50, p.p95, p.p99, p.max,
-    plain(p.errors), share(p.recall), plain(p.net_bytes),
-  ], 'td', p.phase));
+  line(byId('phases'), ['phase', 'step', ...figureNames], 'th');
+  data.table.forEach((p) => {
+    const row = line(byId('phases'), [p.phase, p.step, ...figures(p)], 'td');
+    row.dataset.phase = p.phase;
+    row.addEventListener('click', () => choosePhase(p.phase));
+  });
+  byId('ran').hidden = !data.scenario;
   byId('scenario').textContent = data.scenario;
+  byId('help').textContent = 'Time runs from the start of the run; click a row of the table to see its phase.';
 
-  for (const chart of charts) {
-    const card = make('div', undefined, byId('charts'), chart.wide ? 'chart wide' : 'chart');
-    card.id = `chart-${chart.id}`;
-    make('h2', chart.title, card);
-    make('p', chart.help, card);
-    if (chart.choices) {
-      const choice = make('select', undefined, card);
-      chart.choices.of.forEach(([value, text]) => { make('option', text, choice).value = value; });
-      choice.addEventListener('change', () => { chart.choices.set(choice.value); draw(chart); });
-    }
-    chart.holder = make('div', undefined, card);
-  }
-  const select = byId('phase');
-  make('option', 'all', select).value = '';
-  data.phases.forEach((p) => { make('option', p.name, select).value = p.name; });
-  select.addEventListener('change', () => choosePhase(select.value));
-  data.nodes.forEach((n) => {
-    const label = make('label', undefined, byId('nodes'));
-    const box = make('input', undefined, label);
-    box.type = 'checkbox';
-    box.checked = true;
-    box.value = n.id;
-    box.addEventListener('change', () => {
-      if (box.checked) chosen.add(n.id); else chosen.delete(n.id);
-      refresh();
-    });
-    label.append(` ${n.name}`);
-  });
-  byId('reset').addEventListener('click', () => choosePhase(''));
-  byId('theme').addEventListener('click', () => {
-    theme = theme === 'dark' ? 'light' : 'dark';
-    root.dataset.theme = theme;
-    try { localStorage.setItem('vst-theme', theme); } catch { /* a page from a file may keep nothing */ }
-    refresh();
-  });
-  let waiting = 0;
-  addEventListener('resize', () => { clearTimeout(waiting); waiting = setTimeout(refresh, 150); });
+  cards(charts, draw);
+  controls(data.phases.map((p) => p.name), 'Nodes', data.nodes.map((n) => [n.id, n.name]), chosen, choosePhase, refresh);
   addEventListener('beforeprint', () => charts.forEach((c) => c.plot && c.plot.setSize({ width: 640, height: c.height || 230 })));
   addEventListener('afterprint', refresh);
   refresh();

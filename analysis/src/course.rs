@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vst_common::count;
 use vst_common::latency::Window;
+use vst_common::outcome::ErrorKind;
 
 use crate::engine::rows::rows;
 use crate::engine::{Engine, Error};
@@ -29,8 +30,10 @@ pub(crate) struct LoadPoint {
     pub(crate) unanswered: u64,
     pub(crate) response_p50_ns: Option<u64>,
     pub(crate) response_p99_ns: Option<u64>,
+    pub(crate) response_p9999_ns: Option<u64>,
     pub(crate) service_p50_ns: Option<u64>,
     pub(crate) service_p99_ns: Option<u64>,
+    pub(crate) service_p9999_ns: Option<u64>,
 }
 
 /// One node at one tick.
@@ -44,6 +47,12 @@ pub(crate) struct NodePoint {
     pub(crate) keys: Option<u64>,
     /// CPU that the server's main thread had used, seconds.
     pub(crate) main_cpu: Option<f64>,
+    /// Memory of its process in swap, bytes; known where a worker ran on the same machine, as are the two after it.
+    pub(crate) swap: Option<u64>,
+    /// Page faults since its start that read nothing from disk.
+    pub(crate) minor_faults: Option<u64>,
+    /// Page faults since its start that did.
+    pub(crate) major_faults: Option<u64>,
 }
 
 /// All nodes at one tick.
@@ -114,19 +123,24 @@ async fn load(engine: &Engine, most: u64) -> Result<Vec<LoadPoint>, Error> {
         let each = row.total("each").max(1);
         (row.total("span") / each / most.max(1) + 1).saturating_mul(each)
     });
+    // A kind that an older run did not know must not swallow the others.
+    let errors: Vec<String> =
+        ErrorKind::ALL.into_iter().map(|kind| format!("coalesce(l.{}, 0)", kind.column())).collect();
+    let errors = errors.join(" + ");
     // Buckets begin with their phase, as intervals do.
     let sql = format!(
         "select l.phase_index, l.operation, l.\"window\" as part,
                 (cast(l.interval_start as bigint) - cast(p.start as bigint)) / {width} as bucket,
                 min(cast(l.interval_start as bigint)) as start,
                 max(cast(l.interval_start as bigint) + l.interval_ns) as stop,
-                sum(due) as due, sum(l.ok) as ok, sum(l.err_oom + l.err_readonly + l.err_auth + l.err_wrong_type
-                + l.err_loading + l.err_cluster_down + l.err_redirect + l.err_other) as errors,
+                sum(due) as due, sum(l.ok) as ok, sum({errors}) as errors,
                 sum(l.timeout + l.lost + l.unsent) as unanswered,
                 hdr_quantile(hdr_merge(response_hdr), 0.5) as response_p50,
                 hdr_quantile(hdr_merge(response_hdr), 0.99) as response_p99,
+                hdr_quantile(hdr_merge(response_hdr), 0.9999) as response_p9999,
                 hdr_quantile(hdr_merge(service_hdr), 0.5) as service_p50,
-                hdr_quantile(hdr_merge(service_hdr), 0.99) as service_p99
+                hdr_quantile(hdr_merge(service_hdr), 0.99) as service_p99,
+                hdr_quantile(hdr_merge(service_hdr), 0.9999) as service_p9999
          from (select * from latency_rollup_all where operation <> 'knn_part') l
               join (select run, phase_index, start from phases) p on l.run = p.run and l.phase_index = p.phase_index
          group by l.phase_index, l.operation, l.\"window\", bucket
@@ -147,8 +161,10 @@ async fn load(engine: &Engine, most: u64) -> Result<Vec<LoadPoint>, Error> {
             unanswered: row.total("unanswered"),
             response_p50_ns: row.count("response_p50"),
             response_p99_ns: row.count("response_p99"),
+            response_p9999_ns: row.count("response_p9999"),
             service_p50_ns: row.count("service_p50"),
             service_p99_ns: row.count("service_p99"),
+            service_p9999_ns: row.count("service_p9999"),
         }
     });
     Ok(made.collect())
@@ -159,7 +175,9 @@ async fn ticks(engine: &Engine) -> Result<Vec<TickPoint>, Error> {
         "select max(m.phase_index) as phase_index, m.tick, min(cast(m.sampled_at as bigint)) as at, m.node,
                       max(m.role) as role, max(m.used_memory) as used, max(m.used_memory_rss) as rss,
                       max(m.maxmemory) as maxmemory, max(m.keys) as keys,
-                      max(m.used_cpu_sys_main_thread + m.used_cpu_user_main_thread) as main_cpu
+                      max(m.used_cpu_sys_main_thread + m.used_cpu_user_main_thread) as main_cpu,
+                      max(m.process_swap_bytes) as swap, max(m.process_minor_faults) as minor_faults,
+                      max(m.process_major_faults) as major_faults
                from memory m left join phases p on m.run = p.run and m.phase_index = p.phase_index
                where m.missing is null and m.used_memory is not null
                      and (p.\"end\" is null or m.sampled_at <= p.\"end\")
@@ -179,6 +197,9 @@ async fn ticks(engine: &Engine) -> Result<Vec<TickPoint>, Error> {
             maxmemory: row.count("maxmemory"),
             keys: row.count("keys"),
             main_cpu: row.float("main_cpu"),
+            swap: row.count("swap"),
+            minor_faults: row.count("minor_faults"),
+            major_faults: row.count("major_faults"),
         });
     }
     let nodes: BTreeSet<String> = found.values().flat_map(|t| &t.nodes).map(|n| n.node.clone()).collect();

@@ -5,8 +5,9 @@
 //! `deliveries` from what the log says. `latency` counts each request of a measured window once; with warm-up and the
 //! nodes' parts of fanned-out queries it is `latency_all` (and the same for `latency_rollup`). Summary and
 //! `vst analyze query` read nothing else. Law: a run that was killed at any instant opens, and each acknowledged batch
-//! is in the answer once, compacted or not.
+//! is in the answer once, compacted or not; so does one that lacks columns of today.
 
+mod columns;
 mod functions;
 mod log;
 mod log_tables;
@@ -306,7 +307,7 @@ fn requests(table: Table) -> String {
 }
 
 fn memory_table(table: Table, batches: &[RecordBatch]) -> Result<Arc<dyn TableProvider>, Error> {
-    Ok(Arc::new(MemTable::try_new(table.schema(), vec![batches.to_vec()])?))
+    Ok(Arc::new(MemTable::try_new(columns::schema(table), vec![batches.to_vec()])?))
 }
 
 fn parquet_table(
@@ -322,7 +323,7 @@ fn parquet_table(
     let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
     let config = ListingTableConfig::new_with_multi_paths(urls)
         .with_listing_options(options)
-        .with_schema(table.schema());
+        .with_schema(columns::schema(table));
     Ok(Arc::new(ListingTable::try_new(config)?))
 }
 

@@ -30,6 +30,10 @@ pub struct Distribution {
     pub p95: Quantile,
     /// 99 % took at most this long.
     pub p99: Quantile,
+    /// 99.9 % took at most this long.
+    pub p999: Quantile,
+    /// 99.99 % took at most this long; of fewer than 10,000 requests the longest.
+    pub p9999: Quantile,
     /// The longest.
     pub max: Quantile,
 }
@@ -237,7 +241,8 @@ fn operations_query() -> String {
 }
 
 fn nodes_query() -> String {
-    let errors: String = error_columns().map(|c| format!(" + {c}")).collect();
+    // A kind that an older run did not know must not swallow the others.
+    let errors: String = error_columns().map(|c| format!(" + coalesce({c}, 0)")).collect();
     format!(
         "select phase_index, operation, node, sum(ok) as ok, sum(timeout + lost + unsent{errors}) as failed, \
          hdr_merge(service_hdr) as service \
@@ -381,5 +386,13 @@ fn rate(n: u64, length_ns: u64) -> Option<f64> {
 
 fn distribution(all: &Hdr, censored: &Hdr) -> Option<Distribution> {
     let at = |q| censored_quantile(all, censored, q);
-    Some(Distribution { n: all.len(), p50: at(0.5)?, p95: at(0.95)?, p99: at(0.99)?, max: at(1.0)? })
+    Some(Distribution {
+        n: all.len(),
+        p50: at(0.5)?,
+        p95: at(0.95)?,
+        p99: at(0.99)?,
+        p999: at(0.999)?,
+        p9999: at(0.9999)?,
+        max: at(1.0)?,
+    })
 }

@@ -49,7 +49,7 @@ pub use validity::{
     ACHIEVED_BOUND, BACKLOG_BOUND_SECONDS, BUSY_BOUND, ERROR_SHARE_BOUND, Note, Rule, RunEnd,
     SLIP_P99_BOUND_NS, Verdict,
 };
-pub use visualize::{compare_page, page};
+pub use visualize::{Drawn, compare_page, drawn, page};
 
 /// Reads a run directory (a path or `file://` URL) and says what it means.
 ///

@@ -6,6 +6,7 @@ mod findings;
 mod fixture;
 mod judgement;
 mod page;
+mod record;
 
 use arrow_array::RecordBatch;
 use fixture::{Made, NODES, open_outcome};
@@ -211,8 +212,8 @@ async fn a_window_that_cannot_be_checked_says_why() {
 #[tokio::test]
 async fn a_tick_without_a_node_is_not_complete() {
     let drop_node = |phase: &mut fixture::MadePhase, ticks: usize| {
-        for row in phase.memory.iter_mut().filter(|r| r.node.as_str() == NODES[2]).rev().take(ticks) {
-            row.missing = Some(String::from("no answer within 1 s"));
+        for row in phase.memory.iter_mut().filter(|r| r.sample.node.as_str() == NODES[2]).rev().take(ticks) {
+            row.sample.missing = Some(String::from("no answer within 1 s"));
             row.info.clear();
         }
     };
@@ -227,7 +228,7 @@ async fn a_tick_without_a_node_is_not_complete() {
     assert_eq!(rules(&found.verdict.not_valid), vec![Rule::UnsampledCheckpoint]);
     assert_eq!(found.exit(), Exit::NotValid);
     // A worker that went takes its rows with it: nodes that nobody asked are missing as well.
-    let found = made(|m| m.find("half").memory.retain(|r| r.node.as_str() != NODES[2])).await;
+    let found = made(|m| m.find("half").memory.retain(|r| r.sample.node.as_str() != NODES[2])).await;
     assert_eq!(rules(&found.verdict.not_valid), vec![Rule::UnsampledCheckpoint]);
     insta::assert_snapshot!(render_terminal(&found, false));
 }
@@ -240,7 +241,7 @@ async fn a_tick_after_the_end_is_not_of_the_phase() {
             m.tick_at_end("half", after_end_ns, 60_000);
             let phase = m.find("half");
             let rows = phase.memory.iter_mut().rev().skip(1).take(2);
-            rows.for_each(|row| row.sampled_at -= after_end_ns + 1);
+            rows.for_each(|row| row.sample.sampled_at -= after_end_ns + 1);
             if !ended {
                 phase.ended = None;
             }
@@ -472,6 +473,56 @@ async fn what_cannot_be_read_names_itself() {
 }
 
 /// Any work of queries.
+#[tokio::test]
+async fn a_run_from_before_a_column_came_is_read_as_if_the_column_had_nothing() {
+    let lacks = vec![
+        (Table::Latency, "miss"),
+        (Table::Latency, "response_p9999_ns"),
+        (Table::LatencyRollup, "miss"),
+        (Table::Memory, "evicted_keys"),
+        (Table::Memory, "index_failures"),
+        (Table::Health, "clock_error_ns"),
+    ];
+    let of = async |lacks: &[(Table, &'static str)]| {
+        let mut made = Made::valid();
+        for row in made.phases.iter_mut().flat_map(|phase| &mut phase.memory) {
+            row.index_failures = None;
+        }
+        for row in made.phases.iter_mut().flat_map(|phase| phase.health.iter_mut().flatten()) {
+            row.clock_error_ns = 0;
+        }
+        made.lacks = lacks.to_vec();
+        made
+    };
+    let (today, before) = (of(&[]).await, of(&lacks).await);
+    let mut expected = read(&today.write()).await;
+    for generator in expected.phases.iter_mut().filter_map(|phase| phase.generator.as_mut()) {
+        generator.clock_error_ns = None;
+    }
+    let folder = before.write();
+    assert_eq!(read(&folder).await, expected);
+    // The same of compacted entries, and of both beside one another.
+    before.compact(folder.path(), &[Table::Latency, Table::Memory, Table::Health], 1, 4);
+    assert_eq!(read(&folder).await, expected);
+    let directory = folder.path().to_str().unwrap().to_owned();
+    let sql =
+        "select count(*) as n, count(miss) as known, count(response_p9999_ns) as p9999 from latency_all";
+    let rows = query(&[directory], sql).await.unwrap().to_json_lines().unwrap();
+    assert!(rows.contains("\"known\":0,\"p9999\":0"), "{rows}");
+}
+
+/// A batch of memory as it is recorded today.
+pub(crate) fn any_memory() -> RecordBatch {
+    let made = Made::valid();
+    let stamp = vst_common::batch::Stamp {
+        run: vst_common::ids::RunId::new("20270115-made"),
+        worker: vst_common::ids::WorkerId::new("w1"),
+        generation: vst_common::ids::Generation(1),
+        sequence: vst_common::ids::Sequence(1),
+    };
+    vst_common::batch::memory::to_batch(&stamp, &made.phases[0].memory[..3]).unwrap()
+}
+
 pub(crate) fn any_query() -> vst_common::phase::Work {
     vst_common::phase::Work::Query {
         vectors: fixture::work(),

@@ -4,9 +4,11 @@
 //! only draws: it holds at most a few thousand points however many workers or hours a run had. Law: what the page shows
 //! is what the summary and the tables say, and nothing in it comes from a network.
 
+mod chart;
 mod compare;
 mod data;
 mod heat;
+mod svg;
 
 use vst_common::count;
 
@@ -18,7 +20,6 @@ use crate::summary;
 const INTERVALS: u64 = 1_200;
 
 const HTML: &str = include_str!("../assets/page.html");
-const COMPARE_HTML: &str = include_str!("../assets/compare.html");
 const COMPARE_JS: &str = include_str!("../assets/compare.js");
 const COMMON_JS: &str = include_str!("../assets/common.js");
 const CSS: &str = include_str!("../assets/page.css");
@@ -32,11 +33,30 @@ const UPLOT_CSS: &str = include_str!("../assets/uplot/uPlot.min.css");
 /// # Errors
 /// [`Error`] when the directory cannot be read.
 pub async fn page(run_dir: &str) -> Result<String, Error> {
+    Ok(drawn(run_dir, false).await?.page)
+}
+
+/// A run's charts.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// The page.
+    pub page: String,
+    /// Each chart of it that has data, as an SVG file: name and contents.
+    pub charts: Vec<(String, String)>,
+}
+
+/// The page of a run and, where they are asked for, its charts as files of their own.
+///
+/// # Errors
+/// [`Error`] when the directory cannot be read.
+pub async fn drawn(run_dir: &str, with_charts: bool) -> Result<Drawn, Error> {
     let run_dir = run_dir.to_owned();
     on_own_threads(async move || {
         let (run, data) = read(&run_dir).await?;
         let json = serde_json::to_string(&data).map_err(|e| Error::Write(e.to_string()))?;
-        Ok(assemble(HTML, &run, &json))
+        let charts = if with_charts { chart::of(&data) } else { Vec::new() };
+        let charts = charts.iter().map(|chart| (format!("{}.svg", chart.id), svg::draw(chart))).collect();
+        Ok(Drawn { page: assemble(&[HEAT_JS, JS], &run, &json), charts })
     })
     .await
 }
@@ -66,22 +86,20 @@ pub async fn compare_page(run_dirs: &[String]) -> Result<String, Error> {
     let names: Vec<String> = runs.iter().map(|(name, _)| name.clone()).collect();
     let data = compare::of(run_dirs, runs).await?;
     let json = serde_json::to_string(&data).map_err(|e| Error::Write(e.to_string()))?;
-    Ok(assemble(COMPARE_HTML, &names.join(", "), &json))
+    Ok(assemble(&[COMPARE_JS], &names.join(", "), &json))
 }
 
 /// Puts the parts together; the data goes in last, so that nothing in it is taken for a place to fill.
-fn assemble(html: &str, title: &str, json: &str) -> String {
+fn assemble(scripts: &[&str], title: &str, json: &str) -> String {
     // Within a script element only `<` can end it.
     let json = json.replace('<', "\\u003c");
     let title = title.replace('&', "&amp;").replace('<', "&lt;");
-    let page = html
+    let page = HTML
         .replace("@UPLOT_CSS@", UPLOT_CSS)
         .replace("@CSS@", CSS)
         .replace("@UPLOT_JS@", UPLOT_JS)
         .replace("@COMMON_JS@", COMMON_JS)
-        .replace("@HEAT_JS@", HEAT_JS)
-        .replace("@COMPARE_JS@", COMPARE_JS)
-        .replace("@JS@", JS)
+        .replace("@JS@", &scripts.join("\n"))
         .replace("@TITLE@", &title);
     let mut out = String::with_capacity(page.len() + json.len());
     match page.split_once("@DATA@") {

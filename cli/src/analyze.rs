@@ -22,7 +22,8 @@ pub(crate) enum AnalyzeCommand {
     },
     /// SQL over a run's tables: latency, latency_rollup (the measured window; with warm-up and the parts of
     /// fanned-out queries: latency_all, latency_rollup_all), memory, allocator, recall, recall_queries, events, health,
-    /// commandstats, phases, runs, workers, streams, deliveries; functions hdr_merge, hdr_quantile, hdr_count, hdr_max
+    /// commandstats, phases, runs, workers, streams, deliveries; functions hdr_merge, hdr_quantile, hdr_cdf, hdr_count,
+    /// hdr_max
     Query {
         /// The query
         sql: String,

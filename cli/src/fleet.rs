@@ -11,6 +11,7 @@ use vst_common::exit::Exit;
 use vst_common::ids::{RunId, WorkerId};
 use vst_common::run_dir::Results;
 use vst_coordinator::serve::{self, CoordinatorOptions};
+use vst_http::Gateway;
 use vst_worker::serve::{Coordinators, WorkerOptions};
 
 use crate::error::Failure;
@@ -66,6 +67,8 @@ pub(crate) struct CoordinatorStart {
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
     #[command(flatten)]
+    push: Push,
+    #[command(flatten)]
     registry: Registry,
     #[command(flatten)]
     patience: Patience,
@@ -94,6 +97,18 @@ pub(crate) struct CoordinatorStart {
     leashed: bool,
 }
 
+/// Where figures go that nobody scrapes.
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// Pushes the figures of /metrics to this pushgateway (http://host:port) every 5 s and at the end, under the labels
+    /// job="vst", run and part; a password in it belongs into the environment
+    #[arg(long = "pushgateway", env = PUSHGATEWAY, hide_env_values = true, value_name = "URL")]
+    pub(crate) gateway: Option<Gateway>,
+}
+
+/// Variable that says the same as `--pushgateway`.
+pub(crate) const PUSHGATEWAY: &str = "VST_PUSHGATEWAY";
+
 /// A worker.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkerCommand {
@@ -116,6 +131,8 @@ pub(crate) struct WorkerStart {
     /// Shows this worker's state on this host:port: /status, /metrics, /healthz, /readyz
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
+    #[command(flatten)]
+    push: Push,
     /// Name of the worker; made up if absent
     #[arg(long)]
     name: Option<String>,
@@ -194,6 +211,7 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             standby: options.standby,
             announce: options.announce,
             http: options.http,
+            pushgateway: options.push.gateway,
             begun_within_ns: options.patience.ns(),
             etcd,
             advertise: options.advertise,
@@ -259,6 +277,7 @@ pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
         token,
         security,
         http: options.http,
+        pushgateway: options.push.gateway,
     };
     let asked = signals.clone();
     let stop = async move {

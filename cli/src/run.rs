@@ -38,7 +38,7 @@ pub(crate) async fn run(command: RunCommand) -> Result<Exit, Failure> {
         #[cfg(feature = "analysis")]
         ScenarioAction::Campaign(campaign) => crate::search::campaign(*campaign).await,
         ScenarioAction::List { json } => list::list(json),
-        ScenarioAction::Run(options) => run_scenario(&options?).await,
+        ScenarioAction::Run(options) => run_scenario(&*options?).await,
     }
 }
 
@@ -185,7 +185,7 @@ async fn drive(
     signals: &Signals,
     display: &mut Display,
 ) -> Result<(Option<String>, Exit), Failure> {
-    let mut children = Children::new(token)?;
+    let mut children = Children::new(token, options.pushgateway.clone())?;
     let coordinator = children.coordinator_pid();
     let mut last = None;
     let ended = tokio::select! {

@@ -19,6 +19,9 @@ pub(crate) enum VisualizeCommand {
         /// Where to write it
         #[arg(long, value_name = "FILE", default_value = "report.html")]
         output: PathBuf,
+        /// Writes each chart as an SVG file into this folder too
+        #[arg(long, value_name = "DIR")]
+        svg: Option<PathBuf>,
     },
     /// One HTML file of runs side by side: differences with their intervals, and charts over one another
     Compare {
@@ -62,10 +65,19 @@ pub(crate) enum Format {
 
 pub(crate) async fn run(command: VisualizeCommand) -> Result<Exit, Failure> {
     match command {
-        VisualizeCommand::Generate { run, output } => {
-            let page = vst_analysis::page(&run).await.map_err(|e| of_analysis(&e))?;
-            write(&output, &page)?;
+        VisualizeCommand::Generate { run, output, svg } => {
+            let drawn = vst_analysis::drawn(&run, svg.is_some()).await.map_err(|e| of_analysis(&e))?;
+            write(&output, &drawn.page)?;
             out::result(&output.display().to_string())?;
+            let Some(folder) = svg else { return Ok(Exit::Valid) };
+            std::fs::create_dir_all(&folder).map_err(|e| {
+                Failure::new(Exit::Usage, format!("cannot make folder `{}`: {e}", folder.display()))
+            })?;
+            for (name, chart) in &drawn.charts {
+                let file = folder.join(name);
+                write(&file, chart)?;
+                out::result(&file.display().to_string())?;
+            }
         }
         VisualizeCommand::Compare { runs, output } => {
             let page = vst_analysis::compare_page(&runs).await.map_err(|e| of_analysis(&e))?;

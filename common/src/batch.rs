@@ -13,6 +13,7 @@ pub mod health;
 pub mod latency;
 pub mod memory;
 pub mod recall;
+pub mod sample;
 pub mod table;
 
 /// A delivered batch has at most this many bytes as Arrow IPC: workers cut by it, intake refuses what is larger.
@@ -21,6 +22,7 @@ pub const DELIVERY_BYTES: usize = 4 << 20;
 /// will never be taken.
 pub const REFUSED_BATCH: &str = "vst-refused-batch";
 
+pub use sample::Sample;
 pub use table::{Error, Stamp, Table};
 
 #[cfg(test)]

@@ -106,6 +106,12 @@ impl Hdr {
         (!self.is_empty()).then(|| self.0.mean())
     }
 
+    /// How many values are at most so large, to the resolution of a slot; nanoseconds.
+    #[must_use]
+    pub fn count_at_most(&self, ns: u64) -> u64 {
+        self.0.count_between(0, ns)
+    }
+
     /// Forgets all values and keeps the memory.
     pub fn clear(&mut self) {
         self.0.reset();

@@ -29,7 +29,7 @@ use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId};
 use vst_common::run_dir::Results;
 use vst_common::scenario::check::Checked;
-use vst_http::Server as HttpServer;
+use vst_http::{Gateway, Pusher, Server as HttpServer};
 use vst_proto::fleet;
 use vst_proto::security::Security;
 
@@ -84,6 +84,8 @@ pub struct CoordinatorOptions {
     pub workers: Option<u32>,
     /// Where the state is shown over HTTP, `host:port`; nowhere where absent.
     pub http: Option<String>,
+    /// Where figures are pushed.
+    pub pushgateway: Option<Gateway>,
     /// Where workers look for the leader, beside being told its address.
     pub etcd: Option<vst_etcd::Fleet>,
     /// What is written there as the leader's address, `host:port`, where it is not the bound one.
@@ -122,16 +124,34 @@ pub struct RunEnd {
 ///
 /// # Errors
 /// [`Error`] when the run could not begin; whatever happens to a run that began is in [`RunEnd`].
-pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>) -> Result<RunEnd, Error> {
+pub async fn run(options: CoordinatorOptions, stops: mpsc::Receiver<String>) -> Result<RunEnd, Error> {
     options.security.server().map_err(Error::Certificates)?;
     results::check(&options.results).await?;
     plan::check_programs(&options.checked, options.allow_programs)?;
     let looking = Look::idle(status::Role::Preparing, "looks at the data and the target", clock::mono_ns());
     let (shown, looks) = watch::channel(looking);
+    let site = || Arc::new(CoordinatorSite(looks.clone()));
     let _http = match &options.http {
-        Some(address) => Some(HttpServer::start(address, Arc::new(CoordinatorSite(looks.clone()))).await?),
+        Some(address) => Some(HttpServer::start(address, site()).await?),
         None => None,
     };
+    let pusher = match &options.pushgateway {
+        Some(gateway) => Some(Pusher::start(gateway.clone(), site())?),
+        None => None,
+    };
+    let ended = run_shown(options, (shown, looks.clone()), stops).await;
+    if let Some(pusher) = pusher {
+        pusher.end().await;
+    }
+    ended
+}
+
+/// The run, while others look on.
+async fn run_shown(
+    options: CoordinatorOptions,
+    (shown, looks): Shown,
+    mut stops: mpsc::Receiver<String>,
+) -> Result<RunEnd, Error> {
     let mut prepared = tokio::select! {
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
@@ -481,6 +501,7 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
         lease_ns: lease_ns(prepared),
         heartbeat_ns: HEARTBEAT_NS,
         sample_interval_ns: prepared.sample_interval_ns(),
+        size_classes_ns: prepared.plan.scenario.sampling.size_classes_ms.saturating_mul(1_000_000),
         nodes: nodes
             .iter()
             .map(|node| fleet::Node {

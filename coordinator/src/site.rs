@@ -6,7 +6,7 @@
 use tokio::sync::watch;
 use vst_common::clock::{self, SECOND_NS};
 use vst_common::count;
-use vst_http::{Health, Metrics, Site};
+use vst_http::{Group, Health, Metrics, Site};
 use vst_proto::fleet;
 
 use crate::status::{Look, Role};
@@ -54,6 +54,14 @@ impl Site for CoordinatorSite {
 
     fn status(&self) -> serde_json::Value {
         serde_json::to_value(self.look().whole()).unwrap_or_default()
+    }
+
+    fn group(&self) -> Option<Group> {
+        let status = self.look().status;
+        // A coordinator that stands by would write over what the leader says.
+        let leads = [Role::Leading, Role::Over].iter().any(|role| status.role == role.word());
+        (leads && !status.run.is_empty())
+            .then(|| Group { run: status.run, part: String::from("coordinator") })
     }
 
     fn page(&self) -> Option<&'static str> {

@@ -1,9 +1,11 @@
 //! What a process of the fleet shows of itself over HTTP: is it alive, can it be used, what does it measure.
 //!
-//! Coordinator and worker each implement [`Site`]; probes, Prometheus and people read it. Law: nothing can be changed
-//! through it: every method but GET and HEAD is refused, and no request reaches anything but a [`Site`]'s views.
+//! Coordinator and worker each implement [`Site`]; probes, Prometheus and people read it, and a [`Pusher`] hands its
+//! figures to a pushgateway. Law: nothing can be changed through it: every method but GET and HEAD is refused, and no
+//! request reaches anything but a [`Site`]'s views.
 
 mod metrics;
+mod push;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +18,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-pub use metrics::Metrics;
+pub use metrics::{Histogram, Metrics};
+pub use push::{Gateway, GatewayError, Group, PushError, Pusher};
 
 /// Whether something is as it should be; the text says what is wrong.
 pub type Health = Result<(), String>;
@@ -31,6 +34,10 @@ pub trait Site: Send + Sync + 'static {
     fn metrics(&self, metrics: &mut Metrics);
     /// The whole picture.
     fn status(&self) -> serde_json::Value;
+    /// The labels of its figures where they are pushed; `None` as long as they are of no run.
+    fn group(&self) -> Option<Group> {
+        None
+    }
     /// A page for people, which needs nothing but `/status`.
     fn page(&self) -> Option<&'static str> {
         None

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use prometheus::core::Collector;
+use prometheus::proto::{self, Bucket, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TextEncoder};
 use vst_common::clock;
 use vst_common::count;
@@ -18,10 +19,23 @@ enum Family {
     Counter(CounterVec),
 }
 
+/// Values by how large they are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram {
+    /// Upper bounds, ascending, each with the number of values up to it.
+    pub at_most: Vec<(f64, u64)>,
+    /// All values.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+}
+
 /// The figures of one scrape.
 pub struct Metrics {
     registry: Registry,
     families: BTreeMap<&'static str, Family>,
+    /// What comes counted; the library's own histograms only count one by one.
+    histograms: BTreeMap<&'static str, MetricFamily>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -37,7 +51,8 @@ impl Metrics {
     /// What every process says: its version, CPU time, memory and open files.
     #[must_use]
     pub fn of_process() -> Self {
-        let mut metrics = Self { registry: Registry::new(), families: BTreeMap::new() };
+        let mut metrics =
+            Self { registry: Registry::new(), families: BTreeMap::new(), histograms: BTreeMap::new() };
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         metrics.gauge("vst_build_info", "Version of vst; always 1.", &version, 1.0);
         let cpu = count::to_f64(clock::process_cpu_ns()) / 1e9;
@@ -81,6 +96,36 @@ impl Metrics {
         }
     }
 
+    /// Adds values that were counted elsewhere.
+    pub fn histogram(&mut self, name: &'static str, help: &str, labels: Labels<'_>, values: &Histogram) {
+        let family = self.histograms.entry(name).or_insert_with(|| {
+            let mut family = MetricFamily::default();
+            family.set_name(name.to_owned());
+            family.set_help(help.to_owned());
+            family.set_field_type(MetricType::HISTOGRAM);
+            family
+        });
+        let buckets = values.at_most.iter().map(|(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(*count);
+            bucket
+        });
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(values.count);
+        histogram.set_sample_sum(values.sum);
+        let labels = labels.iter().map(|(name, value)| {
+            let mut label = LabelPair::default();
+            label.set_name((*name).to_owned());
+            label.set_value((*value).to_owned());
+            label
+        });
+        let mut metric = Metric::from_label(labels.collect());
+        metric.set_histogram(histogram);
+        family.mut_metric().push(metric);
+    }
+
     fn add<T: Collector + Clone + 'static>(
         &mut self,
         name: &'static str,
@@ -98,7 +143,9 @@ impl Metrics {
     /// # Errors
     /// When one cannot be written.
     pub fn text(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut families = self.registry.gather();
+        families.extend(self.histograms.values().cloned());
+        TextEncoder::new().encode_to_string(&families)
     }
 }
 
@@ -136,5 +183,25 @@ mod tests {
         assert_eq!(text.matches("# TYPE vst_lag_seconds gauge").count(), 1);
         assert!(!text.contains('9') || !text.contains("other"), "another set of labels is left out: {text}");
         assert!(text.contains("process_resident_memory_bytes "), "{text}");
+    }
+
+    #[test]
+    fn a_histogram_has_its_buckets_its_sum_and_all_values_in_the_last() {
+        let mut metrics = Metrics::of_process();
+        let values = Histogram { at_most: vec![(0.001, 2), (0.5, 5)], count: 6, sum: 3.25 };
+        metrics.histogram("vst_took_seconds", "How long.", &[("phase", "a\"b")], &values);
+        let text = metrics.text().unwrap();
+        let of: Vec<&str> = text.lines().filter(|line| line.starts_with("vst_took_seconds")).collect();
+        assert_eq!(
+            of,
+            [
+                "vst_took_seconds_bucket{phase=\"a\\\"b\",le=\"0.001\"} 2",
+                "vst_took_seconds_bucket{phase=\"a\\\"b\",le=\"0.5\"} 5",
+                "vst_took_seconds_bucket{phase=\"a\\\"b\",le=\"+Inf\"} 6",
+                "vst_took_seconds_sum{phase=\"a\\\"b\"} 3.25",
+                "vst_took_seconds_count{phase=\"a\\\"b\"} 6",
+            ]
+        );
+        assert_eq!(text.matches("# TYPE vst_took_seconds histogram").count(), 1);
     }
 }

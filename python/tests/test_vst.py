@@ -66,8 +66,9 @@ class TheExampleRun(unittest.TestCase):
         for row in rows:
             operation = reported[row["phase"], row["operation"]]
             self.assertEqual(int(row["ok"]), operation["ok"])
-            p99 = operation["service"]["p99"]
-            self.assertEqual(row["service_p99_ns"], f"{'>' if p99['censored'] else ''}{p99['ns']}")
+            for name in ("p99", "p9999"):
+                quantile = operation["service"][name]
+                self.assertEqual(row[f"service_{name}_ns"], f"{'>' if quantile['censored'] else ''}{quantile['ns']}")
 
     def test_frames_and_tables_have_the_same_rows(self) -> None:
         for name in ("latency", "memory", "health"):

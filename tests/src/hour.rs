@@ -15,7 +15,7 @@ use parquet::file::properties::WriterProperties;
 use vst_common::batch::allocator::{self, AllocatorRow, AllocatorTotals, ClassKind, SizeClass};
 use vst_common::batch::latency::{self, LatencyRow, RollupRow};
 use vst_common::batch::memory::{self, MemoryRow, parse_info};
-use vst_common::batch::{Stamp, Table};
+use vst_common::batch::{Sample, Stamp, Table};
 use vst_common::count;
 use vst_common::entry::{Control, Entry, PhaseEnded, PhaseOutcome, PhaseStarted, RunState, Totals};
 use vst_common::ids::{Generation, NodeId, PhaseIndex, RunId, Sequence, WorkerId};
@@ -185,17 +185,23 @@ fn log(folder: &Path) {
     }
 }
 
-fn memory_rows(second: u32) -> Vec<MemoryRow> {
-    let of_node = |n: u32| MemoryRow {
+fn sample(second: u32, node: u32) -> Sample {
+    Sample {
         tick: u64::from(second),
         sampled_at: START + i64::from(second) * SECOND,
         took_ns: 1_000_000,
         phase: String::from("ask"),
         phase_index: PhaseIndex(1),
-        node: NodeId::new(format!("node-{}", n + 1)),
-        address: String::from("127.0.0.1:1"),
+        node: NodeId::new(format!("node-{}", node + 1)),
         role: String::from("primary"),
         missing: None,
+    }
+}
+
+fn memory_rows(second: u32) -> Vec<MemoryRow> {
+    let of_node = |n: u32| MemoryRow {
+        sample: sample(second, n),
+        address: String::from("127.0.0.1:1"),
         keys: Some(111_111),
         info: parse_info(&format!(
             "used_memory:{}\nused_memory_rss:{}\n",
@@ -209,20 +215,14 @@ fn memory_rows(second: u32) -> Vec<MemoryRow> {
         index_failures: Some(0),
         indexing: Some(false),
         mutation_queue: Some(0),
+        process: None,
     };
     (0..NODES).map(of_node).collect()
 }
 
 fn allocator_rows(second: u32) -> Vec<AllocatorRow> {
     let of_class = |node: u32, class: u64| AllocatorRow {
-        tick: u64::from(second),
-        sampled_at: START + i64::from(second) * SECOND,
-        took_ns: 900_000,
-        phase: String::from("ask"),
-        phase_index: PhaseIndex(1),
-        node: NodeId::new(format!("node-{}", node + 1)),
-        role: String::from("primary"),
-        missing: None,
+        sample: sample(second, node),
         totals: Some(AllocatorTotals { allocated: 45_000_000, active: 50_000_000, resident: 60_000_000 }),
         class: Some(SizeClass {
             kind: ClassKind::Bin,

@@ -35,7 +35,8 @@ pub async fn ask(method: &str, address: &str, path: &str) -> Answer {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         };
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        // Of version 1.0, so that a body comes in one piece.
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("it is read");
         let mut text = String::new();
         stream.read_to_string(&mut text).await.expect("it answers with text");

@@ -16,5 +16,8 @@ mod long {
     mod library;
     mod limit;
     mod load;
+    mod predict;
     mod rates;
+    mod regress;
+    mod shrink;
 }

@@ -24,6 +24,7 @@ mod real {
     mod mixed;
     mod operations;
     mod prefill;
+    mod prometheus;
     mod quick;
     mod registry;
     mod rows;

@@ -6,6 +6,7 @@
 //! in time says why instead of giving zeros.
 
 mod jemalloc;
+mod process;
 mod row;
 
 use std::collections::HashMap;
@@ -15,8 +16,9 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Mutex, mpsc::UnboundedSender, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use vst_common::batch::Sample;
 use vst_common::batch::allocator::AllocatorRow;
-use vst_common::batch::memory::MemoryRow;
+use vst_common::batch::memory::{MemoryRow, parse_info};
 use vst_common::clock::{ClockOffset, MonoNs, SECOND_NS, mono_ns, wall_ns};
 use vst_common::ids::{NodeId, PhaseIndex};
 use vst_proto::fleet;
@@ -28,10 +30,6 @@ use row::Answer;
 const PATIENCE_NS: u64 = SECOND_NS;
 /// The shortest time between two ticks, nanoseconds.
 const SHORTEST_NS: u64 = SECOND_NS / 100;
-
-/// The least time between two questions for the size classes, nanoseconds: their text is long, and a server that
-/// writes it does nothing else (0.9 ms were measured on a small one). The first tick of each phase asks too.
-const ALLOCATOR_NS: u64 = 5 * SECOND_NS;
 
 /// What was read of one node.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +46,9 @@ pub struct Observation {
     phase: u32,
     phase_name: String,
     interval_ns: u64,
+    /// The least time between two questions for the size classes: their text is long, and a server that writes it does
+    /// nothing else (`took_ns` says how long). The first tick of each phase asks too.
+    size_classes_ns: u64,
     nodes: Vec<Observed>,
 }
 
@@ -73,6 +74,7 @@ impl From<fleet::Observe> for Observation {
             phase: order.phase,
             phase_name: order.phase_name,
             interval_ns: order.interval_ns.max(SHORTEST_NS),
+            size_classes_ns: order.size_classes_ns.max(SHORTEST_NS),
             nodes: nodes.collect(),
         }
     }
@@ -155,7 +157,7 @@ impl Sampler {
             tokio::select! {
                 tick = due => {
                     last = tick;
-                    let slow = slow_tick(tick, observation.interval_ns);
+                    let slow = slow_tick(tick, observation.interval_ns, observation.size_classes_ns);
                     let with_classes = classes_of.replace((observation.phase, slow)) != Some((observation.phase, slow));
                     self.sample(tick, &observation, with_classes, &mut samples);
                 }
@@ -187,34 +189,23 @@ impl Sampler {
                     Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
                 };
                 let took_ns = mono_ns().saturating_sub(asked);
-                let empty = MemoryRow {
+                let sample = Sample {
                     tick,
                     sampled_at,
                     took_ns,
-                    phase: phase.clone(),
+                    phase,
                     phase_index,
-                    node: node.id.clone(),
-                    address: node.address.clone(),
-                    role: node.role.clone(),
-                    ..row::nothing()
+                    node: node.id,
+                    role: node.role,
+                    missing: None,
                 };
+                let empty = row::nothing(sample.clone(), node.address);
                 let _ = rows.send(Sampled::Memory(Box::new(row::fill(empty, answer))));
                 if with_classes {
                     let (asked, sampled_at) = (mono_ns(), wall_ns());
                     let answer = classes(&line).await;
-                    let empty = AllocatorRow {
-                        tick,
-                        sampled_at,
-                        took_ns: mono_ns().saturating_sub(asked),
-                        phase,
-                        phase_index,
-                        node: node.id,
-                        role: node.role,
-                        missing: None,
-                        totals: None,
-                        class: None,
-                    };
-                    let _ = rows.send(Sampled::Allocator(row::by_class(&empty, answer)));
+                    let sample = Sample { sampled_at, took_ns: mono_ns().saturating_sub(asked), ..sample };
+                    let _ = rows.send(Sampled::Allocator(row::by_class(sample, answer)));
                 }
             });
         }
@@ -222,8 +213,8 @@ impl Sampler {
 }
 
 /// Which slow tick a tick is of: the same on all workers.
-fn slow_tick(tick: u64, interval_ns: u64) -> u64 {
-    tick.saturating_mul(interval_ns) / ALLOCATOR_NS
+fn slow_tick(tick: u64, interval_ns: u64, size_classes_ns: u64) -> u64 {
+    tick.saturating_mul(interval_ns) / size_classes_ns.max(1)
 }
 
 /// Asks a node for its size classes, on the connection that its memory was asked on; the ticks meanwhile do not wait.
@@ -260,20 +251,21 @@ async fn ask(node: &Observed, credentials: &Credentials, line: &Line) -> Result<
     };
     // Put back before asking, so that a node that is only slow keeps its connection; taken away again on failure.
     *line = Some(connection.clone());
-    let answer = ask_on(&mut connection, node.index.as_deref()).await;
+    let answer = ask_on(&mut connection, node).await;
     if answer.is_err() {
         *line = None;
     }
     answer
 }
 
-async fn ask_on(connection: &mut MultiplexedConnection, index: Option<&str>) -> Result<Answer, String> {
+async fn ask_on(connection: &mut MultiplexedConnection, node: &Observed) -> Result<Answer, String> {
     let info: String = redis::cmd("INFO")
-        .arg(&["memory", "keyspace", "search", "clients", "stats", "cpu"])
+        .arg(&["server", "memory", "keyspace", "search", "clients", "stats", "cpu"])
         .query_async(connection)
         .await
         .map_err(|e| e.to_string())?;
-    let index = match index {
+    let process = process::read(&node.address, &parse_info(&info));
+    let index = match node.index.as_deref() {
         None => None,
         // An index that is not there (yet, or any more) is no reason to lose the node's memory.
         Some(name) => match redis::cmd("FT.INFO").arg(name).query_async::<redis::Value>(connection).await {
@@ -284,7 +276,7 @@ async fn ask_on(connection: &mut MultiplexedConnection, index: Option<&str>) -> 
             Err(_) => None,
         },
     };
-    Ok(Answer { info, index })
+    Ok(Answer { info, index, process })
 }
 
 #[cfg(test)]

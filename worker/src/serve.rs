@@ -64,6 +64,8 @@ pub struct WorkerOptions {
     pub security: Security,
     /// Where its own state is shown, `host:port`; nowhere where absent.
     pub http: Option<String>,
+    /// Where figures are pushed.
+    pub pushgateway: Option<vst_http::Gateway>,
 }
 
 /// Why a worker ended without an order to.
@@ -102,6 +104,9 @@ pub enum Error {
     /// The state cannot be shown.
     #[error(transparent)]
     Http(#[from] vst_http::Error),
+    /// Figures cannot be pushed.
+    #[error(transparent)]
+    Push(#[from] vst_http::PushError),
     /// The operating system gives no thread.
     #[error(transparent)]
     Lanes(#[from] lane::SpawnError),
@@ -112,7 +117,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Address { .. } | Self::Http(_) | Self::Target(_) => Exit::Usage,
+            Self::Address { .. } | Self::Http(_) | Self::Target(_) | Self::Push(_) => Exit::Usage,
             Self::CoordinatorGone { .. } | Self::Refused { .. } | Self::Etcd(_) => Exit::Fleet,
             Self::Lanes(_) => Exit::Bug,
         }
@@ -130,7 +135,8 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
     let mut worker = Worker::new(options)?;
     let mut core = SessionCore::new(worker.config(), mono_ns());
     let (show, shown) = watch::channel((mono_ns(), core.view(mono_ns())));
-    let http = worker.show(shown).await?;
+    let http = worker.show(shown.clone()).await?;
+    let pusher = worker.push(shown)?;
     let mut hello = worker.hello();
     hello.http = http.as_ref().map_or_else(String::new, |http| http.address().to_string());
     let registered = worker.register_in_etcd(&hello).await?;
@@ -180,6 +186,9 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
         && let Err(e) = registered.end().await
     {
         tracing::warn!("the registration runs out by itself: {e}");
+    }
+    if let Some(pusher) = pusher {
+        pusher.end().await;
     }
     worker.leave(end).await
 }
@@ -292,6 +301,13 @@ impl Worker {
         let Some(address) = &self.options.http else { return Ok(None) };
         let site = Arc::new(WorkerSite { worker: self.name.clone(), shown });
         Ok(Some(vst_http::Server::start(address, site).await?))
+    }
+
+    /// Pushes the state where that was asked for.
+    fn push(&self, shown: crate::site::Shown) -> Result<Option<vst_http::Pusher>, Error> {
+        let Some(gateway) = &self.options.pushgateway else { return Ok(None) };
+        let site = Arc::new(WorkerSite { worker: self.name.clone(), shown });
+        Ok(Some(vst_http::Pusher::start(gateway.clone(), site)?))
     }
 
     async fn register_in_etcd(&self, hello: &fleet::Hello) -> Result<Option<vst_etcd::Registration>, Error> {

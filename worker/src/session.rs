@@ -28,7 +28,7 @@ use crate::work::{LaneCommand, LaneEvent, LoadLease};
 use clock::Exchanges;
 use phase::Phase;
 pub use terms::{Action, Departure, Event, NotReady};
-pub use view::{PhaseView, View};
+pub use view::{BUCKETS_NS, Buckets, PhaseView, View};
 
 /// A coordinator that says nothing for this long is left for another where there may be one, nanoseconds. Shorter than
 /// the lease, so that the load goes on under the next one.

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 use vst_common::clock::{self, MonoNs, SECOND_NS};
 use vst_common::count;
 use vst_common::ids::WorkerId;
-use vst_http::{Health, Metrics, Site};
+use vst_http::{Group, Health, Histogram, Metrics, Site};
 
-use crate::session::View;
+use crate::session::{BUCKETS_NS, View};
 
 /// The loop is stuck when it has said nothing for this long, nanoseconds.
 const STUCK_NS: u64 = 15 * SECOND_NS;
@@ -23,6 +23,10 @@ pub(crate) type Shown = watch::Receiver<(MonoNs, View)>;
 pub(crate) struct WorkerSite {
     pub(crate) worker: WorkerId,
     pub(crate) shown: Shown,
+}
+
+fn seconds(ns: u64) -> f64 {
+    count::to_f64(ns) / 1e9
 }
 
 impl Site for WorkerSite {
@@ -75,6 +79,18 @@ impl Site for WorkerSite {
         m.gauge("vst_requests_in_flight", "Requests that were sent and not answered.", &[], in_flight);
         let help = "Requests that are due and wait for the target to take them.";
         m.gauge("vst_requests_backlog", help, &[], count::to_f64(phase.backlog));
+        let help = "How long requests took: from due to reply, in a closed loop from sent to reply.";
+        let took = Histogram {
+            at_most: BUCKETS_NS.iter().map(|ns| seconds(*ns)).zip(phase.took.at_most).collect(),
+            count: phase.took.count,
+            sum: seconds(phase.took.sum_ns),
+        };
+        m.histogram("vst_request_duration_seconds", help, &labels, &took);
+    }
+
+    fn group(&self) -> Option<Group> {
+        let run = self.shown.borrow().1.run.as_ref()?.to_string();
+        Some(Group { run, part: self.worker.to_string() })
     }
 
     fn status(&self) -> serde_json::Value {

@@ -1,15 +1,15 @@
 //! The HDR functions of the SQL dialect.
 //!
-//! `hdr_merge(binary)` is an aggregate that gives a histogram; `hdr_quantile(binary, double)`, `hdr_max(binary)` and
-//! `hdr_count(binary)` read one, in nanoseconds and values. NULL histograms count for nothing; a quantile of nothing
-//! is NULL. Law: SQL gives what merging the histograms directly gives, however rows are split into batches,
+//! `hdr_merge(binary)` is an aggregate that gives a histogram; `hdr_quantile(binary, double)`, `hdr_cdf(binary, bigint)`
+//! (the share of values that are at most so large), `hdr_max(binary)` and `hdr_count(binary)` read one, in nanoseconds and
+//! values. NULL histograms count for nothing; a quantile or share of nothing is NULL. Law: SQL gives what merging the histograms directly gives, however rows are split into batches,
 //! partitions and groups.
 
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, BinaryArray, Float64Array, Int64Array};
 use arrow_schema::DataType;
-use datafusion::common::cast::{as_binary_array, as_float64_array};
+use datafusion::common::cast::{as_binary_array, as_float64_array, as_int64_array};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Accumulator, ColumnarValue, Volatility, create_udaf, create_udf};
@@ -35,6 +35,13 @@ pub(crate) fn register(context: &SessionContext) {
         DataType::Int64,
         Volatility::Immutable,
         Arc::new(quantile),
+    ));
+    context.register_udf(create_udf(
+        "hdr_cdf",
+        vec![DataType::Binary, DataType::Int64],
+        DataType::Float64,
+        Volatility::Immutable,
+        Arc::new(cdf),
     ));
     context.register_udf(create_udf(
         "hdr_max",
@@ -110,6 +117,26 @@ fn quantile(args: &[ColumnarValue]) -> Result<ColumnarValue> {
     Ok(ColumnarValue::Array(Arc::new(out.finish())))
 }
 
+fn cdf(args: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let columns = ColumnarValue::values_to_arrays(args)?;
+    let [histograms, bounds] = columns.as_slice() else {
+        return Err(DataFusionError::Plan(String::from("hdr_cdf takes a histogram and nanoseconds")));
+    };
+    let mut out = Float64Array::builder(histograms.len());
+    for (bytes, ns) in as_binary_array(histograms)?.iter().zip(as_int64_array(bounds)?) {
+        let share = match bytes.zip(ns) {
+            Some((bytes, ns)) => {
+                let hdr = Hdr::decode(bytes).map_err(failed)?;
+                let below = u64::try_from(ns).map_or(0, |ns| hdr.count_at_most(ns));
+                (!hdr.is_empty()).then(|| count::to_f64(below) / count::to_f64(hdr.len()))
+            }
+            None => None,
+        };
+        out.append_option(share);
+    }
+    Ok(ColumnarValue::Array(Arc::new(out.finish())))
+}
+
 fn max(args: &[ColumnarValue]) -> Result<ColumnarValue> {
     each(args, |bytes| Ok(Hdr::decode(bytes).map_err(failed)?.max().map(count::to_i64)))
 }
@@ -135,7 +162,6 @@ mod tests {
 
     use arrow_array::RecordBatch;
     use arrow_schema::{Field, Schema};
-    use datafusion::common::cast::as_int64_array;
     use datafusion::datasource::MemTable;
     use datafusion::prelude::SessionConfig;
     use proptest::prelude::*;
@@ -225,6 +251,26 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_share_is_that_of_the_values_and_null_of_nothing() {
+        let values: Vec<u64> = (1..=1_000).map(|i| i * 1_000).collect();
+        let context = session(&[vec![(0, Some(values)), (1, None), (2, Some(vec![]))]]);
+        let sql = "select g, hdr_cdf(h, 250000) as a, hdr_cdf(h, -1) as b, hdr_cdf(h, 9000000000000) as c
+                   from t order by g";
+        let batches = run(&context, sql).unwrap();
+        let column = |name: &str| {
+            let of = |b: &RecordBatch| {
+                let column = as_float64_array(b.column_by_name(name).unwrap()).unwrap().clone();
+                column.iter().collect::<Vec<_>>()
+            };
+            batches.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        // Values are told apart to three digits.
+        let [Some(share), None, None] = column("a")[..] else { panic!("{:?}", column("a")) };
+        assert!((share - 0.25).abs() < 0.002, "{share}");
+        assert_eq!((column("b")[0], column("c")[0]), (Some(0.0), Some(1.0)));
     }
 
     #[test]

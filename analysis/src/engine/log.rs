@@ -9,14 +9,14 @@ use arrow_array::RecordBatch;
 use futures::TryStreamExt;
 use serde_json::Value;
 use vst_common::batch::Table;
-use vst_common::batch::table::{check_schema, read_ipc};
+use vst_common::batch::table::read_ipc;
 use vst_common::clock::WallNs;
 use vst_common::deed::Deed;
 use vst_common::entry::{Control, Entry, PhaseEnded, PhaseStarted, RunState, Totals};
 use vst_common::ids::{Generation, PhaseIndex, Sequence, WorkerId};
 use vst_common::run_dir::{Cover, RunDir};
 
-use super::Error;
+use super::{Error, columns};
 
 /// A phase as far as it got.
 #[derive(Clone, Debug)]
@@ -147,7 +147,7 @@ impl Log {
             let directory = &self.directory;
             let failed = |source| Error::Batch { directory: directory.clone(), entry: number, table, source };
             for batch in read_ipc(&stored.ipc).map_err(failed)? {
-                check_schema(table, &batch).map_err(failed)?;
+                let batch = columns::brought(table, &batch).map_err(failed)?;
                 if merge {
                     self.unmerged.push(batch.clone());
                 }

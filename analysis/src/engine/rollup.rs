@@ -13,7 +13,7 @@ use datafusion::execution::context::SessionContext;
 use vst_common::batch::Table;
 use vst_common::batch::latency::ALL_WORKERS;
 
-use super::Error;
+use super::{Error, columns};
 
 /// What tells rows of the rollup apart.
 const KEY: [&str; 9] = [
@@ -31,7 +31,8 @@ const KEY: [&str; 9] = [
 /// Batches of `latency`, merged over workers, with the columns of `latency_rollup`.
 pub(super) async fn merged(context: &SessionContext, batches: Vec<RecordBatch>) -> Result<DataFrame, Error> {
     let name = "unmerged_latency";
-    context.register_table(name, Arc::new(MemTable::try_new(Table::Latency.schema(), vec![batches])?))?;
+    context
+        .register_table(name, Arc::new(MemTable::try_new(columns::schema(Table::Latency), vec![batches])?))?;
     let frame = context.sql(&query(name)).await;
     // The frame holds the table itself; its name is not for users.
     context.deregister_table(name)?;
@@ -69,6 +70,7 @@ fn quantile(column: &str) -> Option<String> {
         "p95" => "0.95",
         "p99" => "0.99",
         "p999" => "0.999",
+        "p9999" => "0.9999",
         "max" => return Some(format!("hdr_max(hdr_merge(\"{of}_hdr\"))")),
         _ => return None,
     };

@@ -1,7 +1,7 @@
 //! The report that a person reads after a run.
 //!
 //! The verdict comes first, then what ran, then load, answers, memory and accounting, then what to look at next. No
-//! wider than [`WIDTH`] columns, plain text but for the verdict's colour. Law: it shows the summary and adds nothing.
+//! wider than [`WIDTH`] columns (tables [`TABLE_WIDTH`]), plain text but for the verdict's colour. Law: it shows the summary and adds nothing.
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use vst_common::clock::rfc3339;
@@ -18,6 +18,8 @@ use crate::validity::{Note, RunEnd, Verdict};
 
 /// Columns of the report.
 const WIDTH: u16 = 110;
+/// Columns of a table; a cell that does not fit is broken.
+const TABLE_WIDTH: u16 = 126;
 /// More nodes than this are left to SQL.
 const NODE_ROWS: usize = 24;
 /// Stands for what does not apply.
@@ -221,7 +223,7 @@ fn table(title: &str, header: &[&str], text: usize, rows: Vec<Vec<String>>) -> S
     table
         .load_style(TableStyle::new().header_separator(line))
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH)
+        .set_width(TABLE_WIDTH)
         .set_header(header.to_vec());
     table.add_rows(rows);
     for (i, column) in table.column_iter_mut().enumerate() {
@@ -280,11 +282,12 @@ fn load(summary: &Summary) -> String {
         if known.is_empty() {
             let mut row = lead.to_vec();
             row.push(NONE.to_owned());
-            row.extend(vec![NONE.to_owned(); 5]);
+            row.extend(vec![NONE.to_owned(); 7]);
             rows.push(row);
         }
     }
-    let header = ["phase", "loop", "offered", "achieved", "time", "n", "p50", "p95", "p99", "max"];
+    let header =
+        ["phase", "loop", "offered", "achieved", "time", "n", "p50", "p95", "p99", "p99.9", "p99.99", "max"];
     let mut out = table("Load: response is due to reply, service is sent to reply", &header, 2, rows);
     if has_closed {
         push_wrapped(
@@ -298,7 +301,7 @@ fn load(summary: &Summary) -> String {
 
 fn quantiles(d: &Distribution) -> Vec<String> {
     let mut cells = vec![grouped(d.n)];
-    cells.extend([d.p50, d.p95, d.p99, d.max].into_iter().map(quantile));
+    cells.extend([d.p50, d.p95, d.p99, d.p999, d.p9999, d.max].into_iter().map(quantile));
     cells
 }
 
@@ -361,8 +364,8 @@ fn nodes(summary: &Summary) -> String {
             let mut row = vec![phase.name.clone(), node.operation.clone(), short_node(&node.node)];
             row.extend([grouped(node.ok), grouped(node.failed)]);
             row.extend(match &node.service {
-                Some(d) => [d.p50, d.p99, d.max].map(quantile),
-                None => [NONE, NONE, NONE].map(str::to_owned),
+                Some(d) => [d.p50, d.p99, d.p9999, d.max].map(quantile),
+                None => [NONE; 4].map(str::to_owned),
             });
             row
         })
@@ -370,7 +373,8 @@ fn nodes(summary: &Summary) -> String {
     if rows.len() > NODE_ROWS {
         return String::new();
     }
-    table("Nodes: service", &["phase", "operation", "node", "ok", "failed", "p50", "p99", "max"], 3, rows)
+    let header = ["phase", "operation", "node", "ok", "failed", "p50", "p99", "p99.99", "max"];
+    table("Nodes: service", &header, 3, rows)
 }
 
 fn memory(summary: &Summary) -> String {

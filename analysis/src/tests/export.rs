@@ -21,11 +21,11 @@ async fn csv_and_json_hold_the_numbers_of_the_tables() {
     let ticks = made.find("full").memory.clone();
     let ask = made.find("ask, \"again\"");
     for mut row in ticks {
-        row.phase_index = ask.started.index;
-        row.phase.clone_from(&ask.started.name);
-        row.tick += 5_000;
-        row.sampled_at =
-            ask.started.start_wall_ns + i64::try_from(row.tick % 10).unwrap() * 2_000_000_000 + 5;
+        row.sample.phase_index = ask.started.index;
+        row.sample.phase.clone_from(&ask.started.name);
+        row.sample.tick += 5_000;
+        row.sample.sampled_at =
+            ask.started.start_wall_ns + i64::try_from(row.sample.tick % 10).unwrap() * 2_000_000_000 + 5;
         row.info.insert(String::from("allocator_active"), String::from("1048576"));
         ask.memory.push(row);
     }

@@ -107,9 +107,9 @@ async fn what_a_shrink_leaves_behind_is_named_by_size_class() {
 async fn an_allocator_that_one_primary_does_not_show_is_not_summed() {
     let partly = made(|m| {
         m.classes("full", &[(64, 1_000_000, 1_010_000)]);
-        for row in m.find("full").allocator.iter_mut().filter(|r| r.node.as_str() == NODES[1]) {
+        for row in m.find("full").allocator.iter_mut().filter(|r| r.sample.node.as_str() == NODES[1]) {
             (row.class, row.totals) = (None, None);
-            row.missing = Some(String::from("no jemalloc statistics: `Stats not supported`"));
+            row.sample.missing = Some(String::from("no jemalloc statistics: `Stats not supported`"));
         }
     })
     .await;
@@ -160,12 +160,12 @@ async fn a_busy_lane_and_a_busy_server_are_told_apart() {
         let ticks = m.find("full").memory.clone();
         let phase = m.find("ask_again");
         for mut row in ticks {
-            row.phase_index = phase.started.index;
-            row.tick += 5_000;
-            row.sampled_at =
-                phase.started.start_wall_ns + i64::try_from(row.tick % 10).unwrap() * 4_000_000_000;
-            let cpu = if row.node.as_str() == NODES[1] { 4.0 } else { 1.0 };
-            let main = f64::from(u32::try_from(row.tick % 10).unwrap()) * cpu;
+            row.sample.phase_index = phase.started.index;
+            row.sample.tick += 5_000;
+            row.sample.sampled_at =
+                phase.started.start_wall_ns + i64::try_from(row.sample.tick % 10).unwrap() * 4_000_000_000;
+            let cpu = if row.sample.node.as_str() == NODES[1] { 4.0 } else { 1.0 };
+            let main = f64::from(u32::try_from(row.sample.tick % 10).unwrap()) * cpu;
             row.info.insert(String::from("used_cpu_user_main_thread"), main.to_string());
             row.info.insert(String::from("used_cpu_sys_main_thread"), String::from("0.5"));
             phase.memory.push(row);
@@ -202,8 +202,10 @@ async fn a_rate_that_decays_is_found_and_one_that_swings_is_not() {
                 unanswered: 0,
                 response_p50_ns: None,
                 response_p99_ns: None,
+                response_p9999_ns: None,
                 service_p50_ns: None,
                 service_p99_ns: None,
+                service_p9999_ns: None,
             })
             .collect(),
         ticks: Vec::new(),

@@ -5,10 +5,13 @@
 
 use std::path::Path;
 
+use arrow_array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 use vst_common::batch::table::{read_ipc, write_ipc};
-use vst_common::batch::{Stamp, Table, allocator, commandstats, events, health, latency, memory, recall};
+use vst_common::batch::{
+    Sample, Stamp, Table, allocator, commandstats, events, health, latency, memory, recall,
+};
 use vst_common::entry::{
     Control, Entry, PhaseEnded, PhaseOutcome, PhaseStarted, RunState, StoredBatch, Totals,
 };
@@ -35,6 +38,8 @@ pub(super) struct Made {
     pub(super) lost: Option<&'static str>,
     pub(super) closed: Option<RunState>,
     pub(super) run_json: bool,
+    /// Columns that the program which recorded it did not know yet.
+    pub(super) lacks: Vec<(Table, &'static str)>,
 }
 
 /// A phase and all its rows.
@@ -82,8 +87,13 @@ pub(super) fn work() -> VectorWork {
 impl Made {
     /// A valid run.
     pub(super) fn valid() -> Self {
-        let mut made =
-            Self { phases: Vec::new(), lost: None, closed: Some(RunState::Finished), run_json: true };
+        let mut made = Self {
+            phases: Vec::new(),
+            lost: None,
+            closed: Some(RunState::Finished),
+            run_json: true,
+            lacks: Vec::new(),
+        };
         let closed = Load::Closed { clients: 4, pipeline: 8 };
         made.quiet("baseline", "baseline", 0, 30_000_000);
         made.mutation("load", "ingest", "hset", closed.clone(), ROWS, ROWS);
@@ -163,15 +173,17 @@ impl Made {
                     each + each / 10
                 ));
                 phase.memory.push(memory::MemoryRow {
-                    tick: u64::from(index.0) * 100 + tick,
-                    sampled_at: start + i64::try_from(tick).unwrap() * SECOND,
-                    took_ns: 1_000_000,
-                    phase: name.to_owned(),
-                    phase_index: index,
-                    node: NodeId::new(node),
+                    sample: Sample {
+                        tick: u64::from(index.0) * 100 + tick,
+                        sampled_at: start + i64::try_from(tick).unwrap() * SECOND,
+                        took_ns: 1_000_000,
+                        phase: name.to_owned(),
+                        phase_index: index,
+                        node: NodeId::new(node),
+                        role: String::from("primary"),
+                        missing: None,
+                    },
                     address: String::from("127.0.0.1:1"),
-                    role: String::from("primary"),
-                    missing: None,
                     keys: Some(live / 3),
                     info,
                     module_used_memory_bytes: None,
@@ -181,6 +193,12 @@ impl Made {
                     index_failures: Some(0),
                     indexing: Some(false),
                     mutation_queue: Some(0),
+                    process: Some(memory::Process {
+                        rss_bytes: each + each / 10,
+                        swap_bytes: 0,
+                        minor_faults: 1_000 * tick,
+                        major_faults: 0,
+                    }),
                 });
             }
         }
@@ -196,14 +214,7 @@ impl Made {
         };
         for row in &phase.memory {
             phase.allocator.extend(classes.iter().map(|(size, allocated, held)| allocator::AllocatorRow {
-                tick: row.tick,
-                sampled_at: row.sampled_at,
-                took_ns: 900_000,
-                phase: row.phase.clone(),
-                phase_index: row.phase_index,
-                node: row.node.clone(),
-                role: row.role.clone(),
-                missing: None,
+                sample: row.sample.clone(),
                 totals: Some(totals),
                 class: Some(allocator::SizeClass {
                     kind: allocator::ClassKind::Bin,
@@ -301,8 +312,8 @@ impl Made {
         for mut row in late {
             let used: u64 = row.info["used_memory"].parse().unwrap();
             row.info = memory::parse_info(&format!("used_memory:{}\nmem_allocator:libc\n", used + more));
-            row.tick += 1;
-            row.sampled_at = sampled_at;
+            row.sample.tick += 1;
+            row.sample.sampled_at = sampled_at;
             phase.memory.push(row);
         }
     }
@@ -375,7 +386,19 @@ impl Made {
         if !closing.is_empty() {
             entries.push(entry(u64::try_from(entries.len()).unwrap() + 1, closing, Vec::new()));
         }
+        for stored in entries.iter_mut().flat_map(|entry| &mut entry.batches) {
+            let [batch] = read_ipc(&stored.ipc).unwrap().try_into().unwrap();
+            stored.ipc = write_ipc(&self.recorded(stored.table, &batch)).unwrap().into();
+        }
         entries
+    }
+
+    /// A batch without the columns that the run lacks.
+    fn recorded(&self, table: Table, batch: &RecordBatch) -> RecordBatch {
+        let schema = batch.schema();
+        let has = |i: &usize| !self.lacks.contains(&(table, schema.field(*i).name()));
+        let kept: Vec<usize> = (0..batch.num_columns()).filter(has).collect();
+        batch.project(&kept).unwrap()
     }
 
     /// Writes the directory as a run that nobody compacted.
@@ -394,7 +417,8 @@ impl Made {
     /// Writes Parquet parts of entries `first..=last` for the tables given.
     pub(super) fn compact(&self, folder: &Path, tables: &[Table], first: u64, last: u64) {
         for table in tables {
-            let mut writer = ArrowWriter::try_new(Vec::new(), table.schema(), None).unwrap();
+            let schema = self.recorded(*table, &RecordBatch::new_empty(table.schema())).schema();
+            let mut writer = ArrowWriter::try_new(Vec::new(), schema, None).unwrap();
             let inside = self.entries().into_iter().filter(|e| (first..=last).contains(&e.number));
             for stored in inside.flat_map(|e| e.batches).filter(|b| b.table == *table) {
                 for batch in read_ipc(&stored.ipc).unwrap() {
@@ -511,7 +535,7 @@ impl MadePhase {
 
     fn batches(&self, sequences: &mut [u64; 2]) -> Vec<StoredBatch> {
         let mut out = Vec::new();
-        let mut put = |worker: &str, table: Table, make: &dyn Fn(&Stamp) -> arrow_array::RecordBatch| {
+        let mut put = |worker: &str, table: Table, make: &dyn Fn(&Stamp) -> RecordBatch| {
             let w = WORKERS.iter().position(|name| *name == worker);
             let sequence = w.map_or(1, |w| {
                 sequences[w] += 1;

@@ -75,7 +75,7 @@ async fn an_index_that_a_node_says_nothing_of_is_named() {
         let found = made(|m| {
             let rows = &mut m.find("half").memory;
             rows.iter_mut()
-                .filter(|r| NODES[..silent].contains(&r.node.as_str()))
+                .filter(|r| NODES[..silent].contains(&r.sample.node.as_str()))
                 .for_each(|r| r.index_docs = None);
         })
         .await;
@@ -159,9 +159,9 @@ async fn another_clients_requests_are_not_our_miscount() {
             let ticks = m.find("full").memory.clone();
             let phase = m.find("ask");
             for mut row in ticks {
-                row.phase = String::from("ask");
-                row.phase_index = phase.started.index;
-                row.tick -= 100;
+                row.sample.phase = String::from("ask");
+                row.sample.phase_index = phase.started.index;
+                row.sample.tick -= 100;
                 row.keys = row.keys.map(|n| n + keys);
                 phase.memory.push(row);
             }

@@ -11,7 +11,7 @@ use vst_common::latency::Window;
 
 use super::heat::{self, Heat};
 use super::seconds;
-use crate::course::{Course, LoadPoint, TickPoint};
+use crate::course::{Course, LoadPoint, NodePoint, TickPoint};
 use crate::engine::rows::rows;
 use crate::engine::{Engine, Error};
 use crate::number;
@@ -30,26 +30,26 @@ const QUANTILES: [f64; 16] = [
 /// Everything.
 #[derive(Debug, Serialize)]
 pub(super) struct Data {
-    title: String,
-    length_s: f64,
-    verdict: VerdictData,
-    phases: Vec<PhaseData>,
-    nodes: Vec<NodeData>,
-    ticks_s: Vec<f64>,
-    heat: Heat,
-    load_s: Vec<f64>,
-    operations: Vec<OperationData>,
-    quantiles: [f64; 16],
-    curves: Vec<Curve>,
-    recall_s: Vec<f64>,
-    recall: Vec<Option<f64>>,
-    correlation: Vec<Cloud>,
-    table: Vec<TableRow>,
-    scenario: String,
+    pub(super) title: String,
+    pub(super) length_s: f64,
+    pub(super) verdict: VerdictData,
+    pub(super) phases: Vec<PhaseData>,
+    pub(super) nodes: Vec<NodeData>,
+    pub(super) ticks_s: Vec<f64>,
+    pub(super) heat: Heat,
+    pub(super) load_s: Vec<f64>,
+    pub(super) operations: Vec<OperationData>,
+    pub(super) quantiles: [f64; 16],
+    pub(super) curves: Vec<Curve>,
+    pub(super) recall_s: Vec<f64>,
+    pub(super) recall: Vec<Option<f64>>,
+    pub(super) correlation: Vec<Cloud>,
+    pub(super) table: Vec<TableRow>,
+    pub(super) scenario: String,
 }
 
 #[derive(Debug, Serialize)]
-struct VerdictData {
+pub(super) struct VerdictData {
     headline: String,
     tone: &'static str,
     not_valid: Vec<String>,
@@ -58,50 +58,56 @@ struct VerdictData {
 }
 
 #[derive(Debug, Serialize)]
-struct PhaseData {
-    name: String,
-    start_s: f64,
-    end_s: f64,
+pub(super) struct PhaseData {
+    pub(super) name: String,
+    pub(super) start_s: f64,
+    pub(super) end_s: f64,
 }
 
 #[derive(Debug, Serialize)]
-struct NodeData {
-    id: String,
-    name: String,
-    replica: bool,
-    used: Vec<Option<u64>>,
-    rss: Vec<Option<u64>>,
+pub(super) struct NodeData {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) replica: bool,
+    pub(super) used: Vec<Option<u64>>,
+    pub(super) rss: Vec<Option<u64>>,
+    pub(super) swap: Vec<Option<u64>>,
+    /// Per second since the tick before.
+    pub(super) minor_faults: Vec<Option<f64>>,
+    pub(super) major_faults: Vec<Option<f64>>,
 }
 
 #[derive(Debug, Default, Serialize)]
-struct OperationData {
-    name: String,
-    due: Vec<Option<f64>>,
-    ok: Vec<Option<f64>>,
-    failed: Vec<Option<f64>>,
-    response_p50: Vec<Option<u64>>,
-    response_p99: Vec<Option<u64>>,
-    service_p50: Vec<Option<u64>>,
-    service_p99: Vec<Option<u64>>,
+pub(super) struct OperationData {
+    pub(super) name: String,
+    pub(super) due: Vec<Option<f64>>,
+    pub(super) ok: Vec<Option<f64>>,
+    pub(super) failed: Vec<Option<f64>>,
+    pub(super) response_p50: Vec<Option<u64>>,
+    pub(super) response_p99: Vec<Option<u64>>,
+    pub(super) response_p9999: Vec<Option<u64>>,
+    pub(super) service_p50: Vec<Option<u64>>,
+    pub(super) service_p99: Vec<Option<u64>>,
+    pub(super) service_p9999: Vec<Option<u64>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Curve {
-    phase: String,
-    operation: String,
-    time: &'static str,
-    values: Vec<Option<u64>>,
+pub(super) struct Curve {
+    pub(super) phase: String,
+    pub(super) operation: String,
+    pub(super) time: &'static str,
+    pub(super) values: Vec<Option<u64>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Cloud {
-    phase: String,
-    used: Vec<f64>,
-    p99: Vec<u64>,
+pub(super) struct Cloud {
+    pub(super) phase: String,
+    pub(super) used: Vec<f64>,
+    pub(super) p99: Vec<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct TableRow {
+pub(super) struct TableRow {
     phase: String,
     step: String,
     length_s: Option<f64>,
@@ -110,6 +116,8 @@ struct TableRow {
     p50: String,
     p95: String,
     p99: String,
+    p999: String,
+    p9999: String,
     max: String,
     errors: Option<u64>,
     recall: Option<f64>,
@@ -196,7 +204,7 @@ fn nodes(ticks: &[&TickPoint]) -> Vec<NodeData> {
     last.nodes
         .iter()
         .map(|node| {
-            let of = |pick: &dyn Fn(&crate::course::NodePoint) -> Option<u64>| {
+            let of = |pick: &dyn Fn(&NodePoint) -> Option<u64>| -> Vec<Option<u64>> {
                 ticks.iter().map(|t| t.nodes.iter().find(|n| n.node == node.node).and_then(pick)).collect()
             };
             NodeData {
@@ -205,9 +213,23 @@ fn nodes(ticks: &[&TickPoint]) -> Vec<NodeData> {
                 replica: node.is_replica,
                 used: of(&|n| Some(n.used)),
                 rss: of(&|n| n.rss),
+                swap: of(&|n| n.swap),
+                minor_faults: growth(ticks, &of(&|n| n.minor_faults)),
+                major_faults: growth(ticks, &of(&|n| n.major_faults)),
             }
         })
         .collect()
+}
+
+/// What a counter grew by per second since the tick before; one that fell began anew with its process.
+fn growth(ticks: &[&TickPoint], counted: &[Option<u64>]) -> Vec<Option<f64>> {
+    let at = ticks.iter().zip(counted);
+    let grown = at.clone().zip(at.skip(1)).map(|((t0, before), (t1, now))| {
+        let seconds = seconds(t1.at_ns, t0.at_ns);
+        let more = now.zip(*before).and_then(|(now, before)| now.checked_sub(before))?;
+        (seconds > 0.0).then(|| count::to_f64(more) / seconds)
+    });
+    std::iter::once(None).chain(grown).take(counted.len()).collect()
 }
 
 /// Series by operation over one axis of time. After each phase an instant without values breaks the lines.
@@ -235,8 +257,10 @@ fn operations(course: &Course, zero: i64) -> (Vec<f64>, Vec<OperationData>) {
                 made.failed.push(point.map(|_| here.iter().map(|p| rate(p.errors + p.unanswered, p)).sum()));
                 made.response_p50.push(point.and_then(|p| p.response_p50_ns));
                 made.response_p99.push(point.and_then(|p| p.response_p99_ns));
+                made.response_p9999.push(point.and_then(|p| p.response_p9999_ns));
                 made.service_p50.push(point.and_then(|p| p.service_p50_ns));
                 made.service_p99.push(point.and_then(|p| p.service_p99_ns));
+                made.service_p9999.push(point.and_then(|p| p.service_p9999_ns));
             }
             made
         })
@@ -336,6 +360,8 @@ fn table(summary: &Summary) -> Vec<TableRow> {
                 p50: cell(|d| d.p50),
                 p95: cell(|d| d.p95),
                 p99: cell(|d| d.p99),
+                p999: cell(|d| d.p999),
+                p9999: cell(|d| d.p9999),
                 max: cell(|d| d.max),
                 errors: operation.map(crate::latency::OperationSummary::answered_errors),
                 recall: phase.recall.as_ref().and_then(|r| r.recall),

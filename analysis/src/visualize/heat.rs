@@ -21,26 +21,26 @@ const CLASSES: usize = 40;
 
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Heat {
-    times_s: Vec<f64>,
-    classes: Vec<Class>,
-    nodes: Vec<Node>,
+    pub(super) times_s: Vec<f64>,
+    pub(super) classes: Vec<Class>,
+    pub(super) nodes: Vec<Node>,
     /// Why there is nothing.
-    missing: Option<String>,
+    pub(super) missing: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Class {
-    kind: String,
-    size: u64,
+pub(super) struct Class {
+    pub(super) kind: String,
+    pub(super) size: u64,
 }
 
 /// Bytes of a node by class, then by tick.
 #[derive(Debug, Serialize)]
-struct Node {
+pub(super) struct Node {
     /// As in the list of nodes; `*` for all together.
-    id: String,
-    used: Vec<Vec<u64>>,
-    kept: Vec<Vec<u64>>,
+    pub(super) id: String,
+    pub(super) used: Vec<Vec<u64>>,
+    pub(super) kept: Vec<Vec<u64>>,
 }
 
 type Key = (u64, String);

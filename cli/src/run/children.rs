@@ -12,8 +12,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use vst_common::exit::Exit;
 use vst_common::run_dir::Results;
+use vst_http::Gateway;
 
 use crate::error::Failure;
+use crate::fleet::PUSHGATEWAY;
 use crate::scenario_file::Override;
 use crate::token;
 
@@ -46,6 +48,7 @@ pub(crate) struct Children {
     program: PathBuf,
     folder: TempDir,
     token: String,
+    pushgateway: Option<Gateway>,
     coordinator: Option<Child>,
     workers: Vec<Child>,
     /// Process of the coordinator while it runs, else 0.
@@ -53,12 +56,13 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    pub(crate) fn new(token: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(token: &str, pushgateway: Option<Gateway>) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("vst-run-").tempdir()?;
         Ok(Self {
             program: std::env::current_exe()?,
             folder,
             token: token.to_owned(),
+            pushgateway,
             coordinator: None,
             workers: Vec::new(),
             coordinator_pid: watch::Sender::new(0),
@@ -74,6 +78,10 @@ impl Children {
         }
         if !self.token.is_empty() {
             command.env(token::NAME, &self.token);
+        }
+        // By the environment and not as an argument, which everybody on the machine can read.
+        if let Some(gateway) = &self.pushgateway {
+            command.env(PUSHGATEWAY, gateway.whole());
         }
         command
     }

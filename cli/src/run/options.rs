@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use vst_common::run_dir::Results;
 use vst_common::scenario::check::config::Guard;
+use vst_http::Gateway;
 
 use crate::config;
 use crate::error::Failure;
@@ -80,6 +81,8 @@ pub(crate) struct Common {
     /// No progress display
     #[arg(long, short)]
     quiet: bool,
+    #[command(flatten)]
+    push: crate::fleet::Push,
 }
 
 /// A run with all its options.
@@ -95,6 +98,7 @@ pub(crate) struct RunOptions {
     pub(crate) dry_run: bool,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    pub(crate) pushgateway: Option<Gateway>,
     pub(crate) token_file: Option<PathBuf>,
     /// Addresses of an etcd, separated by commas, and the fleet there, whose workers join those that are started here.
     pub(crate) etcd: Option<(String, Option<String>)>,
@@ -105,7 +109,7 @@ pub(crate) struct RunOptions {
 #[derive(Debug)]
 pub(crate) enum ScenarioAction {
     /// Run a scenario.
-    Run(Result<RunOptions, Failure>),
+    Run(Result<Box<RunOptions>, Failure>),
     /// Search a target.
     #[cfg(feature = "analysis")]
     Search(Box<crate::search::SearchCommand>),
@@ -119,8 +123,8 @@ pub(crate) enum ScenarioAction {
 impl RunCommand {
     pub(crate) fn action(self) -> ScenarioAction {
         match self {
-            Self::Quick(common) => ScenarioAction::Run(common.of(String::from("quick"))),
-            Self::Scenario { scenario, common } => ScenarioAction::Run(common.of(scenario)),
+            Self::Quick(common) => ScenarioAction::Run(common.of(String::from("quick")).map(Box::new)),
+            Self::Scenario { scenario, common } => ScenarioAction::Run(common.of(scenario).map(Box::new)),
             #[cfg(feature = "analysis")]
             Self::Tune(tune) => ScenarioAction::Search(Box::new(tune.into())),
             #[cfg(feature = "analysis")]
@@ -155,6 +159,7 @@ impl Common {
             dry_run: self.dry_run,
             json: self.json,
             quiet: self.quiet,
+            pushgateway: self.push.gateway,
             token_file: config.token_file.map(PathBuf::from),
             etcd: (!config.etcd_endpoints.is_empty())
                 .then(|| (config.etcd_endpoints.join(","), config.etcd_fleet)),

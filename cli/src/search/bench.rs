@@ -284,7 +284,7 @@ impl Bench {
             (None, Some(cluster)) => cluster.url(),
             (None, None) => String::new(),
         };
-        let mut children = Children::new(&self.token)?;
+        let mut children = Children::new(&self.token, None)?;
         let launch = Launch {
             scenario: &self.spec.scenario,
             target: &target,

@@ -8,10 +8,9 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
 use super::columns::{Columns, Reader, nobody};
+use super::sample::{self, Sample, Samples};
 use super::table::{Error, Stamp, Table};
-use crate::clock::WallNs;
 use crate::count;
-use crate::ids::{NodeId, PhaseIndex};
 
 /// How a class lays out its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,26 +87,18 @@ pub struct AllocatorTotals {
 /// One row of `allocator`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AllocatorRow {
-    /// The tick of table `memory` at which the node was asked.
-    pub tick: u64,
-    /// When the node was asked.
-    pub sampled_at: WallNs,
-    /// How long the answer took, nanoseconds; a server does nothing else meanwhile.
-    pub took_ns: u64,
-    /// Name of the phase.
-    pub phase: String,
-    /// Its position in the run.
-    pub phase_index: PhaseIndex,
-    /// The node.
-    pub node: NodeId,
-    /// `primary` or `replica`.
-    pub role: String,
-    /// Why there are no figures; absent if there are.
-    pub missing: Option<String>,
+    /// The node, at the tick of table `memory`; a server does nothing else while it answers.
+    pub sample: Sample,
     /// The whole allocator; the same in all rows of a node and tick.
     pub totals: Option<AllocatorTotals>,
     /// The class.
     pub class: Option<SizeClass>,
+}
+
+impl AsRef<Sample> for AllocatorRow {
+    fn as_ref(&self) -> &Sample {
+        &self.sample
+    }
 }
 
 /// The columns of `allocator`.
@@ -116,16 +107,8 @@ pub(super) fn schema() -> SchemaRef {
 }
 
 fn columns<'a>(stamp: &'a Stamp, rows: &'a [AllocatorRow]) -> Columns<'a, AllocatorRow> {
-    Columns::new(stamp, rows)
-        .int("tick", |r: &AllocatorRow| r.tick)
-        .instant("sampled_at", |r| r.sampled_at)
-        .int("took_ns", |r| r.took_ns)
-        .text("phase", |r| &r.phase)
-        .int("phase_index", |r| r.phase_index.0.into())
-        .text("node", |r| r.node.as_str())
-        .text("role", |r| &r.role)
-        .text_or_null("missing", |r| r.missing.as_deref())
-        .int_or_null("total_allocated_bytes", |r| r.totals.map(|t| t.allocated))
+    sample::lead(Columns::new(stamp, rows))
+        .int_or_null("total_allocated_bytes", |r: &AllocatorRow| r.totals.map(|t| t.allocated))
         .int_or_null("total_active_bytes", |r| r.totals.map(|t| t.active))
         .int_or_null("total_resident_bytes", |r| r.totals.map(|t| t.resident))
         .text_or_null("kind", |r| r.class.map(|c| c.kind.as_str()))
@@ -157,14 +140,7 @@ pub fn to_batch(stamp: &Stamp, rows: &[AllocatorRow]) -> Result<RecordBatch, Err
 /// [`Error`] when the batch is of another schema or holds a value that no row can have.
 pub fn from_batch(batch: &RecordBatch) -> Result<Vec<(Stamp, AllocatorRow)>, Error> {
     let reader = Reader::new(Table::Allocator, batch)?;
-    let tick = reader.int("tick")?;
-    let sampled_at = reader.instant("sampled_at")?;
-    let took_ns = reader.int("took_ns")?;
-    let phase = reader.text("phase")?;
-    let phase_index = reader.int("phase_index")?;
-    let node = reader.text("node")?;
-    let role = reader.text("role")?;
-    let missing = reader.text("missing")?;
+    let samples = Samples::of(&reader)?;
     let totals = [
         reader.int("total_allocated_bytes")?,
         reader.int("total_active_bytes")?,
@@ -207,18 +183,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<(Stamp, AllocatorRow)>, Err
                 .zip(active)
                 .zip(resident)
                 .map(|((allocated, active), resident)| AllocatorTotals { allocated, active, resident });
-            let row = AllocatorRow {
-                tick: tick.at(i),
-                sampled_at: sampled_at.at(i),
-                took_ns: took_ns.at(i),
-                phase: phase.at(i).to_owned(),
-                phase_index: phase_index.phase(i)?,
-                node: node.node(i),
-                role: role.at(i).to_owned(),
-                missing: missing.get(i).map(str::to_owned),
-                totals,
-                class,
-            };
+            let row = AllocatorRow { sample: samples.at(i)?, totals, class };
             Ok((stamp, row))
         })
         .collect()

@@ -154,6 +154,7 @@ fn quantiles<'a, R>(
         .int_or_null(&format!("{of}_p95_ns"), |r| at(r, 0.95))
         .int_or_null(&format!("{of}_p99_ns"), |r| at(r, 0.99))
         .int_or_null(&format!("{of}_p999_ns"), |r| at(r, 0.999))
+        .int_or_null(&format!("{of}_p9999_ns"), |r| at(r, 0.9999))
         .int_or_null(&format!("{of}_max_ns"), |r| histogram(r).and_then(Hdr::max))
 }
 

@@ -1,8 +1,9 @@
 //! Table `memory`: what every node said about its memory at a common tick.
 //!
 //! Written by `worker::sampler` (one worker per node) and read by analysis, which sums nodes at equal ticks. Every
-//! numeric field of `INFO MEMORY` is a column of the same name, beside what tells how busy the node was. Law: a node that did not answer is a row whose
-//! `missing` says why and whose figures are null, never zero.
+//! numeric field of `INFO MEMORY` is a column of the same name, beside what tells how busy the node was and what its
+//! process took of the machine. Law: a node that did not answer is a row whose `missing` says why and whose figures are
+//! null, never zero.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +11,9 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
 use super::columns::{Columns, Reader, nobody};
+use super::sample::{self, Sample, Samples};
 use super::table::{Error, Stamp, Table};
-use crate::clock::WallNs;
 use crate::count;
-use crate::ids::{NodeId, PhaseIndex};
 
 /// The whole-number fields of `INFO MEMORY`: bytes, or counts where the name says so. Differences can be negative.
 pub const INFO_INTEGERS: [&str; 40] = [
@@ -91,24 +91,10 @@ const ALLOCATOR: &str = "mem_allocator";
 /// One row of `memory`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemoryRow {
-    /// The tick: how many intervals since the zero of the coordinator's clock. Equal for all nodes of one sample.
-    pub tick: u64,
-    /// When the node was asked.
-    pub sampled_at: WallNs,
-    /// How long all its answers took, nanoseconds.
-    pub took_ns: u64,
-    /// Name of the phase.
-    pub phase: String,
-    /// Its position in the run.
-    pub phase_index: PhaseIndex,
     /// The node.
-    pub node: NodeId,
+    pub sample: Sample,
     /// Its `host:port`.
     pub address: String,
-    /// `primary` or `replica`.
-    pub role: String,
-    /// Why the node did not answer; absent if it did.
-    pub missing: Option<String>,
     /// Keys that it holds (`DBSIZE`).
     pub keys: Option<u64>,
     /// `INFO MEMORY`, `CLIENTS`, `STATS` and `CPU` as the server wrote them; fields that are no column are dropped, values that do not parse are
@@ -128,6 +114,27 @@ pub struct MemoryRow {
     pub indexing: Option<bool>,
     /// Writes that wait to be indexed.
     pub mutation_queue: Option<u64>,
+    /// The server's process; absent where the server runs on another machine than its sampler.
+    pub process: Option<Process>,
+}
+
+/// What the operating system says of a server's process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Its memory that is in RAM, bytes.
+    pub rss_bytes: u64,
+    /// Its memory that was swapped out, bytes.
+    pub swap_bytes: u64,
+    /// Pages since its start that were mapped without a read from disk.
+    pub minor_faults: u64,
+    /// Pages since its start that had to be read from disk or swap.
+    pub major_faults: u64,
+}
+
+impl AsRef<Sample> for MemoryRow {
+    fn as_ref(&self) -> &Sample {
+        &self.sample
+    }
 }
 
 /// The fields of one or more `INFO` sections: lines `name:value`; headings and blank lines are skipped.
@@ -166,16 +173,8 @@ pub(super) fn schema() -> SchemaRef {
 }
 
 fn columns<'a>(stamp: &'a Stamp, rows: &'a [MemoryRow]) -> Columns<'a, MemoryRow> {
-    let mut columns = Columns::new(stamp, rows)
-        .int("tick", |r: &MemoryRow| r.tick)
-        .instant("sampled_at", |r| r.sampled_at)
-        .int("took_ns", |r| r.took_ns)
-        .text("phase", |r| &r.phase)
-        .int("phase_index", |r| r.phase_index.0.into())
-        .text("node", |r| r.node.as_str())
-        .text("address", |r| &r.address)
-        .text("role", |r| &r.role)
-        .text_or_null("missing", |r| r.missing.as_deref())
+    let mut columns = sample::lead(Columns::new(stamp, rows))
+        .text("address", |r: &MemoryRow| &r.address)
         .int_or_null("keys", |r| r.keys);
     for name in integers() {
         columns = columns.signed_or_null(name, |r| integer(r, name));
@@ -192,6 +191,10 @@ fn columns<'a>(stamp: &'a Stamp, rows: &'a [MemoryRow]) -> Columns<'a, MemoryRow
         .int_or_null("index_failures", |r| r.index_failures)
         .int_or_null("indexing", |r| r.indexing.map(u64::from))
         .int_or_null("mutation_queue", |r| r.mutation_queue)
+        .int_or_null("process_rss_bytes", |r| r.process.map(|p| p.rss_bytes))
+        .int_or_null("process_swap_bytes", |r| r.process.map(|p| p.swap_bytes))
+        .int_or_null("process_minor_faults", |r| r.process.map(|p| p.minor_faults))
+        .int_or_null("process_major_faults", |r| r.process.map(|p| p.major_faults))
 }
 
 /// A batch of table `memory`.
@@ -225,15 +228,8 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<(Stamp, MemoryRow)>, Error>
     for (i, info) in infos.iter_mut().enumerate() {
         allocator.get(i).map(|v| info.insert(ALLOCATOR.to_owned(), v.to_owned()));
     }
-    let tick = reader.int("tick")?;
-    let sampled_at = reader.instant("sampled_at")?;
-    let took_ns = reader.int("took_ns")?;
-    let phase = reader.text("phase")?;
-    let phase_index = reader.int("phase_index")?;
-    let node = reader.text("node")?;
+    let samples = Samples::of(&reader)?;
     let address = reader.text("address")?;
-    let role = reader.text("role")?;
-    let missing = reader.text("missing")?;
     let keys = reader.int("keys")?;
     let module_used_memory_bytes = reader.int("module_used_memory_bytes")?;
     let module_reclaimable_bytes = reader.int("module_reclaimable_bytes")?;
@@ -242,19 +238,16 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<(Stamp, MemoryRow)>, Error>
     let index_failures = reader.int("index_failures")?;
     let indexing = reader.int("indexing")?;
     let mutation_queue = reader.int("mutation_queue")?;
+    let process_rss_bytes = reader.int("process_rss_bytes")?;
+    let process_swap_bytes = reader.int("process_swap_bytes")?;
+    let process_minor_faults = reader.int("process_minor_faults")?;
+    let process_major_faults = reader.int("process_major_faults")?;
     let stamps = reader.stamps()?.into_iter().zip(infos).enumerate();
     stamps
         .map(|(i, (stamp, info))| {
             let row = MemoryRow {
-                tick: tick.at(i),
-                sampled_at: sampled_at.at(i),
-                took_ns: took_ns.at(i),
-                phase: phase.at(i).to_owned(),
-                phase_index: phase_index.phase(i)?,
-                node: node.node(i),
+                sample: samples.at(i)?,
                 address: address.at(i).to_owned(),
-                role: role.at(i).to_owned(),
-                missing: missing.get(i).map(str::to_owned),
                 keys: keys.get(i),
                 info,
                 module_used_memory_bytes: module_used_memory_bytes.get(i),
@@ -264,6 +257,12 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<(Stamp, MemoryRow)>, Error>
                 index_failures: index_failures.get(i),
                 indexing: indexing.get(i).map(|n| n != 0),
                 mutation_queue: mutation_queue.get(i),
+                process: process_rss_bytes.get(i).map(|rss_bytes| Process {
+                    rss_bytes,
+                    swap_bytes: process_swap_bytes.at(i),
+                    minor_faults: process_minor_faults.at(i),
+                    major_faults: process_major_faults.at(i),
+                }),
             };
             Ok((stamp, row))
         })

@@ -15,7 +15,7 @@ use super::commandstats::CommandstatsRow;
 use super::events::EventRow;
 use super::health::HealthRow;
 use super::latency::{LatencyRow, RollupRow};
-use super::memory::{INFO_INTEGERS, INFO_RATIOS, MemoryRow, parse_info};
+use super::memory::{INFO_INTEGERS, INFO_RATIOS, MemoryRow, Process, parse_info};
 use super::recall::{RecallQueryRow, RecallRow};
 use super::table::{check_schema, read_ipc, write_ipc};
 use super::*;
@@ -232,38 +232,48 @@ fn info() -> impl Strategy<Value = BTreeMap<String, String>> {
     })
 }
 
-fn memory_row() -> impl Strategy<Value = MemoryRow> {
-    (
-        (count(), any::<i64>(), count(), text(), phase(), node(), text(), text()),
-        (option::of(text()), info(), vec(option::of(count()), 7), option::of(any::<bool>())),
+fn sample() -> impl Strategy<Value = Sample> {
+    ((count(), any::<i64>(), count(), text()), (phase(), node(), text(), option::of(text()))).prop_map(
+        |((tick, sampled_at, took_ns, phase), (phase_index, node, role, missing))| Sample {
+            tick,
+            sampled_at,
+            took_ns,
+            phase,
+            phase_index,
+            node,
+            role,
+            missing,
+        },
     )
-        .prop_map(
-            |(
-                (tick, sampled_at, took_ns, phase, phase_index, node, address, role),
-                (missing, info, n, indexing),
-            )| {
-                MemoryRow {
-                    tick,
-                    sampled_at,
-                    took_ns,
-                    phase,
-                    phase_index,
-                    node,
-                    address,
-                    role,
-                    missing,
-                    keys: n[0],
-                    info,
-                    module_used_memory_bytes: n[1],
-                    module_reclaimable_bytes: n[2],
-                    index_size_bytes: n[3],
-                    index_docs: n[4],
-                    index_failures: n[5],
-                    indexing,
-                    mutation_queue: n[6],
-                }
-            },
-        )
+}
+
+fn memory_row() -> impl Strategy<Value = MemoryRow> {
+    let process = (count(), count(), count(), count()).prop_map(
+        |(rss_bytes, swap_bytes, minor_faults, major_faults)| Process {
+            rss_bytes,
+            swap_bytes,
+            minor_faults,
+            major_faults,
+        },
+    );
+    (
+        (sample(), text(), info(), vec(option::of(count()), 7)),
+        (option::of(any::<bool>()), option::of(process)),
+    )
+        .prop_map(|((sample, address, info, n), (indexing, process))| MemoryRow {
+            sample,
+            address,
+            keys: n[0],
+            info,
+            module_used_memory_bytes: n[1],
+            module_reclaimable_bytes: n[2],
+            index_size_bytes: n[3],
+            index_docs: n[4],
+            index_failures: n[5],
+            indexing,
+            mutation_queue: n[6],
+            process,
+        })
 }
 
 fn size_class() -> impl Strategy<Value = SizeClass> {
@@ -291,26 +301,8 @@ fn allocator_row() -> impl Strategy<Value = AllocatorRow> {
         active,
         resident,
     });
-    (
-        (count(), any::<i64>(), count(), text(), phase(), node(), text()),
-        (option::of(text()), option::of(totals), option::of(size_class())),
-    )
-        .prop_map(
-            |((tick, sampled_at, took_ns, phase, phase_index, node, role), (missing, totals, class))| {
-                AllocatorRow {
-                    tick,
-                    sampled_at,
-                    took_ns,
-                    phase,
-                    phase_index,
-                    node,
-                    role,
-                    missing,
-                    totals,
-                    class,
-                }
-            },
-        )
+    (sample(), option::of(totals), option::of(size_class()))
+        .prop_map(|(sample, totals, class)| AllocatorRow { sample, totals, class })
 }
 
 /// rows -> batch -> IPC -> batch -> rows, with the table's schema on the way.
@@ -388,7 +380,7 @@ proptest! {
             column.is_valid(0).then(|| u64::try_from(column.value(0)).unwrap())
         };
         for (of, hdr) in [("response", &row.cell.response), ("service", &row.cell.service)] {
-            for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)] {
+            for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999), ("max", 1.0)] {
                 let wanted = hdr.as_ref().and_then(|h| h.quantile(q));
                 prop_assert_eq!(at(&format!("{of}_{name}_ns")), wanted, "{} {}", of, name);
             }
@@ -493,15 +485,17 @@ fn every_numeric_field_of_a_real_server_is_a_column() {
 #[test]
 fn a_node_that_did_not_answer_has_no_figures() {
     let row = MemoryRow {
-        tick: 1,
-        sampled_at: 2,
-        took_ns: 3,
-        phase: "ingest".to_owned(),
-        phase_index: PhaseIndex(1),
-        node: NodeId::new("a"),
+        sample: Sample {
+            tick: 1,
+            sampled_at: 2,
+            took_ns: 3,
+            phase: "ingest".to_owned(),
+            phase_index: PhaseIndex(1),
+            node: NodeId::new("a"),
+            role: "primary".to_owned(),
+            missing: Some("connection refused".to_owned()),
+        },
         address: "127.0.0.1:1".to_owned(),
-        role: "primary".to_owned(),
-        missing: Some("connection refused".to_owned()),
         keys: None,
         info: parse_info(
             "used_memory_rss:nonsense\nmem_fragmentation_ratio:nan\nused_memory_peak_perc:100.03%",
@@ -513,6 +507,7 @@ fn a_node_that_did_not_answer_has_no_figures() {
         index_failures: None,
         indexing: None,
         mutation_queue: None,
+        process: None,
     };
     let batch = memory::to_batch(&columns::nobody(), &[row]).unwrap();
     let keys = batch.schema().index_of("keys").unwrap();

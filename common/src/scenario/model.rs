@@ -262,6 +262,13 @@ pub enum ReadFrom {
 pub struct SamplingSpec {
     /// Time between two samples of a node, milliseconds.
     pub interval_ms: u64,
+    /// Time between two questions for the size classes of a node's allocator, milliseconds.
+    #[serde(default = "five_seconds_in_ms")]
+    pub size_classes_ms: u64,
+}
+
+fn five_seconds_in_ms() -> u64 {
+    5_000
 }
 
 /// A named step of the run.

@@ -38,6 +38,9 @@ pub enum Error {
     /// The state cannot be shown.
     #[error(transparent)]
     Http(#[from] vst_http::Error),
+    /// Figures cannot be pushed.
+    #[error(transparent)]
+    Push(#[from] vst_http::PushError),
     /// Workers cannot be told who leads.
     #[error(transparent)]
     Etcd(#[from] vst_etcd::Error),
@@ -71,6 +74,7 @@ impl Error {
             Self::Log(_)
             | Self::Archive(_)
             | Self::Http(_)
+            | Self::Push(_)
             | Self::Listen { .. }
             | Self::Announce { .. }
             | Self::Certificates(_)

@@ -18,6 +18,7 @@ fn words() -> Words {
         lease_ns: 1,
         heartbeat_ns: 1,
         sample_interval_ns: 1,
+        size_classes_ns: 1,
         nodes: Vec::new(),
         indexes: Vec::new(),
     }

@@ -26,6 +26,8 @@ pub struct Words {
     pub heartbeat_ns: u64,
     /// Time between two samples of a node, nanoseconds.
     pub sample_interval_ns: u64,
+    /// Time between two questions for the size classes of a node, nanoseconds.
+    pub size_classes_ns: u64,
     /// The target's nodes.
     pub nodes: Vec<fleet::Node>,
     /// The index that each node has once it is created.
@@ -110,6 +112,7 @@ impl Words {
         fleet::Observe {
             nodes: nodes.iter().filter_map(|at| self.nodes.get(*at).cloned()).collect(),
             interval_ns: self.sample_interval_ns,
+            size_classes_ns: self.size_classes_ns,
             phase: phase.0,
             phase_name: name.to_owned(),
             indexes: nodes.iter().map(|at| index(at).unwrap_or_default()).collect(),

@@ -26,6 +26,31 @@ async fn timed(what: &str, args: &[&str], codes: &[i32]) -> (f64, Output) {
     (took, output)
 }
 
+/// The most memory that a command held, bytes, and what it said.
+async fn peak(args: &[&str]) -> (u64, Output) {
+    let mut command = vst(args);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().expect("vst starts");
+    let status = format!("/proc/{}/status", child.id().expect("it runs"));
+    let watched = async {
+        let mut most = 0;
+        // The kernel keeps the peak; it is gone with the process.
+        while let Ok(text) = std::fs::read_to_string(&status) {
+            let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = peak.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            most = kib.map_or(most, |kib| most.max(kib * 1024));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        most
+    };
+    let ended = tokio::time::timeout(LIMIT, child.wait_with_output());
+    let (most, ended) = tokio::join!(watched, ended);
+    let ended = ended.expect("in time").expect("it can be waited for");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&ended.stdout), text(&ended.stderr));
+    (most, Output { code: ended.status.code().unwrap_or(-1), stdout, stderr })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_hour_of_a_hundred_workers_is_read_within_its_bounds() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -46,6 +71,18 @@ async fn an_hour_of_a_hundred_workers_is_read_within_its_bounds() {
     let (merged, answer) =
         timed("hdr_merge", &["analyze", "query", merge, "--run", run, "--json"], &[0]).await;
     assert!(answer.stdout.contains(&format!("\"n\":{}", 100 * all)), "{}", answer.stdout);
+    let groups = "select count(*) as groups, sum(n) as n from (
+                      select node, interval_start, hdr_count(hdr_merge(response_hdr)) as n
+                      from latency_all group by node, interval_start)";
+    let (most, answer) = peak(&["analyze", "query", groups, "--run", run, "--json"]).await;
+    let expected = u64::from(hour::SECONDS) * u64::from(hour::ROWS);
+    assert!(
+        answer.stdout.contains(&format!("\"groups\":{expected},\"n\":{}", 100 * all)),
+        "{}",
+        answer.stdout
+    );
+    eprintln!("{expected} groups: at most {} MiB", most >> 20);
+    assert!(most < 2 << 30, "{expected} groups took {most} B");
     let page = folder.path().join("page.html");
     let to = page.to_str().expect("text");
     let (drawn, _) = timed("visualize generate", &["visualize", "generate", run, "--output", to], &[0]).await;

@@ -1,10 +1,9 @@
 //! From what a node answered to rows of tables `memory` and `allocator`.
 
 use redis::Value;
+use vst_common::batch::Sample;
 use vst_common::batch::allocator::AllocatorRow;
-use vst_common::batch::memory::{MemoryRow, parse_info};
-use vst_common::clock::WallNs;
-use vst_common::ids::{NodeId, PhaseIndex};
+use vst_common::batch::memory::{MemoryRow, Process, parse_info};
 use vst_common::phase::SearchModule;
 use vst_common::resp::Frame;
 use vst_common::search::{self, IndexInfo};
@@ -19,24 +18,19 @@ const MODULE_RECLAIMABLE: &str = "search_index_reclaimable_memory";
 /// What a node answered.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    /// `INFO memory keyspace search clients stats cpu`.
+    /// `INFO server memory keyspace search clients stats cpu`.
     pub(super) info: String,
     /// `FT.INFO` of its index, where there is one.
     pub(super) index: Option<IndexInfo>,
+    /// Its process, where that is on this machine.
+    pub(super) process: Option<Process>,
 }
 
 /// A row without figures.
-pub(super) fn nothing() -> MemoryRow {
+pub(super) fn nothing(sample: Sample, address: String) -> MemoryRow {
     MemoryRow {
-        tick: 0,
-        sampled_at: WallNs::default(),
-        took_ns: 0,
-        phase: String::new(),
-        phase_index: PhaseIndex(0),
-        node: NodeId::new(""),
-        address: String::new(),
-        role: String::new(),
-        missing: None,
+        sample,
+        address,
         keys: None,
         info: std::collections::BTreeMap::new(),
         module_used_memory_bytes: None,
@@ -46,18 +40,25 @@ pub(super) fn nothing() -> MemoryRow {
         index_failures: None,
         indexing: None,
         mutation_queue: None,
+        process: None,
     }
+}
+
+/// The sample of a node that gave no figures, and why.
+fn without(sample: Sample, reason: String) -> Sample {
+    Sample { missing: Some(reason), ..sample }
 }
 
 /// Puts an answer, or the reason for its absence, into a row without figures.
 pub(super) fn fill(row: MemoryRow, answer: Result<Answer, String>) -> MemoryRow {
-    let Answer { info, index } = match answer {
+    let Answer { info, index, process } = match answer {
         Ok(answer) => answer,
-        Err(reason) => return MemoryRow { missing: Some(reason), ..row },
+        Err(reason) => return MemoryRow { sample: without(row.sample, reason), ..row },
     };
     let info = parse_info(&info);
     if !info.contains_key("used_memory") {
-        return MemoryRow { missing: Some(String::from("INFO memory has no used_memory")), ..row };
+        let reason = String::from("INFO memory has no used_memory");
+        return MemoryRow { sample: without(row.sample, reason), ..row };
     }
     let number = |name: &str| info.get(name).and_then(|text| text.parse::<u64>().ok());
     MemoryRow {
@@ -70,19 +71,20 @@ pub(super) fn fill(row: MemoryRow, answer: Result<Answer, String>) -> MemoryRow 
         index_failures: index.as_ref().map(|i| i.failures),
         indexing: index.as_ref().map(|i| i.indexing),
         mutation_queue: index.as_ref().map(|i| i.mutation_queue),
+        process,
         info,
         ..row
     }
 }
 
 /// A row for each size class, or one with the reason for their absence.
-pub(super) fn by_class(row: &AllocatorRow, answer: Result<Statistics, String>) -> Vec<AllocatorRow> {
+pub(super) fn by_class(sample: Sample, answer: Result<Statistics, String>) -> Vec<AllocatorRow> {
     match answer {
         Ok(Statistics { totals, classes }) => classes
             .into_iter()
-            .map(|class| AllocatorRow { totals: Some(totals), class: Some(class), ..row.clone() })
+            .map(|class| AllocatorRow { sample: sample.clone(), totals: Some(totals), class: Some(class) })
             .collect(),
-        Err(reason) => vec![AllocatorRow { missing: Some(reason), ..row.clone() }],
+        Err(reason) => vec![AllocatorRow { sample: without(sample, reason), totals: None, class: None }],
     }
 }
 

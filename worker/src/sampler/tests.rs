@@ -10,14 +10,28 @@ use super::*;
 /// `INFO memory keyspace search` of a Valkey 9.1.2 with RediSearch 2.10.5, five rows indexed and one refused.
 const INFO: &str = include_str!("valkey-9.1.2.info.txt");
 
+fn nothing() -> MemoryRow {
+    let sample = Sample {
+        tick: 1,
+        sampled_at: 0,
+        took_ns: 0,
+        phase: String::new(),
+        phase_index: PhaseIndex(0),
+        node: NodeId::new("n"),
+        role: String::from("primary"),
+        missing: None,
+    };
+    row::nothing(sample, String::from("127.0.0.1:1"))
+}
+
 fn answered(info: &str) -> MemoryRow {
-    row::fill(row::nothing(), Ok(Answer { info: info.to_owned(), index: None }))
+    row::fill(nothing(), Ok(Answer { info: info.to_owned(), index: None, process: None }))
 }
 
 #[test]
 fn a_recorded_info_fills_the_columns() {
     let row = answered(INFO);
-    assert_eq!(row.missing, None);
+    assert_eq!(row.sample.missing, None);
     assert_eq!(row.keys, Some(6));
     assert_eq!(row.module_used_memory_bytes, Some(584));
     assert_eq!(row.module_reclaimable_bytes, None);
@@ -39,11 +53,11 @@ fn a_recorded_info_fills_the_columns() {
 fn an_empty_database_has_no_keys_and_a_silent_node_has_no_figures() {
     let empty = INFO.replace("db0:keys=6,", "db7:keys=6,");
     assert_eq!(answered(&empty).keys, Some(0));
-    let silent = row::fill(row::nothing(), Err("no answer within 250 ms".into()));
-    assert_eq!(silent.missing.as_deref(), Some("no answer within 250 ms"));
+    let silent = row::fill(nothing(), Err("no answer within 250 ms".into()));
+    assert_eq!(silent.sample.missing.as_deref(), Some("no answer within 250 ms"));
     assert_eq!((silent.keys, silent.info.len()), (None, 0));
     let denied = answered("# Keyspace\r\n");
-    assert!(denied.missing.is_some() && denied.keys.is_none());
+    assert!(denied.sample.missing.is_some() && denied.keys.is_none());
 }
 
 proptest! {
@@ -69,21 +83,23 @@ proptest! {
     #[test]
     fn size_classes_are_asked_for_once_in_each_slow_interval(
         first in 1u64..1 << 24, interval in 10_000_000u64..60_000_000_000, ticks in 2u64..2_000,
+        apart_ns in 100_000_000u64..20_000_000_000,
     ) {
         let mut asked: Vec<u64> = Vec::new();
         let mut slow = None;
         for tick in first..first + ticks {
-            if slow.replace(slow_tick(tick, interval)) != Some(slow_tick(tick, interval)) {
+            let of = slow_tick(tick, interval, apart_ns);
+            if slow.replace(of) != Some(of) {
                 asked.push(tick * interval);
             }
         }
         // The first is wherever the observation began.
         for pair in asked[1..].windows(2) {
             let apart = pair[1] - pair[0];
-            prop_assert!(apart + interval > ALLOCATOR_NS && apart < ALLOCATOR_NS.max(interval) + interval, "{}", apart);
+            prop_assert!(apart + interval > apart_ns && apart < apart_ns.max(interval) + interval, "{}", apart);
         }
         let length = (ticks - 1) * interval;
-        prop_assert!(asked.len() as u64 >= length / ALLOCATOR_NS.max(interval));
+        prop_assert!(asked.len() as u64 >= length / apart_ns.max(interval));
     }
 }
 
@@ -133,6 +149,7 @@ async fn each_node_gives_one_row_per_tick_and_a_silent_one_says_why() {
             phase: 3,
             phase_name: "settle".into(),
             indexes: vec!["vst_index".into(), String::new()],
+            size_classes_ns: 5_000_000_000,
         }
         .into(),
     );
@@ -147,27 +164,32 @@ async fn each_node_gives_one_row_per_tick_and_a_silent_one_says_why() {
     }
     drop(sampler);
     // The first tick of the phase asks for size classes, and this node does not know them.
-    let first = &classes[0];
-    assert_eq!((first.node.as_str(), first.phase_index, first.class), ("n0", PhaseIndex(3), None));
+    let (first, class) = (&classes[0].sample, classes[0].class);
+    assert_eq!((first.node.as_str(), first.phase_index, class), ("n0", PhaseIndex(3), None));
     assert_eq!(first.missing.as_deref(), Some("no jemalloc statistics: `OK`"));
     for node in ["n0", "n1"] {
-        let mut ticks: Vec<u64> = seen.iter().filter(|r| r.node.as_str() == node).map(|r| r.tick).collect();
+        let mut ticks: Vec<u64> =
+            seen.iter().map(|r| &r.sample).filter(|s| s.node.as_str() == node).map(|s| s.tick).collect();
         assert!(ticks.len() >= 3, "{ticks:?}");
         let n = ticks.len();
         ticks.dedup();
         assert_eq!(ticks.len(), n, "two rows of {node} for one tick");
     }
     for row in &seen {
-        assert_eq!((row.phase.as_str(), row.phase_index), ("settle", PhaseIndex(3)));
-        if row.node.as_str() == "n1" {
+        let sample = &row.sample;
+        assert_eq!((sample.phase.as_str(), sample.phase_index), ("settle", PhaseIndex(3)));
+        if sample.node.as_str() == "n1" {
             assert!(
-                row.missing.as_deref().is_some_and(|why| why.contains("no answer within 50 ms")),
+                sample.missing.as_deref().is_some_and(|why| why.contains("no answer within 50 ms")),
                 "{row:?}"
             );
             assert_eq!(row.keys, None);
-        } else if row.missing.is_none() {
+        } else if sample.missing.is_none() {
             assert_eq!((row.keys, row.index_docs), (Some(6), None));
         }
     }
-    assert!(seen.iter().any(|r| r.node.as_str() == "n0" && r.missing.is_none()), "{seen:?}");
+    assert!(
+        seen.iter().map(|r| &r.sample).any(|s| s.node.as_str() == "n0" && s.missing.is_none()),
+        "{seen:?}"
+    );
 }

@@ -157,6 +157,7 @@ impl Phase {
             totals: self.progress.totals(),
             in_flight,
             backlog,
+            took: self.progress.took(),
         }
     }
 

@@ -9,6 +9,7 @@ use vst_common::latency::{Cell, Hdr, Window};
 use vst_common::recall::RecallCell;
 use vst_proto::fleet;
 
+use super::Buckets;
 use crate::work::{CellKey, LaneHealth, Totals};
 
 /// The part of a fanned-out query that goes to one node; its latency is in that of the whole query.
@@ -28,6 +29,8 @@ struct LaneView {
 pub(super) struct Progress {
     lanes: Vec<LaneView>,
     latency: BTreeMap<u64, Hdr>,
+    /// The same over the whole phase.
+    whole: Hdr,
     recall: RecallCell,
 }
 
@@ -37,6 +40,7 @@ impl Progress {
         Self {
             lanes: vec![LaneView::default(); lanes],
             latency: BTreeMap::new(),
+            whole: Hdr::new(),
             recall: RecallCell::default(),
         }
     }
@@ -52,6 +56,7 @@ impl Progress {
         for (key, cell) in cells.iter().filter(|(key, _)| *key.operation != *PART) {
             if let Some(hdr) = cell.response.as_ref().or(cell.service.as_ref()) {
                 self.latency.entry(key.interval).or_default().merge(hdr);
+                self.whole.merge(hdr);
             }
         }
         for (_, window, cell) in recall {
@@ -85,6 +90,11 @@ impl Progress {
     pub(super) fn open(&self) -> (u64, u64) {
         let sum = |of: fn(&LaneView) -> u64| self.lanes.iter().map(of).sum();
         (sum(|lane| lane.in_flight), sum(|lane| lane.backlog))
+    }
+
+    /// How long requests took so far.
+    pub(super) fn took(&self) -> Buckets {
+        Buckets::from(&self.whole)
     }
 
     /// The message; the latency is that of the newest interval that every lane has passed.

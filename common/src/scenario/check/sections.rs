@@ -58,7 +58,7 @@ const FLEET: &[&str] = &["workers", "lanes", "lease"];
 /// Shorter than a few heartbeats every hiccup would stop the load.
 const LEASES_MS: RangeInclusive<u64> = 3_000..=600_000;
 const CONNECTION: &[&str] = &["protocol", "read_from"];
-const SAMPLING: &[&str] = &["interval"];
+const SAMPLING: &[&str] = &["interval", "size_classes"];
 
 const METRICS: &[(&str, Metric)] =
     &[("l2", Metric::L2), ("cosine", Metric::Cosine), ("inner_product", Metric::InnerProduct)];
@@ -258,10 +258,12 @@ fn connection(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<ConnectionSp
 
 fn sampling(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<SamplingSpec> {
     let section = reader.subsection(top, "sampling", SAMPLING)?;
-    let interval_ms = reader.defaulted(&section, "interval", 1000, "1s", |k, n, e| {
-        values::duration_ms(k, n, 10..=3_600_000, e)
-    })?;
-    Some(SamplingSpec { interval_ms })
+    let interval_ms = reader
+        .defaulted(&section, "interval", 1000, "1s", |k, n, e| values::duration_ms(k, n, 10..=3_600_000, e));
+    let size_classes_ms = reader.defaulted(&section, "size_classes", 5_000, "5s", |k, n, e| {
+        values::duration_ms(k, n, 100..=3_600_000, e)
+    });
+    Some(SamplingSpec { interval_ms: interval_ms?, size_classes_ms: size_classes_ms? })
 }
 
 /// Notes one fault, instead of one per key, when a section that must be there is absent.

@@ -123,7 +123,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         },
         fleet: FleetSpec { workers: 2, lanes: 2, lease_ms: 3_000 },
         connection: vst_common::scenario::ConnectionSpec::default(),
-        sampling: SamplingSpec { interval_ms: 500 },
+        sampling: SamplingSpec { interval_ms: 500, size_classes_ms: 5_000 },
         phases: Vec::new(),
     };
     let search = SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() };

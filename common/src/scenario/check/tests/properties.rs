@@ -228,7 +228,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                         _ => ReadFrom::RoundRobin,
                     },
                 },
-                sampling: SamplingSpec { interval_ms },
+                sampling: SamplingSpec { interval_ms, size_classes_ms: interval_ms.max(100) },
                 criteria: Vec::new(),
                 hooks: Default::default(),
                 phases: steps
@@ -385,7 +385,9 @@ fn yaml(scenario: &Scenario) -> String {
         ReadFrom::RoundRobin => "round_robin",
     };
     writeln!(text, "connection: {{protocol: {protocol}, read_from: {read_from}}}").unwrap();
-    writeln!(text, "sampling: {{interval: {}ms}}\nphases:", sampling.interval_ms).unwrap();
+    let SamplingSpec { interval_ms, size_classes_ms } = sampling;
+    writeln!(text, "sampling: {{interval: {interval_ms}ms, size_classes: {size_classes_ms}ms}}\nphases:")
+        .unwrap();
     for phase in phases {
         writeln!(
             text,
