@@ -5,6 +5,7 @@
 //! written anywhere before everything that can be known to fail has been checked; nothing is decided here.
 
 mod counting;
+mod door;
 mod effects;
 mod facts;
 mod prepare;
@@ -20,7 +21,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use vst_common::clock::{self, SECOND_NS};
 use vst_common::count;
 use vst_common::entry::{Control, RunState};
@@ -54,6 +54,8 @@ const MARGIN_NS: u64 = 2 * SECOND_NS;
 const HEARTBEAT_NS: u64 = SECOND_NS;
 /// Generations of one leader; the next leader's begin behind them.
 const GENERATIONS: u64 = 1 << 32;
+/// The largest message of a session, bytes: its histogram takes most of it.
+const LARGEST_WORD_BYTES: usize = 1 << 20;
 /// Messages that wait for the run.
 const QUEUE: usize = 1024;
 /// For those who look on to be shown the end, and for connections to close.
@@ -569,12 +571,11 @@ fn serve(listener: TcpListener, hub: Arc<Hub>, intake: Intake, token: Option<Str
         let served = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(Duration::from_secs(30)))
-            .add_service(FleetServer::new(FleetService::new(hub)))
-            .add_service(flight_service(intake, token))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stopped.cancelled_owned(),
+            .add_service(
+                FleetServer::new(FleetService::new(hub)).max_decoding_message_size(LARGEST_WORD_BYTES),
             )
+            .add_service(flight_service(intake, token))
+            .serve_with_incoming_shutdown(door::open(listener), stopped.cancelled_owned())
             .await;
         if let Err(e) = served {
             tracing::error!("the port is no longer served: {}", chain(&e));

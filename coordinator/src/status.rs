@@ -13,6 +13,7 @@ use vst_common::ids::Generation;
 use vst_common::latency::Hdr;
 use vst_proto::fleet;
 
+use crate::histogram;
 use crate::roster::{Member, Presence, Roster};
 use crate::run::View;
 
@@ -96,7 +97,10 @@ struct Latest {
 
 impl Board {
     /// Takes in what a worker says.
-    pub fn progress(&mut self, worker: Generation, said: fleet::Progress, now: MonoNs) {
+    pub fn progress(&mut self, worker: Generation, mut said: fleet::Progress, now: MonoNs) {
+        if histogram::check(&said.latency_hdr).is_err() {
+            said.latency_hdr.clear();
+        }
         let before = self.workers.get(&worker).filter(|latest| latest.said.phase == said.phase);
         // Lanes hand over once an interval, workers speak more often: a rate is taken between two hand-overs.
         if let Some(before) = before.as_ref()

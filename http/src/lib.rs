@@ -3,6 +3,7 @@
 //! Coordinator and worker each implement [`Site`]; probes, Prometheus and people read it. Law: nothing can be changed
 //! through it: every method but GET and HEAD is refused, and no request reaches anything but a [`Site`]'s views.
 
+mod guarded;
 mod metrics;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use guarded::Guarded;
 pub use metrics::Metrics;
 
 /// Whether something is as it should be; the text says what is wrong.
@@ -62,7 +64,7 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let task = tokio::spawn(async move {
-            if let Err(e) = axum::serve(listener, router(site)).await {
+            if let Err(e) = axum::serve(Guarded::new(listener), router(site)).await {
                 tracing::error!("the state is no longer shown: {e}");
             }
         });

@@ -37,8 +37,20 @@ impl Fleet {
         sets: &[&str],
         dress: impl FnOnce(&mut Command),
     ) -> Self {
+        Self::start_scenario("quick", results, target, sets, dress)
+    }
+
+    /// As [`Fleet::start_dressed`], of another scenario: a name or a file.
+    #[must_use]
+    pub fn start_scenario(
+        scenario: &str,
+        results: &Results,
+        target: &str,
+        sets: &[&str],
+        dress: impl FnOnce(&mut Command),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = vst(&["coordinator", "start", "--scenario", "quick", "--target", target]);
+        let mut command = vst(&["coordinator", "start", "--scenario", scenario, "--target", target]);
         command.args(["--results", results.path()]).arg("--announce").arg(folder.path().join("address"));
         for set in sets {
             command.args(["--set", set]);

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod command;
 pub mod course;
+pub mod crowd;
 pub mod etcd;
 pub mod fleet;
 pub mod hour;

@@ -10,6 +10,7 @@
 mod long {
     mod analysis;
     mod copies;
+    mod crowd;
     mod election;
     mod library;
     mod limit;

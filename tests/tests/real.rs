@@ -7,12 +7,14 @@ mod real {
     mod bad_input;
     mod billion;
     mod copies;
+    mod crowd;
     mod discovery;
     mod durability;
     mod election;
     mod failover;
     mod filters;
     mod fleet;
+    mod hostile;
     mod kv;
     mod liar;
     mod library;
