@@ -91,6 +91,24 @@ fn walk(bytes: &[u8], mut counted: impl FnMut(u64, u64)) -> Result<(), Error> {
     Ok(())
 }
 
+/// The value at a quantile of an encoded histogram, as [`Hdr::quantile`] gives it; `None` where nothing is counted.
+///
+/// # Errors
+/// [`Error`] when the bytes are none of ours.
+pub(crate) fn quantile(bytes: &[u8], q: f64) -> Result<Option<u64>, Error> {
+    let mut total = 0_u64;
+    walk(bytes, |_, count| total = total.saturating_add(count))?;
+    let rank = count::from_f64((q * count::to_f64(total)).ceil()).clamp(1, total.max(1));
+    let (mut below, mut found) = (0_u64, None);
+    walk(bytes, |at, count| {
+        below = below.saturating_add(count);
+        if found.is_none() && below >= rank {
+            found = Some(value(at.saturating_add(1)).saturating_sub(1));
+        }
+    })?;
+    Ok(found)
+}
+
 /// The sum of encoded histograms.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
@@ -200,6 +218,9 @@ mod tests {
             let sum = sum.take().unwrap();
             prop_assert_eq!(sum.encode().unwrap(), merged.encode().unwrap());
             prop_assert_eq!((sum.len(), sum.max()), (merged.len(), merged.max()));
+            for q in [0.5, 0.99] {
+                prop_assert_eq!(quantile(&sum.encode().unwrap(), q), Ok(merged.quantile(q)));
+            }
         }
 
         #[test]

@@ -68,14 +68,16 @@ impl Crowd {
         let servers = Servers::without_search().await;
         let scenario = project().join("tests/scenarios/crowd.yaml");
         let rate = u64::from(workers) * u64::from(ROWS) * REQUESTS;
-        let load = format!("phases.measure.kv.load={{open: {{rate: {rate}/s, connections: 8}}}}");
+        let load =
+            format!("phases.measure.kv.load={{open: {{rate: {rate}/s, connections: {}}}}}", workers.max(8));
         let sets = [load, format!("phases.measure.kv.duration={seconds}s")];
         let scenario = scenario.to_str().expect("text");
         let sets = sets.each_ref().map(String::as_str);
         let mut fleet = Fleet::start_scenario(scenario, results, &servers.url(), &sets, |command| {
             command.args(["--workers", &workers.to_string()]);
         });
-        let address = fleet.address().await;
+        let address = tokio::time::timeout(LIMIT, fleet.address()).await;
+        let address = address.unwrap_or_else(|_| panic!("it listens: {}", fleet.said("coordinator")));
         let looks = tokio::spawn(looks(fleet.coordinator.id().expect("runs")));
         let mut living = JoinSet::new();
         let pool = Arc::new(OnceLock::new());
