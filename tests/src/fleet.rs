@@ -51,7 +51,8 @@ impl Fleet {
     ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = vst(&["coordinator", "start", "--scenario", scenario, "--target", target]);
-        command.args(["--results", results.path()]).arg("--announce").arg(folder.path().join("address"));
+        results.dress(&mut command);
+        command.arg("--announce").arg(folder.path().join("address"));
         for set in sets {
             command.args(["--set", set]);
         }

@@ -361,8 +361,10 @@ impl Load {
         }
         let phase = self.order.index;
         let exhausted = leases.all_done() || !self.leasing;
+        let fleet = self.deal.iter().map(|(g, _, _)| *g).filter(|g| book.roster.is_staying(*g)).collect();
         self.parked.retain(|generation, wanted| {
-            let ranges = if exhausted { Vec::new() } else { leases.lease(*generation, u64::from(*wanted)) };
+            let ranges =
+                if exhausted { Vec::new() } else { leases.lease(*generation, u64::from(*wanted), &fleet) };
             if ranges.is_empty() && !exhausted {
                 return true;
             }
