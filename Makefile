@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections test-regress test-shrink record-predict
+.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections test-regress test-shrink record-predict test-crowd
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ test-election: servers cargo ## kill -9 of the leader at 30 random instants, a s
 test-analysis: cargo ## An hour of 100 workers (3.6 million rows) read within its bounds (builds the query engine optimised: half an hour)
 	@cargo build --locked --quiet --profile measure -p vst
 	@cargo test --locked --quiet --profile measure -p fleet-tests --features long --test long -- --test-threads=1 --nocapture analysis::
+
+test-crowd: servers cargo ## What 10, 100 and 1,000 workers cost their coordinator: CPU, memory, time to acknowledgement (10 minutes)
+	@cargo build --locked --quiet -p vst
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture crowd::
 
 test-regress: servers cargo ## Equal runs and a slower server told apart twenty times over (an hour; a machine of its own)
 	@cargo build --locked --quiet -p vst

@@ -1,16 +1,18 @@
 //! Taking in what workers measured: each delivered batch goes to the log once, and is acknowledged when it is there.
 //!
-//! Fed by workers over Arrow Flight (`service`), checked by [`admission`], decided by [`core`]; what is new goes to a
-//! [`BatchLog`], which is the run log. Law: a retry never doubles, a loss is never silent, arrival order is
+//! Fed by workers over Arrow Flight (`service`, read by `message`), checked by [`admission`], decided by [`core`]; what
+//! is new goes to a [`BatchLog`], which is the run log. Law: only who registered delivers; a retry never doubles, a loss is never silent, arrival order is
 //! irrelevant; an acknowledgement says that the log holds everything of the stream up to it.
 
 pub mod admission;
 pub mod core;
 mod delivered;
+mod message;
 mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -18,6 +20,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 use vst_common::entry::StoredBatch;
 use vst_common::ids::{Generation, RunId, Sequence, WorkerId};
+
+use crate::roster::COORDINATOR;
 
 use self::core::{Action, Event, IntakeCore, Waiter};
 pub use self::core::{Refusal, Refused, StreamReport};
@@ -49,6 +53,8 @@ pub struct Intake {
     run: RunId,
     messages: mpsc::Sender<Message>,
     reached: watch::Receiver<Reached>,
+    /// Whose deliveries are taken.
+    expected: Arc<RwLock<BTreeSet<StreamKey>>>,
 }
 
 #[derive(Debug)]
@@ -79,13 +85,27 @@ impl Intake {
     /// Begins to take in batches of a run, of which `delivered` are in the log already.
     #[must_use]
     pub fn spawn(run: RunId, delivered: Delivered, log: impl BatchLog) -> Self {
-        let before = delivered.streams().map(|(key, held)| (key.clone(), held.through())).collect();
+        let before: Reached = delivered.streams().map(|(key, held)| (key.clone(), held.through())).collect();
+        // The coordinator's own batches are in the log too, and nobody else makes any.
+        let workers = before.keys().filter(|(worker, _)| worker.as_str() != COORDINATOR);
+        let expected = Arc::new(RwLock::new(workers.cloned().collect()));
         let (messages, incoming) = mpsc::channel(QUEUE_DELIVERIES);
         let (changed, reached) = watch::channel(before);
         let shell =
             Shell { core: IntakeCore::new(delivered), log, appended: FuturesUnordered::new(), changed };
         tokio::spawn(shell.run(incoming));
-        Self { run, messages, reached }
+        Self { run, messages, reached, expected }
+    }
+
+    /// From now on this registration's deliveries are taken. They are for as long as the run is open, whatever becomes
+    /// of the worker.
+    pub fn expect(&self, worker: WorkerId, generation: Generation) {
+        self.expected.write().unwrap_or_else(PoisonError::into_inner).insert((worker, generation));
+    }
+
+    /// Whether a registration's deliveries are taken.
+    fn expects(&self, key: &StreamKey) -> bool {
+        self.expected.read().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     /// The run.
@@ -223,6 +243,8 @@ impl From<&Refusal> for Status {
                 Self::with_metadata(tonic::Code::InvalidArgument, text, metadata)
             }
             Refusal::Delivery(_) | Refusal::Sequence { .. } => Self::invalid_argument(text),
+            // Not for good: a worker may deliver before the coordinator has read its hello.
+            Refusal::Stranger { .. } => Self::permission_denied(text),
             Refusal::Log(_) => Self::unavailable(text),
         }
     }

@@ -5,6 +5,7 @@
 //! around it that does what the actions say, with [`session`] towards workers and the command line.
 
 pub mod archive;
+mod histogram;
 pub mod intake;
 pub mod leases;
 pub mod local_cluster;

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use vst_common::batch::latency::ALL_WORKERS;
 use vst_common::clock::{MonoNs, SECOND_NS};
 use vst_common::entry::Totals;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
@@ -15,6 +16,10 @@ use vst_common::ranges::RowRange;
 
 use crate::secret::same_secret;
 
+/// Names in the tables of whoever is no worker: all of them merged, and the coordinator.
+const RESERVED: [&str; 2] = [ALL_WORKERS, COORDINATOR];
+/// How the coordinator names itself in the tables.
+pub(crate) const COORDINATOR: &str = "coordinator";
 /// Between two looks at the members more than this does not count as listening, nanoseconds.
 const LISTENING_STEP_NS: u64 = SECOND_NS / 2;
 
@@ -109,6 +114,14 @@ pub enum Refusal {
         /// Who.
         worker: WorkerId,
     },
+    /// A name that the tables use for something else.
+    #[error(
+        "no worker may be called `{worker}`: rows of the tables carry this name for others; give it another"
+    )]
+    Reserved {
+        /// Who.
+        worker: WorkerId,
+    },
     /// No name or no lane.
     #[error("worker `{worker}` came with {lanes} lanes: it needs a name and at least one lane")]
     Empty {
@@ -145,6 +158,8 @@ pub struct Member {
     pub presence: Presence,
     /// Whether it has no stream at the moment; it may come back until it counts as lost.
     pub away: bool,
+    /// A registration before this one, of which it may still have something to deliver.
+    pub before: Option<Generation>,
 }
 
 impl Member {
@@ -194,9 +209,10 @@ impl Roster {
         if self.members.contains_key(&generation) || self.members.values().any(taken) {
             return Err(Refusal::Taken { worker });
         }
+        let before = arrival.before.as_ref().map(|before| before.generation);
         let arrival = Arrival { token: String::new(), before: None, ..arrival };
         let listened = self.listened;
-        let member = Member { arrival, heard: now, listened, presence: Presence::Here, away: false };
+        let member = Member { arrival, heard: now, listened, presence: Presence::Here, away: false, before };
         self.members.insert(generation, member);
         Ok(())
     }
@@ -216,6 +232,9 @@ impl Roster {
         {
             return Err(Refusal::Token { worker });
         }
+        if RESERVED.contains(&worker.as_str()) {
+            return Err(Refusal::Reserved { worker });
+        }
         if arrival.lanes == 0 || worker.as_str().is_empty() {
             return Err(Refusal::Empty { worker, lanes: arrival.lanes });
         }
@@ -225,7 +244,7 @@ impl Roster {
     /// Puts back a member that the log knows. One that is here is away until it resumes or counts as lost.
     pub fn restore(&mut self, generation: Generation, arrival: Arrival, presence: Presence, now: MonoNs) {
         let listened = self.listened;
-        let member = Member { arrival, heard: now, listened, presence, away: true };
+        let member = Member { arrival, heard: now, listened, presence, away: true, before: None };
         self.members.insert(generation, member);
     }
 
@@ -421,6 +440,9 @@ mod tests {
             assert!(!error.to_string().contains("secre"), "a refusal shows no token");
         }
         assert!(matches!(refused(&mut roster, arrival("a", 0)), Refusal::Empty { .. }));
+        for name in ["*", "coordinator"] {
+            assert!(matches!(refused(&mut roster, arrival(name, 1)), Refusal::Reserved { .. }));
+        }
         roster.register(Generation(1), arrival("a", 1), 0).unwrap();
         assert!(matches!(refused(&mut roster, arrival("a", 1)), Refusal::Taken { .. }));
         assert!(roster.mark(Generation(1), Presence::Lost));

@@ -486,7 +486,7 @@ impl RunCore {
                 self.advance(Happened::Joined(generation), now);
             }
             Err(refusal) => {
-                self.book.note("worker_refused", None, refusal.to_string());
+                self.book.refused(&refusal);
                 self.book.act(Action::Refuse(generation, refusal));
             }
         }

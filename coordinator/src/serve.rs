@@ -5,6 +5,7 @@
 //! written anywhere before everything that can be known to fail has been checked; nothing is decided here.
 
 mod counting;
+mod door;
 mod effects;
 mod error;
 mod facts;

@@ -1,8 +1,9 @@
 //! The fleet's gRPC service: streams of workers in, orders out; `Watch` and `Stop` for whoever looks on.
 //!
 //! Turns messages into events for the run and the run's words into messages; decides nothing. Each stream of a worker
-//! is one generation, given when it opens. Law: what one stream says reaches the run in order; a worker that does not
-//! read its orders loses its stream instead of holding the others back.
+//! is one generation, given when it opens. Law: what one stream says reaches the run in order; whoever has not said
+//! hello and been let in is not heard; a worker that does not read its orders loses its stream instead of holding the
+//! others back.
 
 mod words;
 
@@ -34,6 +35,8 @@ pub(crate) use words::role_name;
 const OUTGOING: usize = 256;
 /// A registration that no stream has: generations of a leader begin at 1.
 const NOBODY: u64 = 0;
+/// For the first word of a stream to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two looks at the run.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
@@ -142,7 +145,7 @@ impl Hub {
         let status = match refusal {
             Refusal::Version { .. } => Status::failed_precondition(text),
             Refusal::Token { .. } => Status::unauthenticated(text),
-            Refusal::Empty { .. } => Status::invalid_argument(text),
+            Refusal::Empty { .. } | Refusal::Reserved { .. } => Status::invalid_argument(text),
             Refusal::Taken { .. } => Status::already_exists(text),
         };
         if let Some(outgoing) = self.streams().get(&generation) {
@@ -150,6 +153,14 @@ impl Hub {
             let _ = outgoing.orders.try_send(Err(status));
         }
         self.end(generation);
+    }
+
+    /// Tells whoever is no worker why its stream ends.
+    fn turn_away(&self, generation: Generation, status: Status) {
+        if let Some(outgoing) = self.streams().get(&generation) {
+            // The queue is empty: nothing was sent to it yet.
+            let _ = outgoing.orders.try_send(Err(status));
+        }
     }
 
     /// From now on this stream is that of an earlier registration; what the stream before still says is nobody's.
@@ -211,26 +222,42 @@ impl Hub {
     ) {
         let own = || Generation(speaks_as.load(Ordering::Acquire));
         let run = self.words.lock().unwrap_or_else(PoisonError::into_inner).run.clone();
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        let mut greeted = false;
         loop {
             let message = tokio::select! {
                 () = ended.cancelled() => break,
+                () = &mut patience, if !greeted => {
+                    self.turn_away(own(), Status::deadline_exceeded("a session begins with a hello, at once"));
+                    break;
+                }
                 message = inbound.message() => message,
             };
             // A broken stream is an ended one: the worker comes back with a new one if it can.
             let Ok(Some(fleet::WorkerMessage { message })) = message else { break };
             let Some(message) = message else { continue };
             let (now, generation) = (clock::mono_ns(), own());
-            // Only a member has figures: whoever was not let in must not be able to show any.
-            let welcomed = || self.streams().get(&generation).is_some_and(|outgoing| outgoing.welcomed);
-            if let FromWorker::Progress(progress) = message {
-                if welcomed() {
-                    self.board().progress(generation, progress, now);
+            match (greeted, matches!(message, FromWorker::Hello(_))) {
+                (false, true) => greeted = true,
+                (false, false) => {
+                    self.turn_away(generation, Status::invalid_argument("a session begins with a hello"));
+                    break;
                 }
+                // Who it is has been said.
+                (true, true) => continue,
+                // Only a member is heard: whoever was not let in can neither show figures nor keep the run busy.
+                (true, false) => {
+                    if !self.streams().get(&generation).is_some_and(|outgoing| outgoing.welcomed) {
+                        continue;
+                    }
+                }
+            }
+            if let FromWorker::Progress(progress) = message {
+                self.board().progress(generation, progress, now);
                 continue;
             }
-            if let FromWorker::Heartbeat(beat) = &message
-                && welcomed()
-            {
+            if let FromWorker::Heartbeat(beat) = &message {
                 self.board().unacknowledged(generation, beat.unacknowledged);
             }
             let Some(said) = words::said(message, now, &from, &run) else { continue };

@@ -13,6 +13,7 @@ use vst_common::ids::Generation;
 use vst_common::latency::Hdr;
 use vst_proto::fleet;
 
+use crate::histogram::{self, Sum};
 use crate::roster::{Member, Presence, Roster};
 use crate::run::View;
 
@@ -96,7 +97,10 @@ struct Latest {
 
 impl Board {
     /// Takes in what a worker says.
-    pub fn progress(&mut self, worker: Generation, said: fleet::Progress, now: MonoNs) {
+    pub fn progress(&mut self, worker: Generation, mut said: fleet::Progress, now: MonoNs) {
+        if histogram::check(&said.latency_hdr).is_err() {
+            said.latency_hdr.clear();
+        }
         let before = self.workers.get(&worker).filter(|latest| latest.said.phase == said.phase);
         // Lanes hand over once an interval, workers speak more often: a rate is taken between two hand-overs.
         if let Some(before) = before.as_ref()
@@ -139,16 +143,19 @@ impl Board {
     /// The whole picture.
     #[must_use]
     pub fn look(&self, view: &View, roster: &Roster, now: MonoNs) -> Look {
-        let mut latency = Hdr::new();
+        // Encoded ones are added up as they are: of a thousand workers each look would decode a thousand.
+        let mut latency = Sum::default();
         let mut p99_ns = BTreeMap::new();
-        for (worker, latest) in self.workers.iter().filter(|(_, l)| !l.said.latency_hdr.is_empty()) {
-            // A histogram that cannot be read is the eye's loss only.
-            let Ok(hdr) = Hdr::decode(&latest.said.latency_hdr) else { continue };
-            p99_ns.insert(*worker, hdr.quantile(0.99).unwrap_or(0));
+        for (worker, latest) in &self.workers {
+            let encoded = &latest.said.latency_hdr;
+            // A histogram that cannot be read is the eye's loss only, and was taken out when it came.
+            let Ok(Some(p99)) = histogram::quantile(encoded, 0.99) else { continue };
+            p99_ns.insert(*worker, p99);
             if latest.said.phase == view.phase {
-                latency.merge(&hdr);
+                let _ = latency.add(encoded);
             }
         }
+        let latency = latency.take().unwrap_or_default();
         let members = roster.all().map(|(generation, member)| {
             self.member(generation, member, p99_ns.get(&generation).copied().unwrap_or(0), now)
         });

@@ -4,6 +4,7 @@
 //! figures to a pushgateway. Law: nothing can be changed through it: every method but GET and HEAD is refused, and no
 //! request reaches anything but a [`Site`]'s views.
 
+mod guarded;
 mod metrics;
 mod push;
 
@@ -18,6 +19,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use guarded::Guarded;
 pub use metrics::{Histogram, Metrics};
 pub use push::{Gateway, GatewayError, Group, PushError, Pusher};
 
@@ -69,7 +71,7 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let task = tokio::spawn(async move {
-            if let Err(e) = axum::serve(listener, router(site)).await {
+            if let Err(e) = axum::serve(Guarded::new(listener), router(site)).await {
                 tracing::error!("the state is no longer shown: {e}");
             }
         });

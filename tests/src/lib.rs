@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod command;
 pub mod course;
+pub mod crowd;
 pub mod etcd;
 pub mod fleet;
 pub mod hour;

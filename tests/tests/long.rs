@@ -12,6 +12,7 @@ mod long {
     mod campaign;
     mod connections;
     mod copies;
+    mod crowd;
     mod election;
     mod library;
     mod limit;

@@ -9,6 +9,7 @@ mod real {
     mod campaign;
     mod connections;
     mod copies;
+    mod crowd;
     mod discovery;
     mod documents;
     mod durability;
@@ -16,6 +17,7 @@ mod real {
     mod failover;
     mod filters;
     mod fleet;
+    mod hostile;
     mod kv;
     mod liar;
     mod library;

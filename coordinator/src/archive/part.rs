@@ -5,23 +5,30 @@
 //! those of `latency_rollup` are the same counts, merged over workers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampNanosecondType};
+use arrow_array::{Array, BinaryArray, RecordBatch, new_null_array};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
-use vst_common::batch::latency::{self, RollupRow};
+use vst_common::batch::latency::{self, LatencyRow, RollupRow};
 use vst_common::batch::table::{check_schema, read_ipc};
-use vst_common::batch::{self, Table};
+use vst_common::batch::{self, Stamp, Table};
 use vst_common::entry::StoredBatch;
 use vst_common::ids::RunId;
 
+use crate::histogram::Sum;
+
 /// Merged rows that are held as histograms at once: each takes about half a mebibyte.
 const ROLLUP_ROWS: usize = 16;
+
+const RESPONSE: &str = "response_hdr";
+const CENSORED: &str = "censored_hdr";
+const SERVICE: &str = "service_hdr";
 
 /// Why a part could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +48,14 @@ pub enum Error {
     /// Rows could not be merged.
     #[error("rows of table latency cannot be merged over workers")]
     Rollup(#[source] batch::Error),
+    /// A histogram is none.
+    #[error("rows of table latency cannot be merged over workers: column {column}: {reason}")]
+    Histogram {
+        /// The column.
+        column: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// The column that a merge goes by is missing.
     #[error("rows of table latency cannot be merged over workers: no column `{0}` of the expected type")]
     Column(&'static str),
@@ -73,10 +88,14 @@ pub(super) fn encode_rollup(run: &RunId, batches: &[StoredBatch]) -> Result<Byte
         decoded.extend(read(Table::Latency, stored)?);
     }
     let mut writer = open(Table::LatencyRollup)?;
+    let encoded: Vec<Histograms<'_>> = decoded.iter().map(Histograms::of).collect::<Result<_, _>>()?;
+    let rows: Vec<Vec<(Stamp, LatencyRow)>> =
+        decoded.iter().map(without_histograms).collect::<Result<_, _>>()?;
+    let mut sums = Sums::default();
     // One key at a time: histograms stay encoded until their key's turn, a dense one is large.
     let mut merged = Vec::with_capacity(ROLLUP_ROWS);
     for places in places_by_key(&decoded)?.into_values() {
-        merged.extend(merge(&decoded, &places)?);
+        merged.extend(merge(&rows, &encoded, &places, &mut sums)?);
         if merged.len() >= ROLLUP_ROWS {
             writer.write(&latency::to_rollup_batch(run, &merged).map_err(Error::Rollup)?)?;
             merged.clear();
@@ -150,19 +169,78 @@ fn places_by_key(batches: &[RecordBatch]) -> Result<BTreeMap<Key<'_>, Vec<Place>
     Ok(places)
 }
 
+/// The columns of a batch that hold encoded histograms.
+struct Histograms<'a> {
+    response: &'a BinaryArray,
+    censored: &'a BinaryArray,
+    service: &'a BinaryArray,
+}
+
+impl<'a> Histograms<'a> {
+    fn of(batch: &'a RecordBatch) -> Result<Self, Error> {
+        let column = |name| {
+            batch.column_by_name(name).and_then(|c| c.as_binary_opt::<i32>()).ok_or(Error::Column(name))
+        };
+        let (response, censored, service) = (column(RESPONSE)?, column(CENSORED)?, column(SERVICE)?);
+        Ok(Self { response, censored, service })
+    }
+}
+
+/// The sums of one key.
+#[derive(Debug, Default)]
+struct Sums {
+    response: Sum,
+    censored: Sum,
+    service: Sum,
+}
+
+/// The rows of a batch but for their histograms: to decode each would take most of the time.
+fn without_histograms(batch: &RecordBatch) -> Result<Vec<(Stamp, LatencyRow)>, Error> {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+        if [RESPONSE, CENSORED, SERVICE].contains(&field.name().as_str()) {
+            return new_null_array(field.data_type(), batch.num_rows());
+        }
+        Arc::clone(column)
+    });
+    let bare = RecordBatch::try_new(Arc::clone(&schema), columns.collect()).map_err(batch::Error::from);
+    bare.and_then(|bare| latency::from_batch(&bare)).map_err(Error::Rollup)
+}
+
 /// The rows at these places as one; `None` for no places.
-fn merge(batches: &[RecordBatch], places: &[Place]) -> Result<Option<RollupRow>, Error> {
+fn merge(
+    rows: &[Vec<(Stamp, LatencyRow)>],
+    encoded: &[Histograms<'_>],
+    places: &[Place],
+    sums: &mut Sums,
+) -> Result<Option<RollupRow>, Error> {
     let mut workers = BTreeSet::new();
-    let mut merged: Option<RollupRow> = None;
+    let mut merged: Option<LatencyRow> = None;
     for (b, row) in places {
-        let Some(batch) = batches.get(*b) else { continue };
-        for (stamp, row) in latency::from_batch(&batch.slice(*row, 1)).map_err(Error::Rollup)? {
-            workers.insert(stamp.worker);
-            match &mut merged {
-                Some(merged) => merged.row.cell.merge(&row.cell),
-                None => merged = Some(RollupRow { workers: 0, row }),
+        let (Some(histograms), Some((stamp, measured))) =
+            (encoded.get(*b), rows.get(*b).and_then(|rows| rows.get(*row)))
+        else {
+            continue;
+        };
+        workers.insert(&stamp.worker);
+        match &mut merged {
+            Some(merged) => merged.cell.merge(&measured.cell),
+            None => merged = Some(measured.clone()),
+        }
+        for (sum, column, of) in [
+            (&mut sums.response, RESPONSE, histograms.response),
+            (&mut sums.censored, CENSORED, histograms.censored),
+            (&mut sums.service, SERVICE, histograms.service),
+        ] {
+            if of.is_valid(*row) {
+                let added = sum.add(of.value(*row));
+                added.map_err(|e| Error::Histogram { column, reason: e.to_string() })?;
             }
         }
     }
-    Ok(merged.map(|merged| RollupRow { workers: vst_common::count::len(workers.len()), ..merged }))
+    let Some(mut row) = merged else { return Ok(None) };
+    row.cell.response = sums.response.take();
+    row.cell.censored = sums.censored.take();
+    row.cell.service = sums.service.take();
+    Ok(Some(RollupRow { workers: vst_common::count::len(workers.len()), row }))
 }

@@ -66,6 +66,14 @@ pub enum Refusal {
         /// The run in the delivery.
         found: String,
     },
+    /// Nobody registered as that.
+    #[error("no worker `{worker}` is registered as {generation}: a worker says hello before it delivers")]
+    Stranger {
+        /// Who it says that it is.
+        worker: WorkerId,
+        /// In which registration.
+        generation: u64,
+    },
     /// The batch is not one of its table.
     #[error("batch {sequence} of worker `{worker}` is refused: {reason}")]
     Batch {

@@ -5,25 +5,24 @@
 //! stream up to it. Law: nobody without the fleet's token is read, and a connection has at most [`OUTSTANDING`]
 //! unanswered deliveries; beyond that it is not read.
 
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
-use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
     ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
     HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt, TryStreamExt};
+use futures::stream::{BoxStream, StreamExt};
 use prost::Message as _;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
-use vst_common::ids::Sequence;
+use vst_common::ids::{Generation, Sequence};
 use vst_proto::fleet::Acknowledgement;
 
 use super::admission::{BATCH_BYTES, admit};
 use super::core::Event;
+use super::message::Reader;
 use super::{Caller, Intake, Message, Refusal, StreamKey};
 use crate::secret::same_secret;
 
@@ -89,25 +88,41 @@ impl PutCaller {
 }
 
 /// Reads one connection until it ends, from either side, or delivers what is refused.
-async fn take_in(intake: Intake, mut messages: FlightDataDecoder, replies: mpsc::Sender<Reply>) {
+async fn take_in(intake: Intake, mut messages: Streaming<FlightData>, replies: mpsc::Sender<Reply>) {
+    let mut reader = Reader::default();
     loop {
         let message = tokio::select! {
             () = replies.closed() => return,
-            message = messages.next() => message,
+            message = messages.message() => message,
         };
-        let decoded = match message {
-            None | Some(Err(FlightError::Tonic(_))) => return,
-            Some(Err(e)) => {
-                let _ =
-                    replies.send(Err(Status::invalid_argument(format!("not a Flight stream: {e}")))).await;
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            // A message that is too large; or the connection is gone, and nobody is told.
+            Err(status) => {
+                let _ = replies.send(Err(status)).await;
                 return;
             }
-            Some(Ok(decoded)) => decoded,
         };
-        let DecodedPayload::RecordBatch(batch) = decoded.payload else { continue };
+        let batch = match reader.take(&message) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => continue,
+            Err(e) => {
+                tracing::debug!("a delivery stream was ended: {e}");
+                let _ = replies.send(Err(Status::invalid_argument(e.to_string()))).await;
+                return;
+            }
+        };
         let Ok(permit) = replies.clone().reserve_owned().await else { return };
         let caller = PutCaller { permit, replies: replies.clone() };
-        match admit(intake.run(), &decoded.inner.app_metadata, &batch) {
+        let admitted = admit(intake.run(), &message.app_metadata, &batch).and_then(|stored| {
+            let key = (stored.worker.clone(), stored.generation);
+            if intake.expects(&key) {
+                return Ok(stored);
+            }
+            Err(Refusal::Stranger { worker: key.0, generation: key.1.0 })
+        });
+        match admitted {
             Ok(stored) => {
                 let event = Event::Delivered(stored, Caller::Put(caller));
                 if let Err(unsent) = intake.messages.send(Message::Event(event)).await {
@@ -118,7 +133,12 @@ async fn take_in(intake: Intake, mut messages: FlightDataDecoder, replies: mpsc:
                 }
             }
             Err(refusal) => {
-                tracing::warn!(%refusal, "a delivery was refused");
+                // Whoever was never let in must not be able to fill the log.
+                if matches!(&refusal, Refusal::Batch { worker, generation, .. }
+                    if intake.expects(&(worker.clone(), Generation(*generation))))
+                {
+                    tracing::warn!(%refusal, "a delivery was refused");
+                }
                 caller.refuse(&refusal);
                 return;
             }
@@ -145,9 +165,8 @@ impl FlightService for FlightIntake {
         request: Request<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
         self.authorise(request.metadata())?;
-        let messages = request.into_inner().map_err(|status| FlightError::Tonic(Box::new(status)));
         let (replies, outgoing) = mpsc::channel(OUTSTANDING);
-        tokio::spawn(take_in(self.intake.clone(), FlightDataDecoder::new(messages), replies));
+        tokio::spawn(take_in(self.intake.clone(), request.into_inner(), replies));
         Ok(Response::new(ReceiverStream::new(outgoing).boxed()))
     }
 

@@ -73,6 +73,7 @@ async fn fixture() -> Fixture {
 async fn fixture_with(token: Option<&str>) -> Fixture {
     let (log, lengths) = HeldLog::new();
     let intake = Intake::spawn(RunId::new("r"), Delivered::default(), log.clone());
+    intake.expect(WorkerId::new("w"), Generation(4));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let server = Server::builder().add_service(flight_service(intake.clone(), token.map(str::to_owned)));
@@ -198,6 +199,41 @@ async fn what_is_foreign_ends_the_connection_with_the_reason() {
         assert!(status.message().contains(text), "{status}");
     }
     assert!(fixture.log.appended().is_empty());
+}
+
+#[tokio::test]
+async fn who_never_registered_delivers_nothing_until_it_has() {
+    let mut fixture = fixture().await;
+    let of = |generation| {
+        let stamp = Stamp {
+            run: RunId::new("r"),
+            worker: WorkerId::new("w"),
+            generation: Generation(generation),
+            sequence: Sequence(1),
+        };
+        let batch = arrow_array::RecordBatch::new_empty(Table::Events.schema());
+        let [_, mut data]: [FlightData; 2] =
+            batches_to_flight_data(&batch.schema(), vec![batch]).unwrap().try_into().unwrap();
+        let delivery = Delivery {
+            run: stamp.run.to_string(),
+            worker: stamp.worker.to_string(),
+            generation,
+            sequence: stamp.sequence.0,
+            table: String::from("events"),
+        };
+        data.app_metadata = delivery.encode_to_vec().into();
+        data
+    };
+    let (messages, mut replies) = fixture.connect().await;
+    messages.send(of(5)).await.unwrap();
+    let status = replies.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    assert!(status.metadata().get(vst_common::batch::REFUSED_BATCH).is_none(), "the batch is not given up");
+    assert!(fixture.log.appended().is_empty());
+    fixture.intake.expect(WorkerId::new("w"), Generation(5));
+    let (messages, _replies) = fixture.connect().await;
+    messages.send(of(5)).await.unwrap();
+    fixture.until_appended(1).await;
 }
 
 #[tokio::test]

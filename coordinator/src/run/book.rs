@@ -1,5 +1,6 @@
 //! What all states of a run share: the plan, the members, what was delivered, what went wrong, what to do next.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,7 +13,10 @@ use vst_common::phase::PhaseOrder;
 
 use super::{Action, Note, Tell, Ticket, Verdict};
 use crate::plan::{BASELINE, PlannedPhase, PlannedStep, RunPlan};
-use crate::roster::{Arrival, Roster};
+use crate::roster::{Arrival, Refusal, Roster};
+
+/// So many refusals are written down.
+const REFUSALS_NOTED: u32 = 64;
 
 /// How long the run waits for what, nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +152,8 @@ pub(crate) struct Book {
     delivered: BTreeMap<Generation, u64>,
     fencing: BTreeMap<Generation, Fencing>,
     tickets: u64,
+    /// Workers that were not let in.
+    refusals: u32,
     actions: Vec<Action>,
     /// Set with the closing record.
     pub(crate) sealed: bool,
@@ -179,6 +185,7 @@ impl Book {
             delivered: BTreeMap::new(),
             fencing: BTreeMap::new(),
             tickets: 0,
+            refusals: 0,
             actions: Vec::new(),
             sealed: false,
             ended: None,
@@ -396,6 +403,18 @@ impl Book {
         let Arrival { worker, host, lanes, instance, .. } = arrival;
         self.log(Control::WorkerJoined { worker, generation, host, lanes, at_wall_ns, instance });
         self.observe();
+    }
+
+    /// Writes down that somebody was not let in; not for ever, because whoever is not let in may try again.
+    pub(crate) fn refused(&mut self, refusal: &Refusal) {
+        self.refusals = self.refusals.saturating_add(1);
+        match self.refusals.cmp(&REFUSALS_NOTED) {
+            Ordering::Less => self.note("worker_refused", None, refusal.to_string()),
+            Ordering::Equal => {
+                self.note("worker_refused", None, format!("{refusal}; further ones are not written down"));
+            }
+            Ordering::Greater => {}
+        }
     }
 
     /// Writes down that a member went.

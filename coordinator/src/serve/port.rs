@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
 use vst_proto::fleet::fleet_server::FleetServer;
 use vst_proto::security::Security;
 
+use super::door::{self, Opening};
 use super::{FAREWELL, chain};
 use crate::intake::{Intake, flight_service};
 use crate::session::{FleetService, Hub};
+
+/// The largest message of a session, bytes: its histogram takes most of it.
+const LARGEST_WORD_BYTES: usize = 1 << 20;
 
 /// The port, served until [`Serving::end`].
 pub(super) struct Serving {
@@ -32,6 +35,7 @@ pub(super) fn serve(
     let stop = tokio_util::sync::CancellationToken::new();
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
+        let opening = if security.own.is_some() { Opening::Tls } else { Opening::Plain };
         let server = match security.server() {
             Ok(server) => server,
             Err(e) => {
@@ -42,12 +46,11 @@ pub(super) fn serve(
         let served = server
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(Duration::from_secs(30)))
-            .add_service(FleetServer::new(FleetService::new(hub)))
-            .add_service(flight_service(intake, token))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stopped.cancelled_owned(),
+            .add_service(
+                FleetServer::new(FleetService::new(hub)).max_decoding_message_size(LARGEST_WORD_BYTES),
             )
+            .add_service(flight_service(intake, token))
+            .serve_with_incoming_shutdown(door::open(listener, opening), stopped.cancelled_owned())
             .await;
         if let Err(e) = served {
             tracing::error!("the port is no longer served: {}", chain(&e));

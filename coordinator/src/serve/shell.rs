@@ -26,16 +26,17 @@ use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
 use crate::plan::{self, PlannedStep};
+use crate::roster::COORDINATOR;
 use crate::run::{Action, Edge, Event, Failure, LogFate, Note, RunCore, Tell, Ticket, Verdict};
 use crate::run_log::{self, Pending, Record, RunLog, Stopped};
 use crate::session::{Demand, Hub, Waiting};
 use crate::status::Look;
 use crate::target::Target;
 
-/// How the coordinator names itself in the tables.
-const COORDINATOR: &str = "coordinator";
 /// The run hears of passing time this often.
 const TICK: Duration = Duration::from_millis(50);
+/// What has arrived is taken in before silence is judged, up to so many events: there may be no end of them.
+const AT_ONCE: usize = 4096;
 /// Those who look on are shown something new this often: with a thousand workers a look takes milliseconds.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Time between two looks at the target's memory for those who look on.
@@ -176,6 +177,10 @@ impl Shell {
             });
         }
         shell.indexed = shell.core.is_indexed();
+        // Who registered with another coordinator may still have something to deliver, whatever became of it.
+        for (generation, member) in shell.core.roster().all() {
+            shell.intake.expect(member.arrival.worker.clone(), generation);
+        }
         shell.look_at_memory(Duration::ZERO);
         let mut reached = shell.intake.reached();
         for action in parts.first {
@@ -203,7 +208,8 @@ impl Shell {
                 Some(reason) = stops.recv() => shell.take(Event::Stop(reason)).await,
                 _ = tick.tick() => {
                     // What has arrived comes first: silence is judged by what was really not said.
-                    while let Ok(event) = inbox.try_recv() {
+                    for _ in 0..AT_ONCE {
+                        let Ok(event) = inbox.try_recv() else { break };
                         shell.take(event).await;
                     }
                     shell.take(Event::Tick).await;
@@ -245,7 +251,12 @@ impl Shell {
         match action {
             // Whoever has not written to the log lately may not lead any more, and must let nobody go on sending.
             Action::Tell(_, Tell::Heard { .. }) if !self.leads_surely() => {}
-            Action::Tell(generation, tell) => self.hub.tell(generation, &tell),
+            Action::Tell(generation, tell) => {
+                if matches!(tell, Tell::Welcome) {
+                    self.expect_deliveries(generation);
+                }
+                self.hub.tell(generation, &tell);
+            }
             Action::Adopt { stream, registration } => self.hub.adopt(stream, registration),
             Action::Refuse(generation, refusal) => self.hub.refuse(generation, &refusal),
             Action::Dismiss(generation) => self.hub.end(generation),
@@ -297,6 +308,14 @@ impl Shell {
             Action::Finish(verdict) => self.verdict = Some(verdict),
         }
         Ok(())
+    }
+
+    /// Whoever is a member may deliver, also what it measured before it had to register anew.
+    fn expect_deliveries(&self, generation: Generation) {
+        let Some(member) = self.core.roster().get(generation) else { return };
+        for generation in [Some(generation), member.before].into_iter().flatten() {
+            self.intake.expect(member.arrival.worker.clone(), generation);
+        }
     }
 
     /// Whether no other coordinator can lead yet, as far as the log tells.

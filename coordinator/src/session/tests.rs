@@ -62,17 +62,26 @@ async fn progress_counts_only_from_a_worker_that_was_let_in() {
     let errors_shown = || hub.board().look(&view(), &nobody(), 0).status.errors;
 
     // Messages of a stream are read in order: when the run hears of one, those before it were looked at.
-    send(progress()).await;
     send(FromWorker::Hello(fleet::Hello::default())).await;
     send(progress()).await;
-    send(FromWorker::Heartbeat(fleet::Heartbeat::default())).await;
+    send(FromWorker::Goodbye(fleet::Goodbye::default())).await;
     let Some(Event::Said(generation, Said::Hello(_))) = inbox.recv().await else { panic!("no hello") };
-    assert!(matches!(inbox.recv().await, Some(Event::Said(_, Said::Heartbeat { .. }))));
+    // Far longer than a message takes; a slow machine only makes the test easier to pass.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(inbox.try_recv().is_err(), "the run hears nothing of one that was not let in");
     assert_eq!(errors_shown(), 0, "a hello alone does not let a worker in");
 
     hub.tell(generation, &Tell::Welcome);
+    send(FromWorker::Hello(fleet::Hello::default())).await;
     send(progress()).await;
     send(FromWorker::Heartbeat(fleet::Heartbeat::default())).await;
     assert!(matches!(inbox.recv().await, Some(Event::Said(_, Said::Heartbeat { .. }))));
-    assert_eq!(errors_shown(), 7);
+    assert_eq!(errors_shown(), 7, "and a second hello is no news");
+
+    // Whoever begins with anything else is told, and is not heard at all.
+    let (says, outgoing) = mpsc::channel(16);
+    let mut orders = client.session(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+    says.send(fleet::WorkerMessage { message: Some(progress()) }).await.unwrap();
+    assert_eq!(orders.message().await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    assert!(matches!(inbox.recv().await, Some(Event::StreamEnded(_))));
 }

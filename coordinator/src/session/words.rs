@@ -13,6 +13,9 @@ use crate::roster::{Arrival, Before, Stage};
 use crate::run::{Said, Statement, Tell};
 use crate::target::{Role, TargetNode, index_of};
 
+/// Of what a worker says in words so much is kept.
+const LONGEST_TEXT_BYTES: usize = 1024;
+
 /// What messages say that the run itself does not need to know.
 #[derive(Clone, Debug)]
 pub struct Words {
@@ -132,15 +135,15 @@ pub(crate) fn role_name(role: &Role) -> &'static str {
 pub(super) fn said(message: FromWorker, now: MonoNs, from: &str, run: &RunId) -> Option<Said> {
     Some(match message {
         FromWorker::Hello(hello) => Said::Hello(Box::new(Arrival {
-            worker: WorkerId::new(hello.worker),
-            version: hello.version,
+            worker: WorkerId::new(short(hello.worker)),
+            version: short(hello.version),
             token: hello.token,
-            host: hello.host,
+            host: short(hello.host),
             cores: hello.cores,
             memory_bytes: hello.memory_bytes,
             lanes: hello.lanes,
             address: from.to_owned(),
-            http: hello.http,
+            http: short(hello.http),
             instance: hello.instance,
             before: hello.before.filter(|before| before.run == run.as_str()).map(before_of),
         })),
@@ -156,16 +159,22 @@ pub(super) fn said(message: FromWorker, now: MonoNs, from: &str, run: &RunId) ->
                 range: range_of(&range),
                 ok: done.ok,
                 failed: done.failed,
-                first_error: done.first_error,
+                first_error: short(done.first_error),
             }
         }
         FromWorker::PhaseDone(done) => Said::PhaseDone(statement_of(&done)),
         FromWorker::Fault(fault) => {
-            Said::Fault { phase: PhaseIndex(fault.phase), reason: fault.reason, target: fault.target }
+            Said::Fault { phase: PhaseIndex(fault.phase), reason: short(fault.reason), target: fault.target }
         }
-        FromWorker::Goodbye(goodbye) => Said::Goodbye(goodbye.reason),
+        FromWorker::Goodbye(goodbye) => Said::Goodbye(short(goodbye.reason)),
         FromWorker::Progress(_) => return None,
     })
+}
+
+/// What others say is kept and shown: not more of it than somebody reads.
+fn short(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(LONGEST_TEXT_BYTES));
+    text
 }
 
 fn range_of(range: &fleet::RowRange) -> RowRange {

@@ -155,5 +155,20 @@ async fn a_running_fleet_shows_what_it_does_and_no_secret_and_nothing_can_be_cha
     for text in told {
         assert!(!text.contains(TOKEN) && !text.contains(PASSWORD), "a secret is told: {text}");
     }
+    // What is compressed in the run directory is read as its reader shows it.
+    let run = results.newest();
+    let page = format!("{}/page.html", results.path());
+    let readers: [&[&str]; 4] = [
+        &["analyze", "summary", &run],
+        &["analyze", "query", "select * from events", "--run", &run, "--json"],
+        &["analyze", "query", "select distinct worker from health", "--run", &run, "--json"],
+        &["visualize", "generate", &run, "--output", &page],
+    ];
+    for args in readers {
+        let output = finish(vst(args)).await;
+        assert!(matches!(output.code, 0 | 7), "{args:?}: {}", output.stderr);
+        let text = output.stdout + &output.stderr;
+        assert!(!text.contains(TOKEN) && !text.contains(PASSWORD), "a secret is told: {text}");
+    }
     assert_eq!(files_that_tell(std::path::Path::new(results.path())), Vec::<std::path::PathBuf>::new());
 }
