@@ -13,6 +13,6 @@ pub mod model;
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
     Algorithm, Arrival, Ask, ChurnSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec,
-    IndexSpec, Keep, Load, Metric, MixedSpec, PhaseSpec, PopulationSpec, QuerySpec, RebuildSpec, Returns,
-    SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
+    IndexSpec, Keep, Load, MemoryTarget, Metric, MixedSpec, PhaseSpec, PopulationSpec, QuerySpec,
+    RebuildSpec, Returns, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step, UpdateSpec,
 };

@@ -26,7 +26,7 @@ use vst_common::live_set::LiveSet;
 use vst_common::phase::{PhaseOrder, SearchPlan, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{IndexSpec, PhaseSpec, Scenario, SettleSpec, Step};
+use vst_common::scenario::{IndexSpec, MemoryTarget, PhaseSpec, Scenario, SettleSpec, Step};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate};
@@ -102,6 +102,20 @@ pub fn plan(
 /// Why it cannot be, for people.
 pub fn further(plan: &RunPlan, data: Option<&DataFacts>, spec: &PhaseSpec) -> Result<PlannedPhase, String> {
     phases::further(plan, data, spec)
+}
+
+/// The plan with rows to delete behind a phase that weighed the target, until `keep_rows` are left, and another weighing
+/// behind that; the phases up to the one that weighed stay as they are.
+///
+/// # Errors
+/// When that phase weighs nothing, for people.
+pub fn decided(
+    plan: &RunPlan,
+    data: Option<&DataFacts>,
+    weighed: PhaseIndex,
+    keep_rows: u64,
+) -> Result<RunPlan, String> {
+    phases::decided(plan, data, weighed, keep_rows)
 }
 
 /// The whole run.
@@ -202,6 +216,7 @@ impl PlannedPhase {
             PlannedStep::DropIndex => "drop_index",
             PlannedStep::RebuildIndex(_) => "rebuild_index",
             PlannedStep::Settle(_) => "settle",
+            PlannedStep::Weigh(_) => "shrink",
             PlannedStep::Load(load) => load.word,
         }
     }
@@ -231,6 +246,8 @@ pub enum PlannedStep {
     RebuildIndex(IndexSpec),
     /// Wait until the target has come to rest.
     Settle(SettleSpec),
+    /// Wait until it has, and weigh it: where it is over its bound, rows are deleted and it is weighed again.
+    Weigh(MemoryTarget),
     /// The fleet sends load.
     Load(Box<LoadPlan>),
 }

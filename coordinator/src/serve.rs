@@ -157,6 +157,9 @@ pub enum Error {
     /// The results folder cannot take a run.
     #[error(transparent)]
     Unwritable(#[from] results::Error),
+    /// The run of another coordinator cannot be planned from here.
+    #[error("the log of the run is not of this plan: {0}; start the coordinator with the run's own scenario")]
+    OtherPlan(String),
     /// Somebody wanted it to end before it began.
     #[error("interrupted before the run began")]
     Interrupted,
@@ -167,7 +170,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Scenario(_) => Exit::Scenario,
+            Self::Scenario(_) | Self::OtherPlan(_) => Exit::Scenario,
             Self::Target(e) => e.exit(),
             Self::Etcd(_) => Exit::Fleet,
             Self::Log(_)
@@ -320,7 +323,7 @@ async fn lead_when_free(
     let taken = async {
         let listener = bind(&options).await?;
         if let Some(facts) = past.facts() {
-            prepare::as_planned(&mut prepared, facts);
+            prepare::as_planned(&mut prepared, facts, past.decided())?;
             let (lease, marker) = prepare::take_over(&prepared, run).await?;
             return Ok((listener, lease, marker));
         }

@@ -15,6 +15,7 @@ mod link;
 mod observe;
 mod ownership;
 mod prefill;
+mod save;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -27,6 +28,7 @@ pub use observe::{CommandCalls, NodeCalls, NodeFacts, RowCount, TargetFacts};
 pub(crate) use ownership::left_behind;
 pub use ownership::{Cleaned, Found, OwnerMarker};
 pub use prefill::Prefill;
+pub use save::Written;
 pub use topology::{Role, TargetNode};
 
 use std::sync::Arc;

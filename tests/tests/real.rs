@@ -12,6 +12,7 @@ mod real {
     mod election;
     mod failover;
     mod filters;
+    mod fit;
     mod fleet;
     mod kv;
     mod liar;

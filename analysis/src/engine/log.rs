@@ -199,7 +199,8 @@ impl Log {
             Control::SharesOwned { .. }
             | Control::RangeDone { .. }
             | Control::CommandsCounted { .. }
-            | Control::PopulationChanged { .. } => {}
+            | Control::PopulationChanged { .. }
+            | Control::PopulationDecided { .. } => {}
         }
     }
 }

@@ -228,7 +228,7 @@ impl Bench {
             Some(_) => None,
             None => {
                 display.note("starting a local cluster of 3 primaries");
-                Some(self.signals.unless_asked(start_cluster()).await?)
+                Some(self.signals.unless_asked(start_cluster(None)).await?)
             }
         };
         let target = match (&self.spec.target, &cluster) {
