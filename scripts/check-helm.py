@@ -37,7 +37,7 @@ FOREIGN = {"ServiceMonitor"}
 UNSENDABLE = {"VST_TOKEN": "cannot be sent"}
 # What a manifest may name without making it: Secrets, claims and accounts of the user.
 USERS_OWN = {
-    "valkey-loader", "vst-token", "etcd-login", "s3-access", "soak-results", "vectors", "registry",
+    "valkey-loader", "vst-token", "vst-tls", "etcd-login", "s3-access", "soak-results", "vectors", "registry",
 }
 
 # Values that must be refused, and a word of the reason.

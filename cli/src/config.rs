@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use vst_common::exit::Exit;
+use vst_common::run_dir::{self, Results};
 use vst_common::scenario::check::config::{self, Config, Guard, Surroundings};
 use vst_coordinator::plan::{self, DataFacts};
 use vst_coordinator::serve;
@@ -52,15 +53,25 @@ pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
     config::parse(&text, &path.to_string_lossy(), &Here).map_err(|faults| refuse(&faults))
 }
 
+/// Where results go.
+pub(crate) fn results(written: Option<&str>) -> Result<Results, Failure> {
+    let Some(written) = written else { return Ok(Results::default()) };
+    written.parse().map_err(|e: run_dir::Error| Failure::new(Exit::Scenario, e.to_string()))
+}
+
 /// What a file alone does not tell: whether what it names is there. All of it at once.
-pub(crate) fn strictly(config: &Config) -> Result<(), Failure> {
+pub(crate) async fn strictly(config: &Config) -> Result<(), Failure> {
     let mut faults = Vec::new();
     if let Some(Err(e)) = config.token_file.as_ref().map(std::fs::read_to_string) {
         faults
             .push(format!("token_file `{}` cannot be read: {e}", config.token_file.as_deref().unwrap_or("")));
     }
-    if let Some(Err(e)) = config.results.as_ref().map(|path| serve::check_results(Path::new(path))) {
-        faults.push(e.to_string());
+    let checked = match results(config.results.as_deref()) {
+        Ok(results) => serve::check_results(&results).await.map_err(|e| e.to_string()),
+        Err(failure) => Err(failure.to_string()),
+    };
+    if let Err(reason) = checked {
+        faults.push(reason);
     }
     if config.target.is_some() && config.guard.allowed_targets.is_empty() {
         faults.push(String::from("a target without `guard.allowed_targets`: name those that may be loaded"));
@@ -106,7 +117,7 @@ pub(crate) fn obey(
 pub(crate) async fn run(command: &ConfigCommand) -> Result<Exit, Failure> {
     let ConfigCommand::Test { config: path, dry_run: _ } = command;
     let config = load(path)?;
-    strictly(&config)?;
+    strictly(&config).await?;
     let Some(url) = &config.target else {
         output::result(&format!("{}: valid; names no target, so nothing was asked", path.display()))?;
         return Ok(Exit::Valid);

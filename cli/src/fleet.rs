@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use tokio::sync::mpsc;
 use vst_common::exit::Exit;
 use vst_common::ids::{RunId, WorkerId};
+use vst_common::run_dir::Results;
 use vst_coordinator::serve::{self, CoordinatorOptions};
 use vst_worker::serve::{Coordinators, WorkerOptions};
 
@@ -16,7 +17,8 @@ use crate::error::Failure;
 use crate::leash::{PARENT_GONE, parent_gone};
 use crate::registry::{Patience, Registry};
 use crate::scenario_file::{Override, load, refuse};
-use crate::signals::Signals;
+use crate::security::{SecurityOptions, Side};
+use crate::signals::{Asked, Signals};
 use crate::{output, token};
 
 /// The coordinator.
@@ -38,9 +40,9 @@ pub(crate) struct CoordinatorStart {
     /// The server or any node of the cluster, valkey://[user@]host:port; the password comes from VST_PASSWORD
     #[arg(long)]
     target: String,
-    /// Folder in which the run directory is made
-    #[arg(long, default_value = "runs")]
-    results: PathBuf,
+    /// Where the run directory is made: a folder, s3://, gs:// or az://
+    #[arg(long, default_value = "runs", value_name = "PLACE")]
+    results: Results,
     /// Name of the run and of its directory; made up if absent. Coordinators that are given the same one share the run:
     /// one leads, the others stand by and go on when it is gone
     #[arg(long, value_name = "NAME", value_parser = run_name)]
@@ -48,6 +50,9 @@ pub(crate) struct CoordinatorStart {
     /// Do not begin the run, only go on with it when its leader is gone
     #[arg(long, requires = "run")]
     standby: bool,
+    /// SIGTERM does not end the run but leaves it to the next coordinator of its name, as a pod that is moved should
+    #[arg(long, requires = "run")]
+    hand_over: bool,
     /// Workers to wait for, instead of the scenario's number
     #[arg(long)]
     workers: Option<u32>,
@@ -64,6 +69,8 @@ pub(crate) struct CoordinatorStart {
     registry: Registry,
     #[command(flatten)]
     patience: Patience,
+    #[command(flatten)]
+    security: SecurityOptions,
     /// host:port at which workers reach this coordinator, where it is not the address it listens on
     #[arg(long, value_name = "ADDRESS", requires = "etcd")]
     advertise: Option<String>,
@@ -98,6 +105,8 @@ pub(crate) struct WorkerStart {
     registry: Registry,
     #[command(flatten)]
     patience: Patience,
+    #[command(flatten)]
+    security: SecurityOptions,
     /// Shows this worker's state on this host:port: /status, /metrics, /healthz, /readyz
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
@@ -129,6 +138,7 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
     let CoordinatorCommand::Start(options) = command;
     let signals = Signals::listen()?;
     let token = token::from_env()?;
+    let security = options.security.read(Side::Coordinator)?;
     let workers = options.workers.map(|n| Override::new("fleet.workers", n));
     let set: Vec<Override> = options.set.into_iter().chain(workers).collect();
     let mut loaded = load(&options.scenario, &set)?;
@@ -148,8 +158,19 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             let _ = stop.send(String::from(PARENT_GONE)).await;
         });
     }
+    let handed_over = {
+        let (signals, hand_over) = (signals.clone(), options.hand_over);
+        async move {
+            if !(hand_over && signals.nth(1).await == Asked::Terminate) {
+                std::future::pending().await
+            }
+        }
+    };
     let asked = signals.clone();
     tokio::spawn(async move {
+        if options.hand_over && asked.nth(1).await == Asked::Terminate {
+            return;
+        }
         // The first drains, the second aborts.
         for n in 1..=2 {
             let signal = asked.nth(n).await;
@@ -172,6 +193,7 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
             advertise: options.advertise,
             workers: None,
             token,
+            security,
             cleanup: options.cleanup,
             most_memory: options.most_memory,
             on_demand: options.on_demand,
@@ -180,6 +202,12 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
     );
     let end = tokio::select! {
         end = run => end.map_err(of_coordinator)?,
+        // Nothing is said to anybody: what is not yet in the log is what a killed leader would leave, and the next
+        // one takes that up.
+        () = handed_over => {
+            let text = "left at SIGTERM; the run goes on under the next coordinator of its name";
+            return Err(Failure::new(Exit::Fleet, text));
+        }
         signal = signals.nth(3) => {
             return Err(Failure::new(Exit::Interrupted, format!("left at once at the third signal ({signal})")));
         }
@@ -187,7 +215,7 @@ pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Fai
     if let Some(reason) = &end.reason {
         output::complain(reason);
     }
-    output::result(&end.run_dir.to_string_lossy())?;
+    output::result(&end.run_dir)?;
     Ok(end.exit)
 }
 
@@ -206,6 +234,7 @@ pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
     let WorkerCommand::Start(options) = command;
     let signals = Signals::listen()?;
     let token = token::from_env()?;
+    let security = options.security.read(Side::Caller)?;
     let etcd = tokio::select! {
         fleet = options.registry.awaited(&options.patience) => fleet?,
         signal = signals.nth(1) => return Err(gone_while_waiting(signal)),
@@ -220,6 +249,7 @@ pub(crate) async fn worker(command: WorkerCommand) -> Result<Exit, Failure> {
         worker: options.name.map(WorkerId::new),
         lanes: options.lanes,
         token,
+        security,
         http: options.http,
     };
     let asked = signals.clone();

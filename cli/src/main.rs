@@ -20,6 +20,7 @@ mod run;
 mod scenario_file;
 #[cfg(feature = "analysis")]
 mod search;
+mod security;
 mod signals;
 mod token;
 mod validate;

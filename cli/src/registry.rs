@@ -3,15 +3,17 @@
 //! Shared by every command that joins a fleet or looks at one. User and password come from the environment and are
 //! never shown.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use vst_common::clock::{SECOND_NS, mono_ns};
 use vst_common::exit::Exit;
-use vst_etcd::{Client, Endpoints, Fleet};
+use vst_etcd::{Client, Endpoints, Fleet, Tls};
 
 use crate::error::Failure;
 use crate::output;
+use crate::security::file;
 
 const USER: &str = "VST_ETCD_USER";
 const PASSWORD: &str = "VST_ETCD_PASSWORD";
@@ -23,6 +25,15 @@ pub(crate) struct Registry {
     /// come from VST_ETCD_USER and VST_ETCD_PASSWORD
     #[arg(long, value_name = "URL", env = "VST_ETCD", hide_env_values = true)]
     etcd: Option<String>,
+    /// Authority (PEM) of etcd's certificate, for https
+    #[arg(long, value_name = "FILE", env = "VST_ETCD_CA", requires = "etcd")]
+    etcd_ca: Option<PathBuf>,
+    /// Certificate (PEM) that etcd is shown, where it asks for one
+    #[arg(long, value_name = "FILE", env = "VST_ETCD_CERT", requires = "etcd_key")]
+    etcd_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", env = "VST_ETCD_KEY", requires_all = ["etcd_cert", "etcd_ca"])]
+    etcd_key: Option<PathBuf>,
     /// The fleet's name in etcd
     #[arg(long, value_name = "NAME", default_value = "vst", value_parser = name)]
     fleet: String,
@@ -94,7 +105,19 @@ impl Registry {
                 return Err(NoEtcd::Usage(text));
             }
         };
-        Client::new(&endpoints, None, login).await.map(Some).map_err(NoEtcd::Call)
+        let tls = self.tls().map_err(|e| NoEtcd::Usage(e.to_string()))?;
+        Client::new(&endpoints, tls.as_ref(), login).await.map(Some).map_err(NoEtcd::Call)
+    }
+}
+
+impl Registry {
+    fn tls(&self) -> Result<Option<Tls>, Failure> {
+        let Some(authority) = &self.etcd_ca else { return Ok(None) };
+        let identity = match (&self.etcd_cert, &self.etcd_key) {
+            (Some(certificate), Some(key)) => Some((file(certificate)?, file(key)?)),
+            _ => None,
+        };
+        Ok(Some(Tls { authority: file(authority)?, identity }))
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, kill_process};
 use tokio::sync::watch;
 use vst_common::exit::Exit;
+use vst_common::run_dir::Results;
 use vst_coordinator::local_cluster::{
     LocalCluster, LocalClusterError, LocalClusterOptions, Saved, ServerFiles,
 };
@@ -80,7 +81,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     crate::config::obey(&options.guard, options.target.as_deref(), &loaded, facts.as_ref())?;
     let named = options.target.as_deref().map(TargetUrl::from_env).transpose();
     named.map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
-    serve::check_results(&options.results).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    signals.unless_asked(check_results(&options.results)).await?;
     if options.target.is_none() {
         check_local_limits(&loaded)?;
     }
@@ -155,6 +156,10 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
         },
         _ = signals.nth(3) => Ok(Exit::Interrupted),
     }
+}
+
+async fn check_results(results: &Results) -> Result<(), Failure> {
+    serve::check_results(results).await.map_err(|e| Failure::new(Exit::Usage, e.to_string()))
 }
 
 /// What the run asks of this machine, with the servers on it.

@@ -40,7 +40,7 @@ pub(crate) enum ValidateCommand {
 pub(crate) async fn run(command: &ValidateCommand) -> Result<Exit, Failure> {
     let (scenario, set, strict, json) = match command {
         ValidateCommand::Scenario { scenario, set, strict, json } => (scenario, set, *strict, json),
-        ValidateCommand::Config { file, strict } => return validate_config(file, *strict),
+        ValidateCommand::Config { file, strict } => return validate_config(file, *strict).await,
     };
     let loaded = load(scenario, set)?;
     let measures = |step: &Step| matches!(step, Step::Query(_) | Step::Kv(_) | Step::Checkpoint);
@@ -70,10 +70,10 @@ pub(crate) async fn run(command: &ValidateCommand) -> Result<Exit, Failure> {
     Ok(Exit::Valid)
 }
 
-fn validate_config(file: &Path, strict: bool) -> Result<Exit, Failure> {
+async fn validate_config(file: &Path, strict: bool) -> Result<Exit, Failure> {
     let config = crate::config::load(file)?;
     if strict {
-        crate::config::strictly(&config)?;
+        crate::config::strictly(&config).await?;
     }
     output::result(&format!("{}: valid", file.display()))?;
     Ok(Exit::Valid)

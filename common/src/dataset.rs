@@ -33,7 +33,7 @@ pub use element::Element;
 pub use fault::{ReadFault, ReadFaults};
 pub use format::Format;
 pub use generate::{Distribution, Generator};
-pub use location::{open_store, resolve};
+pub use location::{open_store, open_store_that_repeats, resolve};
 pub use rows::Rows;
 pub use spool::Progress;
 pub use survey::Survey;

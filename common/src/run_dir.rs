@@ -5,6 +5,7 @@
 //! what is being written. Law: it can be read after a crash of anyone at any instant; each batch in it is read once.
 
 pub mod layout;
+mod results;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
 use crate::batch::Table;
+use crate::dataset;
 use crate::entry::{self, Entry};
 
 pub use layout::{Cover, Gap, Part, RUN_JSON};
+pub use results::Results;
 
 /// Entries that are fetched at once when several are read.
 const READ_AHEAD: usize = 4;
@@ -27,7 +30,9 @@ const READ_AHEAD: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A place that this vst cannot reach.
-    #[error("run directory `{location}`: scheme `{scheme}` is not supported; give a folder or a file:// URL")]
+    #[error(
+        "run directory `{location}`: scheme `{scheme}` is not supported; give a folder, s3://, gs:// or az://"
+    )]
     Scheme {
         /// What was asked for.
         location: String,
@@ -47,6 +52,14 @@ pub enum Error {
     NoFolder {
         /// What was asked for.
         location: String,
+    },
+    /// The store cannot be opened.
+    #[error("run directory `{location}`: {source}")]
+    Opened {
+        /// What was asked for.
+        location: String,
+        /// Why, with the fix.
+        source: Box<dataset::Error>,
     },
     /// The store did not answer.
     #[error("run directory: cannot read `{path}`")]
@@ -94,11 +107,19 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Opens a run directory that exists, from a path or a `file://` URL.
+    /// Opens a run directory that exists: a path, a `file://` URL, or a place in an object store (`s3://`, `gs://`,
+    /// `az://`; there nothing is asked yet).
     ///
     /// # Errors
     /// [`Error`] when the location is malformed, not supported, or not there.
     pub fn open(location: &str) -> Result<Self, Error> {
+        if let Ok(url) = Url::parse(location)
+            && results::is_store(&url)
+        {
+            let opened = |source| Error::Opened { location: location.to_owned(), source: Box::new(source) };
+            let (store, root) = dataset::open_store_that_repeats(&url).map_err(opened)?;
+            return Ok(Self { store, root, folder: None });
+        }
         let folder = folder_of(location)?;
         if !folder.is_dir() {
             return Err(Error::NoFolder { location: location.to_owned() });
@@ -340,7 +361,7 @@ mod tests {
 
     #[test]
     fn places_that_cannot_be_reached_say_so() {
-        assert!(matches!(RunDir::open("s3://bucket/run"), Err(Error::Scheme { .. })));
+        assert!(matches!(RunDir::open("http://host/run"), Err(Error::Scheme { .. })));
         assert!(matches!(RunDir::open("/there/is/no/such/folder"), Err(Error::NoFolder { .. })));
         assert!(matches!(
             RunDir::open("file://host/x"),

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use vst_common::ids::Generation;
 use vst_common::ranges::{Cut, RowRange};
 
-/// After this many failed tries the range, and with it the phase, has failed.
+/// After this many failed tries the range, and with it the phase, has failed: of as many different workers, where the
+/// fleet has so many.
 pub const TRIES: usize = 3;
 
 /// What became of a range that a worker handed back.
@@ -41,6 +42,8 @@ pub struct Leases {
     kept_back: BTreeMap<u64, Generation>,
     /// Who failed a range, in order; only ranges that failed and are not done.
     failed: BTreeMap<u64, Vec<Generation>>,
+    /// Held ranges that their holder was asked for.
+    asked_back: BTreeSet<u64>,
     rows_done: u64,
 }
 
@@ -55,6 +58,7 @@ impl Leases {
             held: BTreeMap::new(),
             kept_back: BTreeMap::new(),
             failed: BTreeMap::new(),
+            asked_back: BTreeSet::new(),
             rows_done: 0,
         }
     }
@@ -94,12 +98,12 @@ impl Leases {
 
     /// Leases up to `wanted` ranges to a worker; fewer, or none, where no more are free.
     ///
-    /// A range that this worker failed before is given to it only when nothing else is free, so that another worker
-    /// may try it first.
-    pub fn lease(&mut self, holder: Generation, wanted: u64) -> Vec<RowRange> {
+    /// A range that this worker failed before is given to it only when each of `fleet` has failed it: whether the
+    /// range or the worker is to blame shows only where another one tries it.
+    pub fn lease(&mut self, holder: Generation, wanted: u64, fleet: &BTreeSet<Generation>) -> Vec<RowRange> {
         let mut out = Vec::new();
         while vst_common::count::len(out.len()) < wanted {
-            let Some(position) = self.pick(holder) else { break };
+            let Some(position) = self.pick(holder, fleet) else { break };
             let Some(range) = self.cut.get(position) else { break };
             self.held.insert(position, holder);
             out.push(range);
@@ -107,7 +111,7 @@ impl Leases {
         out
     }
 
-    fn pick(&mut self, holder: Generation) -> Option<u64> {
+    fn pick(&mut self, holder: Generation, fleet: &BTreeSet<Generation>) -> Option<u64> {
         let mine = |p: &&u64| self.failed.get(*p).is_some_and(|by| by.contains(&holder));
         if let Some(position) = self.pool.iter().find(|p| !mine(p)).copied() {
             self.pool.remove(&position);
@@ -117,7 +121,11 @@ impl Leases {
             self.next += 1;
             return Some(self.next - 1);
         }
-        self.pool.pop_first()
+        let by_all =
+            |p: &&u64| self.failed.get(*p).is_none_or(|by| fleet.iter().all(|worker| by.contains(worker)));
+        let position = self.pool.iter().find(by_all).copied()?;
+        self.pool.remove(&position);
+        Some(position)
     }
 
     /// Takes a range back: `ok` rows ended well, `failed` did not, the rest was not tried.
@@ -127,6 +135,7 @@ impl Leases {
             return Handed::NotHeld;
         }
         self.held.remove(&position);
+        self.asked_back.remove(&position);
         if failed == 0 && ok >= range.len() {
             self.failed.remove(&position);
             self.rows_done = self.rows_done.saturating_add(range.len());
@@ -141,10 +150,29 @@ impl Leases {
         if by.len() >= TRIES { Handed::Failed } else { Handed::Again }
     }
 
+    /// A range to ask back for one of `waiting` workers that have nothing to do: of the worker that holds most, and
+    /// more than one, the one that it is likely to begin last. No more are asked for at once than there are who wait,
+    /// and each once per lease.
+    pub fn ask_back(&mut self, waiting: usize) -> Option<(Generation, RowRange)> {
+        if self.asked_back.len() >= waiting {
+            return None;
+        }
+        let mut by_holder: BTreeMap<Generation, Vec<u64>> = BTreeMap::new();
+        for (position, holder) in self.held.iter().filter(|(p, _)| !self.asked_back.contains(p)) {
+            by_holder.entry(*holder).or_default().push(*position);
+        }
+        let most = by_holder.into_iter().filter(|(_, held)| held.len() > 1);
+        let (holder, held) = most.max_by_key(|(_, held)| held.len())?;
+        let position = held.last().copied()?;
+        self.asked_back.insert(position);
+        Some((holder, self.cut.get(position)?))
+    }
+
     /// A worker is lost: what it held is nobody's until [`Leases::release`]. Gives how many ranges that were.
     pub fn lose(&mut self, holder: Generation) -> u64 {
         let lost = positions(&self.held, holder);
         for position in &lost {
+            self.asked_back.remove(position);
             self.held.remove(position);
             self.kept_back.insert(*position, holder);
         }
@@ -232,6 +260,7 @@ mod tests {
         kept_back: BTreeMap<RowRange, Generation>,
         done: BTreeMap<RowRange, u32>,
         last_done: Vec<(Generation, RowRange)>,
+        fleet: BTreeSet<Generation>,
     }
 
     impl Model {
@@ -241,7 +270,7 @@ mod tests {
         }
 
         fn take(&mut self, leases: &mut Leases, by: Generation, wanted: u64) {
-            for range in leases.lease(by, wanted) {
+            for range in leases.lease(by, wanted, &self.fleet) {
                 assert!(!self.held.contains_key(&range), "{range:?} leased while somebody holds it");
                 assert!(
                     !self.kept_back.contains_key(&range),
@@ -260,7 +289,7 @@ mod tests {
         ) {
             let cut = Cut::new(RowRange { start, end: start + rows }, length);
             let mut leases = Leases::new(cut);
-            let mut model = Model::default();
+            let mut model = Model { fleet: (1..5).map(Generation).collect(), ..Model::default() };
             for deed in deeds {
                 match deed {
                     Deed::Lease { by, wanted } => model.take(&mut leases, Generation(by), wanted),
@@ -318,6 +347,7 @@ mod tests {
                 leases.release(Generation(by));
             }
             model.kept_back.clear();
+            model.fleet = BTreeSet::from([last]);
             while !leases.all_done() {
                 model.take(&mut leases, last, 3);
                 prop_assert!(!model.held.is_empty(), "not all done, yet nothing to lease");
@@ -331,16 +361,46 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// Whoever asks when: a range fails only after three tries, and of three different workers where there are so
+        /// many; and as long as it has not, somebody of the fleet is given it.
+        #[test]
+        fn a_poisoned_range_is_tried_by_as_many_workers_as_there_are(
+            workers in 1u64..6, asks in prop::collection::vec(0u64..6, 0..60)
+        ) {
+            let fleet: BTreeSet<Generation> = (0..workers).map(Generation).collect();
+            let mut leases = Leases::new(Cut::new(RowRange { start: 0, end: 10 }, 10));
+            let everybody_in_turn = (0..100).map(|n| n % workers);
+            let mut tried = Vec::new();
+            for by in asks.into_iter().map(|ask| ask % workers).chain(everybody_in_turn).map(Generation) {
+                let Some(range) = leases.lease(by, 1, &fleet).first().copied() else { continue };
+                tried.push(by);
+                if leases.hand_back(by, range, 0, range.len()) == Handed::Failed {
+                    break;
+                }
+            }
+            prop_assert_eq!(tried.len(), TRIES);
+            let different: BTreeSet<Generation> = tried.into_iter().collect();
+            prop_assert_eq!(different.len(), fleet.len().min(TRIES));
+        }
+    }
+
     #[test]
-    fn a_failed_range_goes_to_another_worker_first_and_fails_the_third_time() {
-        let (a, b) = (Generation(1), Generation(2));
-        let mut leases = Leases::new(Cut::new(RowRange { start: 0, end: 20 }, 10));
-        let first = leases.lease(a, 1)[0];
-        assert_eq!(leases.hand_back(a, first, 4, 6), Handed::Again);
-        assert_ne!(leases.lease(a, 1)[0], first, "another range is still free");
-        assert_eq!(leases.lease(b, 1), vec![first]);
-        assert_eq!(leases.hand_back(b, first, 9, 1), Handed::Again);
-        assert_eq!(leases.lease(a, 1), vec![first], "nothing else is free");
-        assert_eq!(leases.hand_back(a, first, 9, 1), Handed::Failed);
+    fn who_has_nothing_to_do_takes_from_the_one_that_holds_most_and_asks_once() {
+        let (slow, quick, fleet) =
+            (Generation(1), Generation(2), BTreeSet::from([Generation(1), Generation(2)]));
+        let mut leases = Leases::new(Cut::new(RowRange { start: 0, end: 40 }, 10));
+        assert_eq!(leases.ask_back(1), None, "nobody holds anything");
+        let held = leases.lease(slow, 3, &fleet);
+        let own = leases.lease(quick, 1, &fleet);
+        assert_eq!(leases.ask_back(1), Some((slow, held[2])));
+        assert_eq!(leases.ask_back(1), None, "one who waits wants one");
+        assert_eq!(leases.ask_back(2), Some((slow, held[1])));
+        assert_eq!(leases.ask_back(3), None, "a last range is its holder's");
+        assert_eq!(leases.hand_back(slow, held[2], 0, 0), Handed::Unfinished);
+        assert_eq!(leases.lease(quick, 1, &fleet), vec![held[2]]);
+        assert_eq!(leases.hand_back(quick, own[0], 10, 0), Handed::Done);
+        assert_eq!(leases.hand_back(quick, held[2], 10, 0), Handed::Done);
+        assert_eq!(leases.hand_back(slow, held[1], 10, 0), Handed::Done);
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vst_common::clock::{self, MonoNs, SECOND_NS};
 use vst_common::entry::{self, Control, StoredBatch};
 use vst_common::ids::RunId;
-use vst_common::run_dir::{self, RunDir, layout};
+use vst_common::run_dir::{self, Results, RunDir, layout};
 
 use self::core::{Action, Event, Found, Now, RunLogCore, Ticket};
 pub use self::core::{Limits, Record, Stopped};
@@ -89,17 +89,22 @@ pub enum Error {
     Stopped(#[from] Stopped),
 }
 
-/// Opens the log in a run directory (a path or a `file://` URL; it is made when it is not there), replays it, and
-/// takes the lead. `leader` names this process; no two processes may share a name.
+/// Opens the log in a run directory (a path or URL as [`RunDir::open`] takes it; a folder is made when it is not
+/// there), replays it, and takes the lead. `leader` names this process; no two processes may share a name.
 ///
 /// # Errors
 /// [`Error`] when the directory cannot be used, holds another run, or another coordinator took the lead meanwhile.
 pub async fn open(location: &str, run: &RunId, leader: &str) -> Result<RunLog, Error> {
-    let folder = run_dir::folder_of(location)?;
-    store::prepare_folder(&folder)
-        .await
-        .map_err(|source| Error::Folder { location: location.to_owned(), source })?;
-    open_dir(RunDir::open(location)?, run, leader, Limits::default()).await
+    open_dir(made(location).await?, run, leader, Limits::default()).await
+}
+
+/// A run directory that can be written; a store needs nothing made.
+async fn made(location: &str) -> Result<RunDir, Error> {
+    if let Results::Folder(folder) = location.parse()? {
+        let failed = |source| Error::Folder { location: location.to_owned(), source };
+        store::prepare_folder(&folder).await.map_err(failed)?;
+    }
+    Ok(RunDir::open(location)?)
 }
 
 /// As [`open`], in a run directory that the caller opened, with limits of its own.
@@ -144,15 +149,21 @@ pub async fn wait_for_lead(
     begin: Begin,
     mut look: impl FnMut(&Replay) -> Result<(), Error>,
 ) -> Result<Waited, Error> {
-    let folder = run_dir::folder_of(location)?;
-    store::prepare_folder(&folder)
-        .await
-        .map_err(|source| Error::Folder { location: location.to_owned(), source })?;
-    let dir = RunDir::open(location)?;
+    let since = clock::mono_ns();
+    if let Begin::ByAnother { within_ns } = begin {
+        // Nothing is left behind where nobody begins.
+        while let Err(e @ run_dir::Error::NoFolder { .. }) = RunDir::open(location) {
+            if clock::mono_ns().saturating_sub(since) >= within_ns {
+                tracing::warn!("{e}");
+                return Err(not_begun(location, run));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    let dir = made(location).await?;
     let store = DurableStore::new(dir.clone());
     let mut replay = replay(&dir, run).await?;
     let mut grew = clock::mono_ns();
-    let since = grew;
     if let Begin::ByAnother { within_ns } = begin
         && replay.last == 0
     {
@@ -175,11 +186,7 @@ pub async fn wait_for_lead(
             && replay.last == 0
             && clock::mono_ns().saturating_sub(since) >= within_ns
         {
-            let reason = format!(
-                "no coordinator has begun it in `{location}`; give --results and --run the leader's values, in a \
-                 place that both can write to"
-            );
-            return Err(Error::Unfit { run: run.clone(), reason });
+            return Err(not_begun(location, run));
         }
         if free {
             let known = replay.clone();
@@ -206,6 +213,14 @@ pub async fn wait_for_lead(
             }
         }
     }
+}
+
+fn not_begun(location: &str, run: &RunId) -> Error {
+    let reason = format!(
+        "no coordinator has begun it in `{location}`; give --results and --run the leader's values, in a place that \
+         both can write to"
+    );
+    Error::Unfit { run: run.clone(), reason }
 }
 
 async fn lead(

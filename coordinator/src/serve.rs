@@ -6,7 +6,9 @@
 
 mod counting;
 mod effects;
+mod error;
 mod facts;
+mod port;
 mod prepare;
 mod preview;
 mod results;
@@ -19,37 +21,34 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use vst_common::clock::{self, SECOND_NS};
 use vst_common::count;
 use vst_common::entry::{Control, RunState};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId};
-use vst_common::scenario::check::{Checked, Faults};
+use vst_common::run_dir::Results;
+use vst_common::scenario::check::Checked;
 use vst_http::Server as HttpServer;
 use vst_proto::fleet;
-use vst_proto::fleet::fleet_server::FleetServer;
+use vst_proto::security::Security;
 
 use crate::archive::{self, Follower};
-use crate::intake::{Intake, flight_service};
+use crate::intake::Intake;
 use crate::plan;
 use crate::roster::{Roster, Terms};
 use crate::run::{Action, Event, Failure, LogFate, Past, RunCore, Settings};
 use crate::run_log::{self, RunLog};
-use crate::session::{FleetService, Hub, Words, role_name};
+use crate::session::{Hub, Words, role_name};
 use crate::site::CoordinatorSite;
 use crate::status::{self, Look};
 use crate::target::{Lease, OwnerMarker, TargetError};
+pub use error::Error;
+pub(crate) use error::chain;
 pub use prepare::{Prepared, prepare};
 pub use preview::{Preview, preview};
 pub use results::check as check_results;
 use shell::Shell;
 
-/// A worker that has heard nothing for this long sends no load, nanoseconds.
-const LEASE_NS: u64 = 10 * SECOND_NS;
-/// On top of the lease before a silent worker counts as lost, nanoseconds.
-const MARGIN_NS: u64 = 2 * SECOND_NS;
 /// Time between two heartbeats of a worker, nanoseconds.
 const HEARTBEAT_NS: u64 = SECOND_NS;
 /// Generations of one leader; the next leader's begin behind them.
@@ -68,8 +67,8 @@ pub struct CoordinatorOptions {
     pub base_dir: PathBuf,
     /// `valkey://[user@]host:port`; the password comes from the environment.
     pub target: String,
-    /// Folder in which the run directory is made.
-    pub results: PathBuf,
+    /// Where the run directory is made.
+    pub results: Results,
     /// Address to serve on, `host:port`; port 0 takes a free one.
     pub listen: String,
     /// The bound address is written to this file when workers can come.
@@ -90,6 +89,8 @@ pub struct CoordinatorOptions {
     pub advertise: Option<String>,
     /// The fleet's shared secret.
     pub token: Option<String>,
+    /// Certificates of the port, and whose it lets in.
+    pub security: Security,
     /// Remove what an earlier run left under the prefix before, and what this run made after.
     pub cleanup: bool,
     /// Memory of the target, bytes over all nodes, at which the run ends; no bound where absent.
@@ -104,108 +105,11 @@ pub struct RunEnd {
     /// The run.
     pub run: RunId,
     /// Where its records are.
-    pub run_dir: PathBuf,
+    pub run_dir: String,
     /// What a script is told.
     pub exit: Exit,
     /// Why, where it did not just end well.
     pub reason: Option<String>,
-}
-
-/// Why there is no run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The scenario asks what its data cannot give.
-    #[error(transparent)]
-    Scenario(#[from] Faults),
-    /// The target cannot be used.
-    #[error("{}", chain(.0))]
-    Target(#[from] TargetError),
-    /// The run directory cannot be made.
-    #[error("{}", chain(.0))]
-    Log(#[from] run_log::Error),
-    /// The run directory cannot be read back.
-    #[error("{}", chain(.0))]
-    Archive(#[from] archive::Error),
-    /// Nobody can connect.
-    #[error("cannot listen on `{address}`: {source}; give --listen another host:port")]
-    Listen {
-        /// As asked for.
-        address: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The state cannot be shown.
-    #[error(transparent)]
-    Http(#[from] vst_http::Error),
-    /// Workers cannot be told who leads.
-    #[error(transparent)]
-    Etcd(#[from] vst_etcd::Error),
-    /// The address cannot be told.
-    #[error("cannot write the address to `{path}`: {source}", path = path.display())]
-    Announce {
-        /// As asked for.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The results folder has a name that is not text.
-    #[error("the results folder `{path}` is not a name in UTF-8", path = path.display())]
-    Results {
-        /// As asked for.
-        path: PathBuf,
-    },
-    /// The results folder cannot take a run.
-    #[error(transparent)]
-    Unwritable(#[from] results::Error),
-    /// The run of another coordinator cannot be planned from here.
-    #[error("the log of the run is not of this plan: {0}; start the coordinator with the run's own scenario")]
-    OtherPlan(String),
-    /// Somebody wanted it to end before it began.
-    #[error("interrupted before the run began")]
-    Interrupted,
-}
-
-impl Error {
-    /// What a script is told.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Scenario(_) | Self::OtherPlan(_) => Exit::Scenario,
-            Self::Target(e) => e.exit(),
-            Self::Etcd(_) => Exit::Fleet,
-            Self::Log(_)
-            | Self::Archive(_)
-            | Self::Http(_)
-            | Self::Listen { .. }
-            | Self::Announce { .. }
-            | Self::Unwritable(_)
-            | Self::Results { .. } => Exit::Usage,
-            Self::Interrupted => Exit::Interrupted,
-        }
-    }
-
-    /// The faults of the scenario, for whoever prints them with their places.
-    #[must_use]
-    pub fn faults(&self) -> Option<&Faults> {
-        match self {
-            Self::Scenario(faults) => Some(faults),
-            _ => None,
-        }
-    }
-}
-
-/// An error with all its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Runs a scenario to its end. Each message on `stops` asks for an early end and says why: the first lets what is in
@@ -214,7 +118,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// # Errors
 /// [`Error`] when the run could not begin; whatever happens to a run that began is in [`RunEnd`].
 pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>) -> Result<RunEnd, Error> {
-    results::check(&options.results)?;
+    options.security.server().map_err(Error::Certificates)?;
+    results::check(&options.results).await?;
     let looking = Look::idle(status::Role::Preparing, "looks at the data and the target", clock::mono_ns());
     let (shown, looks) = watch::channel(looking);
     let _http = match &options.http {
@@ -225,7 +130,7 @@ pub async fn run(options: CoordinatorOptions, mut stops: mpsc::Receiver<String>)
         prepared = prepare(&options.checked, &options.base_dir, &options.target) => prepared?,
         Some(_) = stops.recv() => return Err(Error::Interrupted),
     };
-    let candidate = Candidate::new(&options, &prepared).map_err(|path| Error::Results { path })?;
+    let candidate = Candidate::new(&options, &prepared);
     if options.run.is_some() {
         return lead_when_free(options, prepared, candidate, (shown, looks), stops).await;
     }
@@ -258,12 +163,9 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The results folder comes back where its name is no text.
-    fn new(options: &CoordinatorOptions, prepared: &Prepared) -> Result<Self, PathBuf> {
+    fn new(options: &CoordinatorOptions, prepared: &Prepared) -> Self {
         let run = options.run.clone().unwrap_or_else(|| facts::run_id(&prepared.plan.scenario.name));
-        let run_dir = options.results.join(run.as_str());
-        let location = run_dir.to_str().ok_or_else(|| options.results.clone())?.to_owned();
-        Ok(Self { run, location, leader: facts::leader() })
+        Self { location: options.results.of_run(&run), run, leader: facts::leader() }
     }
 }
 
@@ -350,7 +252,7 @@ fn over(options: &CoordinatorOptions, run: RunId, replay: &run_log::Replay) -> R
         Some((RunState::Failed { reason }, _)) => Some(reason.clone()),
         _ => None,
     };
-    RunEnd { run_dir: options.results.join(run.as_str()), run, exit, reason }
+    RunEnd { run_dir: options.results.of_run(&run), run, exit, reason }
 }
 
 /// A run that cannot even begin is over: no other coordinator must try the same again.
@@ -423,7 +325,8 @@ async fn lead_on(
     let (demand, demands) = mpsc::channel(QUEUE);
     let hub = Hub::new(words(&run, &prepared), token.clone(), before, events, looks);
     let hub = Arc::new(if options.on_demand { hub.on_demand(demand) } else { hub });
-    let server = serve(listener, Arc::clone(&hub), intake.clone(), token.clone());
+    let server =
+        port::serve(listener, Arc::clone(&hub), intake.clone(), token.clone(), options.security.clone());
     let (core, first) = core(&prepared, workers_wanted, token, options.on_demand, &past);
     if let Err(source) = announce(options.announce.as_ref(), address) {
         prepare::unmark(&prepared, &marker, lease).await?;
@@ -492,7 +395,7 @@ async fn lead_on(
     }
     server.end().await;
     let reason = Some(ended.verdict.reason).filter(|reason| !reason.is_empty());
-    let run_dir = options.results.join(run.as_str());
+    let run_dir = options.results.of_run(&run);
     Ok((RunEnd { run, run_dir, exit: ended.verdict.exit, reason }, ended.leads))
 }
 
@@ -523,8 +426,8 @@ fn core(
     let terms = Terms {
         version: String::from(env!("CARGO_PKG_VERSION")),
         token,
-        lease_ns: LEASE_NS,
-        margin_ns: MARGIN_NS,
+        lease_ns: lease_ns(prepared),
+        margin_ns: prepared.plan.scenario.fleet.margin_ms().saturating_mul(SECOND_NS / 1000),
     };
     let now = clock::mono_ns();
     let wall_minus_mono_ns = clock::wall_ns().saturating_sub(count::to_i64(now));
@@ -539,12 +442,16 @@ fn core(
     }
 }
 
+fn lease_ns(prepared: &Prepared) -> u64 {
+    prepared.plan.scenario.fleet.lease_ms.saturating_mul(SECOND_NS / 1000)
+}
+
 fn words(run: &RunId, prepared: &Prepared) -> Words {
     let nodes = prepared.target.nodes();
     Words {
         run: run.clone(),
         target: prepared.target.url().to_string(),
-        lease_ns: LEASE_NS,
+        lease_ns: lease_ns(prepared),
         heartbeat_ns: HEARTBEAT_NS,
         sample_interval_ns: prepared.sample_interval_ns(),
         nodes: nodes
@@ -556,44 +463,6 @@ fn words(run: &RunId, prepared: &Prepared) -> Words {
             })
             .collect(),
         indexes: nodes.iter().map(|node| plan::index_on(prepared.plan.search.as_ref(), &node.id)).collect(),
-    }
-}
-
-/// The port, served until [`Serving::end`].
-struct Serving {
-    stop: tokio_util::sync::CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-fn serve(listener: TcpListener, hub: Arc<Hub>, intake: Intake, token: Option<String>) -> Serving {
-    let stop = tokio_util::sync::CancellationToken::new();
-    let stopped = stop.clone();
-    let task = tokio::spawn(async move {
-        let served = Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(5)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(30)))
-            .add_service(FleetServer::new(FleetService::new(hub)))
-            .add_service(flight_service(intake, token))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stopped.cancelled_owned(),
-            )
-            .await;
-        if let Err(e) = served {
-            tracing::error!("the port is no longer served: {}", chain(&e));
-        }
-    });
-    Serving { stop, task }
-}
-
-impl Serving {
-    /// Lets open calls end for a moment, then closes.
-    async fn end(self) {
-        self.stop.cancel();
-        let abort = self.task.abort_handle();
-        if tokio::time::timeout(FAREWELL, self.task).await.is_err() {
-            abort.abort();
-        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! The wire contract between coordinator, workers and the command line; no logic.
+//! The wire contract between coordinator, workers and the command line, and the certificates under it; no logic.
+
+pub mod security;
 
 /// Generated from `fleet/v1/fleet.proto`.
 #[allow(

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails its test")]
 
+pub mod certificates;
 pub mod cluster;
 pub mod command;
 pub mod course;
@@ -19,3 +20,4 @@ pub mod sink;
 pub mod sparse;
 pub mod stores;
 pub mod web;
+pub mod wire;

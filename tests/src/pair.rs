@@ -46,7 +46,15 @@ impl Pair {
     /// # Panics
     /// Fails the test where that does not happen.
     pub async fn start(with_etcd: bool) -> Self {
-        let (servers, results) = (Servers::cluster().await, Results::new());
+        Self::start_in(Results::new(), with_etcd).await
+    }
+
+    /// The same with the run directory in a place of the test's choice.
+    ///
+    /// # Panics
+    /// As [`Pair::start`].
+    pub async fn start_in(results: Results, with_etcd: bool) -> Self {
+        let servers = Servers::cluster().await;
         let etcd = if with_etcd { Some(Etcd::start().await) } else { None };
         let url = etcd.as_ref().map(Etcd::url);
         let http = format!("127.0.0.1:{}", free_port());

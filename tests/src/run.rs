@@ -5,12 +5,17 @@ use tokio::process::Command;
 use vst_analysis::{Note, PhaseSummary, Rule, Summary};
 
 use crate::command::{Output, finish, vst};
+use crate::stores::{self, Faults, Store};
 
 /// Where a test's runs go.
 #[derive(Debug)]
 pub struct Results {
     folder: TempDir,
+    store: Option<Store>,
 }
+
+/// The bucket of runs in an object store.
+const BUCKET: &str = "runs";
 
 impl Default for Results {
     fn default() -> Self {
@@ -22,7 +27,41 @@ impl Results {
     /// An empty folder.
     #[must_use]
     pub fn new() -> Self {
-        Self { folder: tempfile::Builder::new().prefix("vst-results-").tempdir().expect("a folder") }
+        Self {
+            folder: tempfile::Builder::new().prefix("vst-results-").tempdir().expect("a folder"),
+            store: None,
+        }
+    }
+
+    /// An empty bucket of a signed S3 endpoint that fails as told.
+    pub async fn on_s3(faults: Faults) -> Self {
+        let mut results = Self::new();
+        std::fs::create_dir(results.folder.path().join(BUCKET)).expect("a bucket");
+        results.store = Some(stores::s3(results.folder.path(), faults).await);
+        results
+    }
+
+    /// The endpoint, where there is one.
+    #[must_use]
+    pub fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// What `--results` is given.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.store {
+            Some(_) => format!("s3://{BUCKET}"),
+            None => self.path().to_owned(),
+        }
+    }
+
+    /// Tells a command where results go, and what it needs to write there.
+    pub fn dress(&self, command: &mut Command) {
+        command.args(["--results", &self.place()]);
+        if let Some(store) = &self.store {
+            store.sign(command);
+        }
     }
 
     /// Its path.
@@ -35,7 +74,8 @@ impl Results {
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = vst(&["run"]);
-        command.args(args).args(["--results", self.path()]);
+        command.args(args);
+        self.dress(&mut command);
         command
     }
 
@@ -51,7 +91,12 @@ impl Results {
     /// The run directories, oldest first.
     #[must_use]
     pub fn run_dirs(&self) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(self.folder.path())
+        // The endpoint keeps a bucket's objects as files.
+        let folder = match &self.store {
+            Some(_) => self.folder.path().join(BUCKET),
+            None => self.folder.path().to_owned(),
+        };
+        let mut names: Vec<String> = std::fs::read_dir(folder)
             .expect("the results folder can be listed")
             .map(|entry| entry.expect("entry").path().to_string_lossy().into_owned())
             .filter(|path| std::path::Path::new(path).is_dir())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -72,9 +72,15 @@ pub async fn s3(root: &Path, faults: Faults) -> Store {
     let mut builder = S3ServiceBuilder::new(FileSystem::new(root).expect("a folder"));
     builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
     let service = builder.build();
+    // It looks whether an object is there, and then creates it: of two who do that at once both would succeed.
+    let turn = Arc::new(tokio::sync::Mutex::new(()));
     let endpoint = move |request: Request| {
-        let service = service.clone();
+        let (service, turn) = (service.clone(), Arc::clone(&turn));
         async move {
+            let _turn = match *request.method() {
+                Method::PUT => Some(turn.lock().await),
+                _ => None,
+            };
             let request = request.map(s3s::Body::http_body_unsync);
             match service.call(request).await {
                 Ok(response) => response.map(Body::new).into_response(),

@@ -24,6 +24,7 @@ mod real {
     mod quick;
     mod registry;
     mod rows;
+    mod security;
     mod signals;
     mod stall;
     mod status;

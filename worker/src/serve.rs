@@ -22,6 +22,7 @@ use vst_common::exit::Exit;
 use vst_common::ids::{Generation, RunId, WorkerId};
 use vst_common::phase::{PhaseOrder, Work};
 use vst_proto::fleet;
+use vst_proto::security::Security;
 
 use crate::fetch::Source;
 use crate::health::Machine;
@@ -67,6 +68,8 @@ pub struct WorkerOptions {
     pub lanes: u32,
     /// The fleet's shared secret.
     pub token: Option<String>,
+    /// Certificates, and whom it trusts.
+    pub security: Security,
     /// Where its own state is shown, `host:port`; nowhere where absent.
     pub http: Option<String>,
 }
@@ -233,7 +236,7 @@ impl Worker {
     fn new(options: WorkerOptions) -> Result<Self, Error> {
         if let Coordinators::Listed(all) = &options.coordinators {
             // Known to be wrong now, not when it is their turn.
-            all.iter().try_for_each(|address| endpoint(address).map(drop))?;
+            all.iter().try_for_each(|address| endpoint(&options.security, address).map(drop))?;
         }
         let name = options
             .worker
@@ -332,7 +335,7 @@ impl Worker {
         let channel = match &self.called {
             Some((address, channel)) if *address == place.address => channel.clone(),
             _ => {
-                let endpoint = endpoint(&place.address)?;
+                let endpoint = endpoint(&self.options.security, &place.address)?;
                 // Two connections: batches in bulk must not hold up heartbeats.
                 self.uplink.send(Order::Call(endpoint.connect_lazy()));
                 let channel = endpoint.connect_lazy();
@@ -550,9 +553,9 @@ fn random() -> u64 {
     RandomState::new().hash_one(mono_ns())
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, Error> {
+fn endpoint(security: &Security, address: &str) -> Result<Endpoint, Error> {
     let unusable = |source| Error::Address { address: address.to_owned(), source };
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(unusable)?;
+    let endpoint = security.endpoint(address).map_err(unusable)?;
     Ok(endpoint.connect_timeout(PING).http2_keep_alive_interval(PING).keep_alive_timeout(PING_ANSWER))
 }
 

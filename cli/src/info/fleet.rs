@@ -13,9 +13,11 @@ use vst_common::exit::Exit;
 use vst_etcd::{Fleet, Leader, Member as Registered};
 use vst_proto::fleet::fleet_client::FleetClient;
 use vst_proto::fleet::{Member, Status, WatchRequest};
+use vst_proto::security::Security;
 
 use crate::error::Failure;
 use crate::registry::Registry;
+use crate::security::{SecurityOptions, Side};
 use crate::{output, token};
 
 /// The coordinator answers within this time or not at all.
@@ -29,6 +31,8 @@ pub(crate) struct FleetOptions {
     coordinator: Option<String>,
     #[command(flatten)]
     registry: Registry,
+    #[command(flatten)]
+    security: SecurityOptions,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -36,6 +40,7 @@ pub(crate) struct FleetOptions {
 
 pub(crate) async fn run(options: &FleetOptions) -> Result<Exit, Failure> {
     let token = token::from_env()?.unwrap_or_default();
+    let security = options.security.read(Side::Caller)?;
     let (leader, registered) = match options.registry.fleet().await? {
         Some(fleet) => in_etcd(&fleet).await.map_err(|e| Failure::new(Exit::Fleet, e.to_string()))?,
         None => (None, Vec::new()),
@@ -43,7 +48,7 @@ pub(crate) async fn run(options: &FleetOptions) -> Result<Exit, Failure> {
     let address =
         options.coordinator.clone().or_else(|| leader.as_ref().map(|leader| leader.address.clone()));
     let status = match &address {
-        Some(address) => Some(ask(address, token).await?),
+        Some(address) => Some(ask(address, &security, token).await?),
         None => None,
     };
     if options.json {
@@ -59,14 +64,14 @@ async fn in_etcd(fleet: &Fleet) -> Result<(Option<Leader>, Vec<Registered>), vst
     Ok((fleet.leaders_followed().await?.current(None), fleet.members().await?))
 }
 
-async fn ask(address: &str, token: String) -> Result<Status, Failure> {
+async fn ask(address: &str, security: &Security, token: String) -> Result<Status, Failure> {
     let failed = |what: String| {
         let text = format!("coordinator `{address}` does not say how the fleet is: {what}");
         Failure::new(Exit::Fleet, text)
     };
     let asked = async {
-        let mut client =
-            FleetClient::connect(format!("http://{address}")).await.map_err(|e| failed(with_cause(&e)))?;
+        let endpoint = security.endpoint(address).map_err(|e| failed(with_cause(&e)))?;
+        let mut client = FleetClient::connect(endpoint).await.map_err(|e| failed(with_cause(&e)))?;
         let request = WatchRequest { token, members: true };
         let statuses = client.watch(request).await.map_err(|e| failed(e.message().to_owned()))?;
         let first = statuses.into_inner().message().await.map_err(|e| failed(e.message().to_owned()))?;

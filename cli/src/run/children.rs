@@ -3,7 +3,7 @@
 //! Each is in a process group of its own, so that Ctrl-C reaches only the parent, which ends the run in order; and
 //! each stops when its standard input ends, so that none outlives the parent.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use vst_common::exit::Exit;
+use vst_common::run_dir::Results;
 
 use crate::error::Failure;
 use crate::scenario_file::Override;
@@ -26,7 +27,7 @@ pub(crate) struct Launch<'a> {
     pub(crate) scenario: &'a str,
     pub(crate) target: &'a str,
     pub(crate) set: &'a [Override],
-    pub(crate) results: &'a Path,
+    pub(crate) results: &'a Results,
     pub(crate) cleanup: bool,
     /// Memory of the target at which the run ends, bytes.
     pub(crate) most_memory: Option<u64>,
@@ -61,6 +62,10 @@ impl Children {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).process_group(0);
+        // They are on this machine, in no one's sight.
+        for variable in crate::security::VARIABLES {
+            command.env_remove(variable);
+        }
         if !self.token.is_empty() {
             command.env(token::NAME, &self.token);
         }
@@ -73,7 +78,7 @@ impl Children {
         let mut command = self.command();
         command.args(["coordinator", "start", "--leashed", "--listen", "127.0.0.1:0"]);
         command.args(["--scenario", launch.scenario, "--target", launch.target]);
-        command.arg("--results").arg(launch.results).arg("--announce").arg(&announce);
+        command.arg("--results").arg(launch.results.to_string()).arg("--announce").arg(&announce);
         if launch.on_demand {
             command.arg("--on-demand");
         }

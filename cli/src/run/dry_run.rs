@@ -89,6 +89,6 @@ fn estimate_lines(estimate: Estimate, options: &RunOptions) -> [String; 3] {
     [
         format!("time      {}", estimate.time()),
         format!("memory    {}", estimate.memory()),
-        format!("storage   {} in {}", estimate.storage(), options.results.display()),
+        format!("storage   {} in {}", estimate.storage(), options.results),
     ]
 }

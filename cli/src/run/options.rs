@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use vst_common::run_dir::Results;
 use vst_common::scenario::check::config::Guard;
 
 use crate::config;
@@ -55,9 +56,9 @@ pub(crate) struct Common {
     /// Replaces a value of the scenario: a path of keys (phases by their name) and what to put there
     #[arg(long = "set", value_name = "PATH=VALUE")]
     set: Vec<Override>,
-    /// Folder in which the run directory is made; `runs` where nothing says so
-    #[arg(long, value_name = "DIR")]
-    results: Option<PathBuf>,
+    /// Where the run directory is made: a folder, s3://, gs:// or az://; `runs` where nothing says so
+    #[arg(long, value_name = "PLACE")]
+    results: Option<Results>,
     /// Remove what an earlier run left under the prefix before, and exactly what this run made after
     #[arg(long)]
     cleanup: bool,
@@ -88,7 +89,7 @@ pub(crate) struct RunOptions {
     pub(crate) scenario: String,
     pub(crate) target: Option<String>,
     pub(crate) set: Vec<Override>,
-    pub(crate) results: PathBuf,
+    pub(crate) results: Results,
     pub(crate) cleanup: bool,
     pub(crate) restore_target: Option<PathBuf>,
     pub(crate) save_target: Option<PathBuf>,
@@ -139,10 +140,10 @@ impl Common {
             scenario,
             target: self.target.or(config.target),
             set: before.chain(self.set).chain(workers).collect(),
-            results: self
-                .results
-                .or(config.results.map(PathBuf::from))
-                .unwrap_or_else(|| PathBuf::from("runs")),
+            results: match self.results {
+                Some(results) => results,
+                None => config::results(config.results.as_deref())?,
+            },
             cleanup: self.cleanup,
             restore_target: self.restore_target,
             save_target: self.save_target,

@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use tonic::transport::Channel;
 use vst_common::count;
 use vst_common::exit::Exit;
+use vst_common::run_dir::Results;
 use vst_common::scenario::{Arrival, Load, PhaseSpec, QuerySpec, Step};
 use vst_coordinator::local_cluster::LocalCluster;
 use vst_proto::fleet::NextRequest;
@@ -241,7 +242,7 @@ impl Bench {
             scenario: &self.spec.scenario,
             target: &target,
             set: &at.set,
-            results: &self.runs,
+            results: &Results::Folder(self.runs.clone()),
             cleanup: self.spec.cleanup,
             most_memory: None,
             on_demand: true,

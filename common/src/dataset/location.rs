@@ -6,6 +6,7 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -19,6 +20,8 @@ use super::{Error, generate};
 
 /// The URL schemes that can be read, as a message names them.
 pub(super) const SCHEMES: &str = "file://, s3://, gs://, az://, http://, https:// and generate:";
+/// For so long a request to a run directory is sent again.
+const REPEATED_FOR: Duration = Duration::from_secs(10);
 const REMOTE: &[&str] = &["s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "http", "https"];
 
 /// The absolute URL of a reference: a URL stays what it is, a path is taken relative to `base_dir` (`..` is resolved
@@ -84,7 +87,18 @@ fn check_scheme(url: &Url) -> Result<(), Error> {
 /// When the scheme is not supported, the URL names no path of this machine, or the store's settings in the environment
 /// cannot be used.
 pub fn open_store(url: &Url) -> Result<(Arc<dyn ObjectStore>, object_store::path::Path), Error> {
-    Ok((store_of(url)?, path_of(url)?))
+    let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+    Ok((store_of(url, once)?, path_of(url)?))
+}
+
+/// As [`open_store`], but requests that fail on their way are sent again for a while by the store's own client. For
+/// what is not counted: run directories.
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_store_that_repeats(url: &Url) -> Result<(Arc<dyn ObjectStore>, object_store::path::Path), Error> {
+    let some = RetryConfig { max_retries: 5, retry_timeout: REPEATED_FOR, ..RetryConfig::default() };
+    Ok((store_of(url, some)?, path_of(url)?))
 }
 
 /// The object's path in its store.
@@ -102,16 +116,15 @@ pub(super) fn path_of(url: &Url) -> Result<object_store::path::Path, Error> {
     Ok(path)
 }
 
-fn store_of(url: &Url) -> Result<Arc<dyn ObjectStore>, Error> {
+fn store_of(url: &Url, retry: RetryConfig) -> Result<Arc<dyn ObjectStore>, Error> {
     check_scheme(url)?;
-    let once = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let failed = |source| failed(&shown(url), source);
     let plain =
         |variables: &[&str]| variables.iter().any(|name| env(name).is_some_and(|v| v.starts_with("http://")));
     Ok(match url.scheme() {
         "file" => Arc::new(LocalFileSystem::new()),
         "s3" | "s3a" => {
-            let builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(once);
+            let builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(retry);
             let builder = if plain(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]) {
                 builder.with_allow_http(true)
             } else {
@@ -120,7 +133,7 @@ fn store_of(url: &Url) -> Result<Arc<dyn ObjectStore>, Error> {
             Arc::new(builder.build().map_err(failed)?)
         }
         "gs" => {
-            let builder = GoogleCloudStorageBuilder::from_env().with_url(url.as_str()).with_retry(once);
+            let builder = GoogleCloudStorageBuilder::from_env().with_url(url.as_str()).with_retry(retry);
             Arc::new(builder.build().map_err(failed)?)
         }
         "http" | "https" => {
@@ -129,11 +142,11 @@ fn store_of(url: &Url) -> Result<Arc<dyn ObjectStore>, Error> {
             base.set_path("");
             base.set_fragment(None);
             let client = ClientOptions::new().with_allow_http(url.scheme() == "http");
-            let builder = HttpBuilder::new().with_url(base).with_client_options(client).with_retry(once);
+            let builder = HttpBuilder::new().with_url(base).with_client_options(client).with_retry(retry);
             Arc::new(builder.build().map_err(failed)?)
         }
         _ => {
-            let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str()).with_retry(once);
+            let builder = MicrosoftAzureBuilder::from_env().with_url(url.as_str()).with_retry(retry);
             let builder = if plain(&["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"]) {
                 builder.with_allow_http(true)
             } else {

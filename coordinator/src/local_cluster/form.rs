@@ -194,10 +194,8 @@ impl Server<'_> {
         };
         match tokio::time::timeout(patience, attempt).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(self.not_ready(format!(
-                "waited {} s for {awaited:?}; last error: {last}",
-                patience.as_secs()
-            ))),
+            Err(_) => Err(self
+                .not_ready(format!("waited {} s for {awaited:?}; last error: {last}", patience.as_secs()))),
         }
     }
 

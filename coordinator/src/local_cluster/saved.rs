@@ -115,7 +115,9 @@ impl LocalCluster {
         let refused = |why: String| Err(LocalClusterError::Saved { folder: folder.to_owned(), why });
         match std::fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
             Ok(true) => Ok(()),
-            Ok(false) => refused(String::from("it is not empty; name another folder or remove what is in it")),
+            Ok(false) => {
+                refused(String::from("it is not empty; name another folder or remove what is in it"))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => refused(e.to_string()),
         }

@@ -62,6 +62,9 @@ containers:
       - --advertise
       - {{ printf (ternary "[$(POD_IP)]:%v" "$(POD_IP):%v" (hasPrefix "[" $v.bindAddress)) $v.ports.fleet | quote }}
       {{- end }}
+      {{- if gt ($v.coordinator.replicas | int) 1 }}
+      - --hand-over
+      {{- end }}
       {{- if $v.coordinator.cleanup }}
       - --cleanup
       {{- end }}

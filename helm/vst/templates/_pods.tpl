@@ -64,6 +64,18 @@ securityContext:
       name: {{ default (include "vst.fullname" .) .Values.auth.existingSecret }}
       key: {{ ternary .Values.auth.tokenKey "token" (ne .Values.auth.existingSecret "") }}
 {{- end }}
+{{- if .Values.tls.existingSecret }}
+- name: VST_TLS_CA
+  value: /etc/vst/tls/ca.crt
+- name: VST_TLS_CERT
+  value: /etc/vst/tls/tls.crt
+- name: VST_TLS_KEY
+  value: /etc/vst/tls/tls.key
+{{- with .Values.tls.name }}
+- name: VST_TLS_NAME
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
 {{- if .Values.etcd.existingSecret }}
 - name: VST_ETCD_USER
   valueFrom:
@@ -135,6 +147,9 @@ readinessProbe:
 {{- define "vst.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: cache, mountPath: /var/cache}
+{{- if .Values.tls.existingSecret }}
+- {name: tls, mountPath: /etc/vst/tls, readOnly: true}
+{{- end }}
 {{- if .Values.data.existingClaim }}
 - {name: data, mountPath: {{ .Values.data.mountPath }}, readOnly: true}
 {{- end }}
@@ -145,6 +160,10 @@ readinessProbe:
   emptyDir: {}
 - name: cache
   emptyDir: {}
+{{- with .Values.tls.existingSecret }}
+- name: tls
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
 {{- with .Values.data.existingClaim }}
 - name: data
   persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}

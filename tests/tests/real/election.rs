@@ -5,11 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use fleet_tests::cluster::Servers;
-use fleet_tests::command::{LIMIT, finish, vst};
+use fleet_tests::command::{LIMIT, Output, finish, vst};
 use fleet_tests::course::{self, SLOW_INGEST, check_rows, controls, departures, every_row_was_written_once};
 use fleet_tests::fleet::Fleet;
 use fleet_tests::pair::{Pair, killed_at_any_instant};
 use fleet_tests::run::Results;
+use fleet_tests::stores::Faults;
 use fleet_tests::web::free_port;
 use rustix::process::Signal;
 use vst_common::entry::Control;
@@ -25,6 +26,33 @@ async fn a_leader_killed_in_mid_ingest_is_followed_by_the_standby_and_no_row_is_
     let (output, workers) = pair.end().await;
     pair.check(&output).await;
     assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+}
+
+/// The same where every candidate writes to an object store, which now and then fails and cuts answers off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_directory_on_s3_outlives_its_leader_as_a_folder_does() {
+    let faults = Faults { errors_every: 31, cuts_every: 47, stalls_every: 0 };
+    let mut pair = Pair::start_in(Results::on_s3(faults).await, false).await;
+    course::in_mid_ingest(&pair.servers).await;
+    let killed = Instant::now();
+    pair.first.coordinator.kill().await.expect("killed");
+    pair.standby_leads(killed).await;
+    let (output, workers) = pair.end().await;
+    pair.check(&output).await;
+    assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+    let store = pair.results.store().expect("a store");
+    assert!(store.faults() > 0, "the store failed");
+    let place = format!("{}/shared", pair.results.place());
+    let mut reading = vst(&["analyze", "summary", &place, "--json"]);
+    store.sign(&mut reading);
+    let from_store = finish(reading).await;
+    let from_files = finish(vst(&["analyze", "summary", &pair.results.newest(), "--json"])).await;
+    let report = |output: &Output| {
+        let mut report: serde_json::Value = serde_json::from_str(&output.stdout).expect("a report");
+        report.as_object_mut().expect("an object").remove("directory");
+        report
+    };
+    assert_eq!(report(&from_store), report(&from_files), "{}", from_store.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,18 +108,20 @@ async fn a_leader_killed_at_any_instant_leaves_a_run_that_the_standby_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_started_again_goes_on_with_its_own_run() {
+async fn a_coordinator_that_left_at_sigterm_and_is_started_again_goes_on_with_its_own_run() {
     let (servers, results) = (Servers::cluster().await, Results::new());
     let listen = format!("127.0.0.1:{}", free_port());
     let start = || {
         Fleet::start_dressed(&results, &servers.url(), &SLOW_INGEST, |command| {
-            command.args(["--run", "again", "--listen", &listen]);
+            command.args(["--run", "again", "--hand-over", "--listen", &listen]);
         })
     };
     let mut first = start();
     first.start_workers(2, "warn").await;
     course::in_mid_ingest(&servers).await;
-    first.coordinator.kill().await.expect("killed");
+    first.signal_coordinator(Signal::TERM);
+    let status = tokio::time::timeout(LIMIT, first.coordinator.wait()).await.expect("it leaves");
+    assert_eq!(status.expect("waited for").code(), Some(i32::from(Exit::Fleet.code())));
     let mut second = start();
     let (output, _) = second.end().await;
     let log = controls(&results).await;
@@ -137,4 +167,5 @@ async fn a_standby_without_a_log_is_refused_and_told_what_it_needs() {
     for word in ["nobodys", "no coordinator has begun it", "--results", results.path()] {
         assert!(output.stderr.contains(word), "`{word}` is missing: {}", output.stderr);
     }
+    assert_eq!(results.run_dirs(), Vec::<String>::new(), "nothing is left behind");
 }

@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use vst_proto::fleet;
 use vst_proto::fleet::fleet_client::FleetClient;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
+use vst_proto::security::Security;
 
 use super::Note;
 use crate::session::Event;
@@ -47,6 +48,9 @@ impl Handle {
                 Ok(()) => say(Event::Disconnected),
                 Err(status) if is_final(&status) => {
                     say(Event::Refused { reason: status.message().to_owned() });
+                }
+                Err(status) if let Some(reason) = Security::refusal(&status) => {
+                    say(Event::Refused { reason: format!("its TLS and this side's do not fit: {reason}") });
                 }
                 Err(status) => {
                     tracing::debug!("stream to the coordinator ended: {status}");
