@@ -15,10 +15,12 @@ use rustix::process::{Pid, kill_process};
 use tokio::sync::watch;
 use vst_common::exit::Exit;
 use vst_common::run_dir::Results;
-use vst_coordinator::local_cluster::{LocalCluster, LocalClusterOptions, ServerFiles};
+use vst_coordinator::local_cluster::{
+    LocalCluster, LocalClusterError, LocalClusterOptions, Saved, ServerFiles,
+};
 use vst_coordinator::plan::{self, ClientLimit};
 use vst_coordinator::serve;
-use vst_coordinator::target::{Target, TargetUrl};
+use vst_coordinator::target::{Target, TargetError, TargetUrl};
 use vst_proto::fleet::fleet_client::FleetClient;
 use vst_proto::fleet::{Status, WatchRequest};
 
@@ -92,6 +94,7 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     if options.target.is_none() {
         check_local_limits(&loaded, LOCAL_PRIMARIES)?;
     }
+    let saved = local_data(options)?;
     if options.dry_run {
         output::result(&signals.unless_asked(dry_run::describe(options, &loaded, facts.as_ref())).await?)?;
         return Ok(Exit::Valid);
@@ -104,11 +107,12 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
         Some(_) => None,
         None => {
             let replicas = u16::from(loaded.checked.scenario.needs_replicas());
-            display.note(match replicas {
-                0 => "starting a local cluster of 3 primaries",
-                _ => "starting a local cluster of 3 primaries, each with a replica",
+            display.note(match (&saved, replicas) {
+                (Some(_), _) => "starting a local cluster with the data that was saved",
+                (None, 0) => "starting a local cluster of 3 primaries",
+                (None, _) => "starting a local cluster of 3 primaries, each with a replica",
             });
-            match signals.unless_asked(start_cluster(LOCAL_PRIMARIES, replicas)).await {
+            match signals.unless_asked(start_cluster(saved, LOCAL_PRIMARIES, replicas)).await {
                 Ok(cluster) => Some(cluster),
                 Err(failure) => {
                     display.end();
@@ -124,11 +128,32 @@ async fn run_scenario(options: &RunOptions) -> Result<Exit, Failure> {
     };
     let outcome = drive(options, &loaded, &target, &token.unwrap_or_default(), &signals, &mut display).await;
     display.end();
+    let ended_well = matches!(&outcome, Ok((_, Exit::Valid | Exit::NotValid)));
+    let saving = async {
+        if !ended_well && (options.bgsave || options.save_target.is_some()) {
+            output::note("the run did not go through: nothing is saved of its target");
+            return Ok(());
+        }
+        if options.bgsave {
+            return bgsave(&target).await;
+        }
+        let (Some(folder), Some(cluster)) = (&options.save_target, &cluster) else { return Ok(()) };
+        let bytes = cluster.save(folder).await.map_err(|e| Failure::new(Exit::Target, with_causes(&e)))?;
+        output::note(&format!("saved the target's data in {}: {bytes} bytes", folder.display()));
+        Ok(())
+    };
+    let saved = tokio::select! {
+        saved = saving => saved,
+        _ = signals.nth(1), if ended_well => {
+            Err(Failure::new(Exit::Interrupted, "stopped while the target's data was being saved: it is not whole"))
+        }
+    };
     // The report does not need the servers; they end before a person starts to read.
     if let Some(cluster) = cluster {
         cluster.stop();
     }
     let (run_dir, exit) = outcome?;
+    saved?;
     let Some(run_dir) = run_dir else { return Ok(exit) };
     tokio::select! {
         judged = crate::report::summary(&run_dir, options.json) => match (judged, exit) {
@@ -169,11 +194,58 @@ async fn check_limits_of(target: &str, loaded: &Loaded) -> Result<(), Failure> {
         .map_err(|faults| crate::scenario_file::refuse(&faults))
 }
 
-pub(crate) async fn start_cluster(primaries: u16, replicas: u16) -> Result<LocalCluster, Failure> {
+/// What the local cluster begins with; refuses what could not be read or written later.
+fn local_data(options: &RunOptions) -> Result<Option<Saved>, Failure> {
+    let told = options.restore_target.is_some() || options.save_target.is_some();
+    if told && options.target.is_some() {
+        // The configuration names it: the command line refuses its own.
+        let reason = "--restore-target and --save-target are for the local cluster: leave the target out";
+        return Err(Failure::new(Exit::Usage, reason));
+    }
+    if options.bgsave && !(options.target.is_some() && options.guard.may_save) {
+        let reason = "--bgsave is for a target whose operator allows it: name the target, and say `guard: {save: allowed}` \
+                      in the file of --config; a local cluster is saved with --save-target";
+        return Err(Failure::new(Exit::Usage, reason));
+    }
+    let refused = |e: LocalClusterError| Failure::new(Exit::Usage, with_causes(&e));
+    if let Some(folder) = &options.save_target {
+        LocalCluster::can_save(folder).map_err(refused)?;
+    }
+    options.restore_target.as_deref().map(Saved::open).transpose().map_err(refused)
+}
+
+/// Has the target's operator's own disks hold what the run loaded.
+async fn bgsave(target: &str) -> Result<(), Failure> {
+    let failed = |e: TargetError| Failure::new(e.exit(), with_causes(&e));
+    let target = Target::connect(target).await.map_err(failed)?;
+    for written in target.save().await.map_err(failed)? {
+        output::note(&format!("{} saved its data in {}", written.address, written.path));
+    }
+    Ok(())
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+pub(crate) async fn start_cluster(
+    saved: Option<Saved>,
+    primaries: u16,
+    replicas: u16,
+) -> Result<LocalCluster, Failure> {
     let files = ServerFiles::find().map_err(|e| Failure::new(Exit::Target, e.to_string()))?;
-    let options = LocalClusterOptions { primaries, replicas, ..LocalClusterOptions::new(files) };
-    let started = LocalCluster::start(options).await;
-    started.map_err(|e| Failure::new(Exit::Target, e.to_string()))
+    let failed = |e: LocalClusterError| Failure::new(Exit::Target, with_causes(&e));
+    let options = match saved {
+        None => LocalClusterOptions { primaries, replicas, ..LocalClusterOptions::new(files) },
+        Some(saved) => LocalClusterOptions { replicas, ..LocalClusterOptions::restored(files, saved).map_err(failed)? },
+    };
+    LocalCluster::start(options).await.map_err(failed)
 }
 
 /// Starts the fleet, watches it to its end, and gives the run directory and the run's own exit code.

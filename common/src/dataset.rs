@@ -14,6 +14,7 @@ mod format;
 mod generate;
 mod hdf5;
 mod layout;
+mod local;
 mod location;
 mod npy;
 mod parquet;

@@ -2,14 +2,16 @@
 //!
 //! The command line starts one when no target is named; tests start what they need. Law: whatever was started ends
 //! with its [`LocalCluster`], also when the process that owns it is killed. Servers run in process groups of their own,
-//! so that a Ctrl-C in the terminal reaches vst first, and keep no data on disk.
+//! so that a Ctrl-C in the terminal reaches vst first, and keep no data on disk unless somebody wants it saved.
 
 mod form;
 mod keeper;
+mod saved;
 mod server_files;
 #[cfg(test)]
 mod tests;
 
+pub use saved::{Saved, SavedFile};
 pub use server_files::{ServerFiles, ServerFilesError};
 
 use std::collections::BTreeMap;
@@ -27,6 +29,8 @@ use self::keeper::Keeper;
 const PORT_ATTEMPTS: u32 = 5;
 /// How long servers may take to answer and to agree.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long they may take to load what was saved.
+const LOADED_WITHIN: Duration = Duration::from_secs(6 * 3_600);
 /// Lines of a server's log that an error quotes.
 const QUOTED_LOG_LINES: usize = 12;
 
@@ -82,6 +86,34 @@ pub enum LocalClusterError {
     /// No node of that name.
     #[error("no local server is called {0}")]
     NoSuchNode(NodeId),
+    /// A folder with saved data cannot be used.
+    #[error("cannot use `{}` for the data of servers: {why}", folder.display())]
+    Saved {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// A server did not write its data.
+    #[error("the server at {address} does not save its data")]
+    NotSaved {
+        /// The server.
+        address: String,
+        /// What it said.
+        #[source]
+        source: redis::RedisError,
+    },
+    /// Saved data could not be copied.
+    #[error("cannot copy `{}` to `{}`", from.display(), to.display())]
+    Copy {
+        /// What was to be copied.
+        from: PathBuf,
+        /// Where to.
+        to: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// A signal could not be sent.
     #[error("cannot signal the server {node}")]
     Signal {
@@ -108,13 +140,32 @@ pub struct LocalClusterOptions {
     pub data_dir: Option<PathBuf>,
     /// More arguments for every server, after those that vst gives.
     pub extra_args: Vec<String>,
+    /// What the primaries hold from the start.
+    pub restore: Option<Saved>,
 }
 
 impl LocalClusterOptions {
     /// Three primaries without replicas, of these binaries.
     #[must_use]
     pub fn new(files: ServerFiles) -> Self {
-        Self { primaries: 3, replicas: 0, cluster: true, files, data_dir: None, extra_args: Vec::new() }
+        Self {
+            primaries: 3,
+            replicas: 0,
+            cluster: true,
+            files,
+            data_dir: None,
+            extra_args: Vec::new(),
+            restore: None,
+        }
+    }
+
+    /// The servers that saved data came from, with that data.
+    ///
+    /// # Errors
+    /// [`LocalClusterError::Saved`].
+    pub fn restored(files: ServerFiles, saved: Saved) -> Result<Self, LocalClusterError> {
+        let (primaries, cluster) = (saved.primaries()?, saved.cluster);
+        Ok(Self { primaries, cluster, restore: Some(saved), ..Self::new(files) })
     }
 
     /// One server that is no cluster.
@@ -143,6 +194,7 @@ pub struct LocalNode {
 #[derive(Debug)]
 pub struct LocalCluster {
     nodes: Vec<LocalNode>,
+    is_cluster: bool,
     // Dropped before the folder, so that no server writes into a folder that is being removed.
     keeper: Keeper,
     folder: Folder,
@@ -198,7 +250,9 @@ impl LocalCluster {
         loop {
             let ports = free_ports(usize::from(count) * 2).map_err(LocalClusterError::Ports)?;
             match Self::start_on(&options, &ports, folder.path()).await {
-                Ok((keeper, nodes)) => return Ok(Self { nodes, keeper, folder }),
+                Ok((keeper, nodes)) => {
+                    return Ok(Self { nodes, is_cluster: options.cluster, keeper, folder });
+                }
                 Err(LocalClusterError::Ended { log, .. })
                     if log.contains("Address already in use") && attempt < PORT_ATTEMPTS =>
                 {
@@ -229,6 +283,14 @@ impl LocalCluster {
         }
         let keeper = Keeper::launch(&options.files.valkey_server, &launches)?;
         let nodes = form::form(options, &launches, &keeper).await?;
+        let Some(saved) = &options.restore else { return Ok((keeper, nodes)) };
+        // The slots are dealt as they were when the data was saved; servers that start anew find them in their files, and
+        // their data beside them.
+        form::remember(options, &launches, &keeper).await?;
+        drop(keeper);
+        saved.place(launches.iter().filter_map(|launch| launch.log.parent()))?;
+        let keeper = Keeper::launch(&options.files.valkey_server, &launches)?;
+        let nodes = form::again(options, &launches, &keeper, nodes).await?;
         Ok((keeper, nodes))
     }
 

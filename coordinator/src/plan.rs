@@ -28,7 +28,7 @@ use vst_common::phase::{PhaseOrder, SearchPlan, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::scenario::check::{Checked, Faults};
 use vst_common::scenario::operations::Operation;
-use vst_common::scenario::{IndexSpec, PhaseSpec, Scenario, SettleSpec, Step};
+use vst_common::scenario::{IndexSpec, MemoryTarget, PhaseSpec, Scenario, SettleSpec, Step};
 
 pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate, row_bytes, vector_bytes};
@@ -105,6 +105,20 @@ pub fn plan(
 /// Why it cannot be, for people.
 pub fn further(plan: &RunPlan, data: Option<&DataFacts>, spec: &PhaseSpec) -> Result<PlannedPhase, String> {
     phases::further(plan, data, spec)
+}
+
+/// The plan with rows to delete behind a phase that weighed the target, until `keep_rows` are left, and another weighing
+/// behind that; the phases up to the one that weighed stay as they are.
+///
+/// # Errors
+/// When that phase weighs nothing, for people.
+pub fn decided(
+    plan: &RunPlan,
+    data: Option<&DataFacts>,
+    weighed: PhaseIndex,
+    keep_rows: u64,
+) -> Result<RunPlan, String> {
+    phases::decided(plan, data, weighed, keep_rows)
 }
 
 /// The whole run.
@@ -206,6 +220,7 @@ impl PlannedPhase {
             PlannedStep::RebuildIndex(_) => "rebuild_index",
             PlannedStep::Settle(_) => "settle",
             PlannedStep::Operate(operation) => operation.word(),
+            PlannedStep::Weigh(_) => "shrink",
             PlannedStep::Load(load) => load.word,
         }
     }
@@ -237,6 +252,8 @@ pub enum PlannedStep {
     Settle(SettleSpec),
     /// The cluster is changed, or a program runs.
     Operate(Operation),
+    /// Wait until it has, and weigh it: where it is over its bound, rows are deleted and it is weighed again.
+    Weigh(MemoryTarget),
     /// The fleet sends load.
     Load(Box<LoadPlan>),
 }

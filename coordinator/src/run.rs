@@ -18,6 +18,7 @@ mod settling;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod weighing;
 
 use std::sync::Arc;
 
@@ -77,6 +78,8 @@ pub enum Event {
     CutOff(Generation, Result<(), String>),
     /// An answer to [`Action::ReadRest`].
     RestRead(Rest),
+    /// An answer to [`Action::Decide`]: the plan from here on.
+    Decided(Arc<RunPlan>),
     /// Everything acknowledged is in parts.
     Archived,
     /// Something could not be done; the run cannot go on.
@@ -207,6 +210,14 @@ pub enum Action {
     CutOff(Generation, WorkerId),
     /// Ask every node how far it is from rest. Answered by [`Event::RestRead`].
     ReadRest,
+    /// Plan rows to delete behind this phase, until so many are left, and another weighing behind that. Answered by
+    /// [`Event::Decided`].
+    Decide {
+        /// The phase that weighed.
+        phase: PhaseIndex,
+        /// Rows that stay.
+        keep_rows: u64,
+    },
     /// Write a row of the table of events.
     Note(Note),
     /// Everything so far has ended and is in the log: say what comes next. Answered by [`Event::Next`].
@@ -400,6 +411,10 @@ impl RunCore {
                 }
             }
             Event::RestRead(rest) => self.advance(Happened::RestRead(rest), now),
+            Event::Decided(plan) => {
+                self.book.plan = plan;
+                self.advance(Happened::Decided, now);
+            }
             Event::Archived => self.advance(Happened::Archived, now),
             Event::Next(phase) => {
                 self.book.demand(phase);
@@ -570,6 +585,8 @@ pub(crate) enum Happened {
     /// A lost worker can send nothing more.
     CutOff(Generation),
     RestRead(Rest),
+    /// The plan goes on with what was decided.
+    Decided,
     /// There is another phase, or it is known that there will be none.
     Next,
     Archived,

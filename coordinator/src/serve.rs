@@ -252,7 +252,7 @@ async fn lead_when_free(
     let taken = async {
         let listener = bind(&options).await?;
         if let Some(facts) = past.facts() {
-            prepare::as_planned(&mut prepared, facts);
+            prepare::as_planned(&mut prepared, facts, past.decided())?;
             let (lease, marker) = prepare::take_over(&prepared, run).await?;
             return Ok((listener, lease, marker));
         }

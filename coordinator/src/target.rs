@@ -16,6 +16,7 @@ mod link;
 mod observe;
 mod ownership;
 mod prefill;
+mod save;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -28,6 +29,7 @@ pub use observe::{CommandCalls, NodeCalls, NodeFacts, RowCount, TargetFacts};
 pub(crate) use ownership::left_behind;
 pub use ownership::{Cleaned, Found, OwnerMarker};
 pub use prefill::Prefill;
+pub use save::Written;
 pub use topology::{Role, TargetNode};
 pub use vst_access::{TargetUrl, TargetUrlError};
 

@@ -70,8 +70,16 @@ impl Fleet {
             if !address.is_empty() {
                 return address.trim().to_owned();
             }
+            assert!(self.coordinates(), "the coordinator listens: {}", self.said("coordinator"));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Whether the coordinator has not ended; one that has stays in the table of processes until it is waited for.
+    fn coordinates(&self) -> bool {
+        let Some(pid) = self.coordinator.id() else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
     }
 
     /// Starts workers as soon as there is somebody to call; they say what `log` names.

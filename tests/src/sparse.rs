@@ -30,12 +30,55 @@ pub fn most_resident(pid: u32) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
+/// CPU time that a worker has taken, seconds, by what it was for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerCpu {
+    /// In its own code: reading, widening, encoding, taking in replies, recording.
+    pub user: f64,
+    /// In the kernel for its load lanes: their sockets. The loopback does the receiver's part of it, too.
+    pub sockets: f64,
+    /// In the kernel for its other threads: reading files, talking to the coordinator.
+    pub reading: f64,
+}
+
+impl std::ops::Sub for WorkerCpu {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            user: self.user - before.user,
+            sockets: self.sockets - before.sockets,
+            reading: self.reading - before.reading,
+        }
+    }
+}
+
+/// CPU time of a worker; `None` once it has ended.
+#[must_use]
+pub fn worker_cpu(pid: u32) -> Option<WorkerCpu> {
+    let [user, kernel] = times(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let mut sockets = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        // A thread may end between the list and the look; lanes live as long as their worker.
+        let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+        if stat.split_once('(').is_some_and(|(_, rest)| rest.starts_with("lane-")) {
+            sockets += times(&stat)?[1];
+        }
+    }
+    Some(WorkerCpu { user, sockets, reading: kernel - sockets })
+}
+
 /// CPU time that a process has taken, seconds; `None` once it has ended.
 #[must_use]
 pub fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let [user, kernel] = times(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    Some(user + kernel)
+}
+
+/// User and system time of a process or thread, seconds.
+fn times(stat: &str) -> Option<[f64; 2]> {
     // The name stands in brackets and may contain anything; user and system time are fields 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: u64 = fields.get(11..13)?.iter().map(|field| field.parse::<u64>().unwrap_or(0)).sum();
-    Some(ticks as f64 / TICKS_PER_S)
+    let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
+    Some([ticks(11)? / TICKS_PER_S, ticks(12)? / TICKS_PER_S])
 }

@@ -16,6 +16,7 @@ mod real {
     mod election;
     mod failover;
     mod filters;
+    mod fit;
     mod fleet;
     mod hostile;
     mod kv;

@@ -137,6 +137,8 @@ pub(crate) struct Pipeline {
     refusals_at: u64,
     dirty: Vec<LinkIndex>,
     key: Vec<u8>,
+    /// Where a vector is widened before it is sent.
+    vector: Vec<u8>,
     scratch: Scratch,
     start: Option<u64>,
     stop: Option<u64>,
@@ -195,6 +197,7 @@ impl Pipeline {
             refusals_at: 0,
             dirty: Vec::new(),
             key: Vec::new(),
+            vector: Vec::new(),
             scratch: Scratch::default(),
             start: None,
             stop: None,

@@ -73,6 +73,7 @@ impl Presence {
     /// # Errors
     /// [`Error`] for a node that does not answer.
     pub async fn missing(&self, block: RowBlock) -> Result<RowBlock, Error> {
+        let block = block.widened();
         let mut by_node: BTreeMap<usize, Vec<(usize, Vec<u8>)>> = BTreeMap::new();
         for (place, (copy, row)) in block.rows.iter().enumerate() {
             let mut key = Vec::new();

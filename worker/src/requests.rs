@@ -21,7 +21,7 @@ use vst_common::seed::Draw;
 
 use crate::recorder::{Operation, OperationName};
 use crate::topology::Topology;
-use crate::work::{Pair, QuerySet};
+use crate::work::{Pair, QuerySet, RowBlock};
 
 /// Why a phase cannot be armed.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,17 @@ struct QueryKind {
     returns: Returns,
     seed: u64,
     phase: u32,
+}
+
+/// A row of a block that is about to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row<'a> {
+    /// (copy, row).
+    pub(crate) cell: (u32, u64),
+    pub(crate) key: &'a [u8],
+    pub(crate) block: &'a RowBlock,
+    /// Place within the block.
+    pub(crate) position: usize,
 }
 
 /// A slot, and the name of the index that its owner has.
@@ -268,31 +279,26 @@ impl Requests {
         self.keys.write(copy, row, out);
     }
 
-    /// Appends the command that writes or deletes the row at a place of its block; of the block the number of its first
-    /// unit and its vectors are given.
-    pub(crate) fn encode_row(
-        &self,
-        (_, row): (u32, u64),
-        key: &[u8],
-        (first, vectors): (u64, &[u8]),
-        position: usize,
-        out: &mut Vec<u8>,
-    ) {
+    /// Appends the command that writes or deletes a row; `space` is where its vector may be widened.
+    pub(crate) fn encode_row(&self, row: Row<'_>, space: &mut Vec<u8>, out: &mut Vec<u8>) {
+        let Row { key, block, position, .. } = row;
         match &self.work {
-            Kind::Write(write) => write.encode(row, key, vectors, position, out),
+            Kind::Write(write) => write.encode(row, position, space, out),
             Kind::Delete { command } => command.encode(out, &[key]),
             Kind::Exchange { delete, .. } if position.is_multiple_of(2) => delete.encode(out, &[key]),
             // Only what is written has a vector.
-            Kind::Exchange { write, .. } => write.encode(row, key, vectors, position / 2, out),
+            Kind::Exchange { write, .. } => write.encode(row, position / 2, space, out),
             Kind::Mixed(mixed) => {
-                let unit = first.saturating_add(count::len(position));
+                let unit = block.first.saturating_add(count::len(position));
                 match mixed.mix.deed(unit) {
                     Deed::Query => {}
                     Deed::Delete(_) => mixed.delete.encode(out, &[key]),
                     Deed::Ingest(_) | Deed::Update(_) => {
-                        let written =
-                            mixed.mix.written_before(unit).saturating_sub(mixed.mix.written_before(first));
-                        mixed.write.encode(row, key, vectors, count::index(written), out);
+                        let written = mixed
+                            .mix
+                            .written_before(unit)
+                            .saturating_sub(mixed.mix.written_before(block.first));
+                        mixed.write.encode(row, count::index(written), space, out);
                     }
                 }
             }
@@ -397,18 +403,19 @@ impl Write {
         Self { command: Command::new(&args), vector_bytes, attributes, field: None }
     }
 
-    /// Appends the command that writes a row whose vector is the n-th of these.
-    fn encode(&self, row: u64, key: &[u8], vectors: &[u8], n: usize, out: &mut Vec<u8>) {
-        let vector = nth(vectors, n, self.vector_bytes);
+    /// Appends the command that writes a row whose vector is the n-th of its block.
+    fn encode(&self, row: Row<'_>, n: usize, space: &mut Vec<u8>, out: &mut Vec<u8>) {
+        let Row { key, cell, block, .. } = row;
+        let vector = block.vector(n, self.vector_bytes, space);
         if let Some(field) = &self.field {
-            let document = document::write(field, vector, &self.attributes, row);
+            let document = document::write(field, vector, &self.attributes, cell.1);
             return self.command.encode(out, &[key, &document]);
         }
         if self.attributes.is_empty() {
             return self.command.encode(out, &[key, vector]);
         }
         let (mut tag, mut number) = (Vec::new(), Vec::new());
-        self.attributes.write(row, &mut tag, &mut number);
+        self.attributes.write(cell.1, &mut tag, &mut number);
         match (self.attributes.has_tags(), self.attributes.number) {
             (true, true) => self.command.encode(out, &[key, vector, &tag, &number]),
             (true, false) => self.command.encode(out, &[key, vector, &tag]),
@@ -424,10 +431,6 @@ fn written(vectors: &VectorWork) -> OperationName {
 
 fn delete() -> Command {
     Command::new(&[Some(b"DEL"), None])
-}
-
-fn nth(vectors: &[u8], n: usize, bytes: usize) -> &[u8] {
-    vectors.get(n * bytes..(n + 1) * bytes).unwrap_or_default()
 }
 
 /// The indexes that together hold all rows, each with a slot of the primary that answers for it. The slot stays with the

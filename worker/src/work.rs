@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vst_common::clock::{MonoNs, WallNs};
+use vst_common::dataset::Rows;
 pub use vst_common::entry::Totals;
 use vst_common::ids::{NodeId, PhaseIndex};
 use vst_common::latency::{Cell, Hdr, Window};
@@ -57,6 +58,32 @@ pub struct RowBlock {
     /// For `HSET`: the vectors, FLOAT32 little endian, `dims * 4` bytes each, in the order of `rows`, of those that are
     /// written. Empty for `DEL`.
     pub vectors: Vec<u8>,
+    /// In place of them, the vectors as the data set has them: a lane widens each as it sends it, so that it crosses from
+    /// thread to thread in the least bytes.
+    pub stored: Option<Rows>,
+}
+
+impl RowBlock {
+    /// The n-th vector, FLOAT32 little endian; `space` is where it is widened, if it has to be.
+    pub(crate) fn vector<'a>(&'a self, n: usize, bytes: usize, space: &'a mut Vec<u8>) -> &'a [u8] {
+        match &self.stored {
+            Some(stored) => {
+                space.resize(bytes, 0);
+                stored.write_f32_le(n..n.saturating_add(1), space);
+                space
+            }
+            None => self.vectors.get(n * bytes..(n + 1) * bytes).unwrap_or_default(),
+        }
+    }
+
+    /// The same with every vector widened.
+    #[must_use]
+    pub fn widened(mut self) -> Self {
+        if let Some(stored) = self.stored.take() {
+            stored.to_f32_le(&mut self.vectors);
+        }
+        self
+    }
 }
 
 /// What a lane is told.

@@ -204,7 +204,8 @@ impl Log {
             | Control::SharesMoved { .. }
             | Control::RangeDone { .. }
             | Control::CommandsCounted { .. }
-            | Control::PopulationChanged { .. } => {}
+            | Control::PopulationChanged { .. }
+            | Control::PopulationDecided { .. } => {}
         }
     }
 }

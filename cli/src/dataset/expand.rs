@@ -12,8 +12,6 @@ use super::{MetricWord, open, refuse, resolve, usage};
 use crate::error::Failure;
 use crate::output;
 
-/// Rows that are read at a time.
-const CHUNK_ROWS: u64 = 16_384;
 /// Rows of the sample from which contamination is estimated.
 const SAMPLE_ROWS: u64 = 10_000;
 
@@ -38,7 +36,7 @@ pub(crate) struct ExpandOptions {
     /// How copies are made
     #[arg(long, value_enum, default_value = "auto")]
     method: Method,
-    /// The step of a translation instead of the one that is found: a power of two
+    /// The step of a translation instead of the one that is found
     #[arg(long, value_name = "STEP")]
     delta: Option<f64>,
     /// Seed of permutations
@@ -91,13 +89,15 @@ async fn translation(
     base: &DatasetView,
     asked: &[Vec<f32>],
 ) -> Result<serde_json::Value, Failure> {
-    let exponent = options.delta.map(exponent).transpose()?;
+    if let Some(delta) = options.delta.filter(|delta| !(delta.is_finite() && *delta > 0.0)) {
+        return Err(usage(format!("--delta {delta} moves no copy: give a number above zero")));
+    }
     let extent = extent(base).await?;
     let queries = Extent::of(base.manifest().dims, asked);
     let farthest = queries.farthest(&extent);
     let reach = listed(options, base, asked, Metric::L2).await?.map_or(farthest, |reach| reach.min(farthest));
-    let (plan, proof) =
-        Translation::plan(&extent, &queries, reach, options.copies, exponent).map_err(|e| refused(&e))?;
+    let (plan, proof) = Translation::plan(&extent, &queries, reach, options.copies, options.delta)
+        .map_err(|e| refused(&e))?;
     Ok(serde_json::json!({
         "method": "translation", "copies": options.copies, "coordinates": plan.places, "radix": plan.radix,
         "delta": proof.delta, "grid": format!("2^{}", plan.grid_exponent), "rounds": plan.rounds,
@@ -145,25 +145,8 @@ async fn permutation(
     }))
 }
 
-/// The exponent of a power of two.
-fn exponent(delta: f64) -> Result<i32, Failure> {
-    (-120..=120)
-        .find(|exponent| 2_f64.powi(*exponent) == delta)
-        .ok_or_else(|| usage(format!("--delta {delta} is not a power of two: others make copies inexact")))
-}
-
 async fn extent(base: &DatasetView) -> Result<Extent, Failure> {
-    let manifest = base.manifest();
-    if let Some(extent) = Extent::of_type(manifest.element, manifest.dims) {
-        return Ok(extent);
-    }
-    let (mut extent, mut start) = (Extent::empty(manifest.dims), 0);
-    while start < manifest.rows {
-        let range = RowRange { start, end: start.saturating_add(CHUNK_ROWS).min(manifest.rows) };
-        read(base, range).await?.iter().for_each(|row| extent.add(row));
-        start = range.end;
-    }
-    Ok(extent)
+    Extent::of_rows(base, base.manifest().rows).await.map_err(|e| refuse(&e))
 }
 
 /// Distance (L2) or spread of similarity of the listed neighbours, the largest of any query.

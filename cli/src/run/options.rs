@@ -72,6 +72,16 @@ pub(crate) struct Common {
     /// Write [STAGE:START] and [STAGE:END] lines to stderr, for a profiler that follows phases
     #[arg(long)]
     stages: bool,
+    /// Without --target: start the local cluster with what an earlier run saved; `prefill: reuse` takes it over
+    #[arg(long, value_name = "DIR", conflicts_with = "target")]
+    restore_target: Option<PathBuf>,
+    /// Without --target: save what the local cluster holds after the run, for --restore-target
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["target", "cleanup"])]
+    save_target: Option<PathBuf>,
+    /// Have every primary of the target write its data to its own disk after the run (BGSAVE), and say where it lies;
+    /// needs `guard: {save: allowed}` in the file of --config
+    #[arg(long, conflicts_with = "cleanup")]
+    bgsave: bool,
     /// Check everything, say what would happen, start nothing
     #[arg(long)]
     dry_run: bool,
@@ -95,6 +105,9 @@ pub(crate) struct RunOptions {
     pub(crate) cleanup: bool,
     pub(crate) allow_hooks: bool,
     pub(crate) stages: bool,
+    pub(crate) restore_target: Option<PathBuf>,
+    pub(crate) save_target: Option<PathBuf>,
+    pub(crate) bgsave: bool,
     pub(crate) dry_run: bool,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
@@ -156,6 +169,9 @@ impl Common {
             cleanup: self.cleanup,
             allow_hooks: self.allow_hooks,
             stages: self.stages,
+            restore_target: self.restore_target,
+            save_target: self.save_target,
+            bgsave: self.bgsave,
             dry_run: self.dry_run,
             json: self.json,
             quiet: self.quiet,

@@ -276,7 +276,7 @@ impl Bench {
                 let primaries = self.primaries();
                 let word = if primaries == 1 { "primary" } else { "primaries" };
                 display.note(&format!("starting a local cluster of {primaries} {word}"));
-                Some(self.signals.unless_asked(start_cluster(primaries, 0)).await?)
+                Some(self.signals.unless_asked(start_cluster(None, primaries, 0)).await?)
             }
         };
         let target = match (&self.spec.target, &cluster) {

@@ -44,6 +44,15 @@ impl Rows {
         append_f32(self.element, &self.bytes, out);
     }
 
+    /// Some of the rows; they share their bytes with these.
+    #[must_use]
+    pub fn slice(&self, rows: Range<usize>) -> Self {
+        let size = self.row_bytes();
+        let end = rows.end.saturating_mul(size).min(self.bytes.len());
+        let start = rows.start.saturating_mul(size).min(end);
+        Self { bytes: self.bytes.slice(start..end), ..self.clone() }
+    }
+
     /// Each row as numbers, in order.
     pub fn iter(&self) -> impl Iterator<Item = Vec<f32>> + '_ {
         (0..self.len()).map(|i| {

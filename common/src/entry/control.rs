@@ -115,6 +115,15 @@ pub enum Control {
         /// The population.
         live: LiveSet,
     },
+    /// A target at rest was weighed against a bound of its memory; it counts when the phase has ended.
+    PopulationDecided {
+        /// The phase that weighed.
+        phase: PhaseIndex,
+        /// `used_memory` over all nodes, bytes.
+        used_bytes: u64,
+        /// Rows that the next phase leaves alive; `None` where the target is under its bound.
+        keep_rows: Option<u64>,
+    },
     /// A worker's statement at the end of a phase. A stream without one is open-ended.
     StreamEnded {
         /// Who.

@@ -21,6 +21,11 @@ fn control() -> impl Strategy<Value = Control> {
             ok,
             failed: start,
         }),
+        (any::<u64>(), any::<Option<u64>>()).prop_map(|(used_bytes, keep_rows)| Control::PopulationDecided {
+            phase: PhaseIndex(1),
+            used_bytes,
+            keep_rows,
+        }),
         (any::<u64>(), any::<u64>()).prop_map(|(seed, cut)| Control::PopulationChanged {
             phase: PhaseIndex(1),
             live: LiveSet::empty(seed, u64::MAX, 1).with_cut(cut),

@@ -6,7 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::count;
-use crate::dataset::Element;
+use crate::dataset::{DatasetView, Element, Error};
+use crate::ranges::RowRange;
+
+/// Bytes of a base that are looked at although its type bounds it: seconds well spent, for the bounds of a type are far
+/// wider than those of its vectors, and copies then lie farther apart than they need to.
+const SCAN_MOST_BYTES: u64 = 256 << 20;
+/// Rows that are read at a time.
+const CHUNK_ROWS: u64 = 16_384;
 
 /// Bounds of some vectors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +56,35 @@ impl Extent {
             bounds: vec![(low, high); n],
             grain: vec![0; n],
         })
+    }
+
+    /// Whether the bounds of the type have to do for so many rows: to look at each would take too long.
+    #[must_use]
+    pub fn is_by_type(element: Element, dims: u32, rows: u64) -> bool {
+        let bytes = rows.saturating_mul(u64::from(dims)).saturating_mul(element.bytes());
+        element.bounds().is_some() && bytes > SCAN_MOST_BYTES
+    }
+
+    /// Of the first rows of a data set: of what is in them, or of their type where that has to do.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn of_rows(view: &DatasetView, rows: u64) -> Result<Self, Error> {
+        let (element, dims) = (view.manifest().element, view.manifest().dims);
+        if let Some(extent) = Self::of_type(element, dims).filter(|_| Self::is_by_type(element, dims, rows)) {
+            return Ok(extent);
+        }
+        let (mut extent, mut row, mut start) = (Self::empty(dims), Vec::new(), 0);
+        while start < rows {
+            let range = RowRange { start, end: start.saturating_add(CHUNK_ROWS).min(rows) };
+            let read = view.read(range).await?;
+            for i in 0..read.len() {
+                read.row_f32(i, &mut row);
+                extent.add(&row);
+            }
+            start = range.end;
+        }
+        Ok(extent)
     }
 
     /// Of some vectors.

@@ -92,6 +92,8 @@ proptest! {
         let reach = if tight { reach(Metric::L2, &base, &queries, depth) } else { q.farthest(&b) };
         let (plan, proof) = Translation::plan(&b, &q, reach, copies, None).unwrap();
         prop_assert!(proof.delta > proof.norm_max && proof.margin > 0.0);
+        let needed = proof.norm_max.max(proof.width + proof.reach);
+        prop_assert!(proof.delta <= needed * 1.3 + 1e-20, "{proof:?}");
         check_derived_truth(Metric::L2, &Expansion::Translation(plan), &base, &queries, copies, depth, 0.0)?;
     }
 
@@ -117,7 +119,7 @@ proptest! {
                 let digit = number % plan.radix;
                 number /= plan.radix;
                 // In 64 bits the sum is exact: the 32-bit copy holds every bit of it.
-                prop_assert_eq!(f64::from(moved[place]), f64::from(zero[place]) + f64::from(digit) * plan.delta());
+                prop_assert_eq!(f64::from(moved[place]), f64::from(zero[place]) + f64::from(digit) * plan.delta);
                 prop_assert!((f64::from(zero[place]) - f64::from(vector[place])).abs() <= power(plan.grid_exponent) / 2.0);
                 zero[place] = moved[place];
             }
@@ -186,19 +188,19 @@ fn the_line_of_two_points_moved_by_two_is_refused_with_its_numbers() {
     let base = extent(&[vec![-1.0], vec![1.0]]);
     let queries = extent(&[vec![1.0]]);
     for reach in [0.0, 2.0] {
-        let refusal = Translation::plan(&base, &queries, reach, 2, Some(1)).unwrap_err();
+        let refusal = Translation::plan(&base, &queries, reach, 2, Some(2.0)).unwrap_err();
         assert!(
             matches!(refusal, Refusal::Near { moved: 2.0, norm_max: 1.0, nearest: 0.0, .. }),
             "{refusal}"
         );
     }
-    let text = Translation::plan(&base, &queries, 2.0, 2, Some(1)).unwrap_err().to_string();
+    let text = Translation::plan(&base, &queries, 2.0, 2, Some(2.0)).unwrap_err().to_string();
     assert!(text.contains("|V| = 2") && text.contains("NormMax = 1") && text.contains("near as 0"), "{text}");
-    let refusal = Translation::plan(&base, &queries, 0.0, 2, Some(0)).unwrap_err();
+    let refusal = Translation::plan(&base, &queries, 0.0, 2, Some(1.0)).unwrap_err();
     assert_eq!(refusal, Refusal::Norm { moved: 1.0, norm_max: 1.0 });
-    // Found instead of given, the step is the next power of two that is far enough.
+    // Found instead of given, the step is far enough and hardly farther.
     let (_, proof) = Translation::plan(&base, &queries, 2.0, 2, None).unwrap();
-    assert_eq!(proof.delta, 8.0);
+    assert_eq!(proof.delta, 4.5);
 }
 
 #[test]

@@ -12,6 +12,8 @@ use crate::count;
 
 /// Bits of a 32-bit float's significand.
 const SIGNIFICAND: i32 = 24;
+/// Values that Delta may have between two powers of two: it exceeds what is needed by at most an eighth of it.
+const DELTA_STEPS: f64 = 8.0;
 
 /// Where the copies are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,8 +22,8 @@ pub struct Translation {
     pub places: Vec<u32>,
     /// Values that a digit has, at least 2.
     pub radix: u32,
-    /// Delta, the step of a digit, is 2 to this power.
-    pub delta_exponent: i32,
+    /// Delta, the step of a digit; a multiple of the grid.
+    pub delta: f64,
     /// Chosen coordinates are rounded to multiples of 2 to this power.
     pub grid_exponent: i32,
     /// Whether that changes any vector.
@@ -44,8 +46,8 @@ pub struct Proof {
 }
 
 impl Translation {
-    /// Plans `copies` copies (the base counted in) for neighbours at most `reach` away. With `delta_exponent` the step
-    /// is given instead of found.
+    /// Plans `copies` copies (the base counted in) for neighbours at most `reach` away. With `delta` the step is
+    /// given instead of found.
     ///
     /// # Errors
     /// [`Refusal`] where separation cannot be proved.
@@ -54,7 +56,7 @@ impl Translation {
         queries: &Extent,
         reach: f64,
         copies: u32,
-        delta_exponent: Option<i32>,
+        delta: Option<f64>,
     ) -> Result<(Self, Proof), Refusal> {
         let widths = queries.widths(base);
         let mut order: Vec<(f64, u32)> = widths.iter().copied().zip(0..).collect();
@@ -69,34 +71,38 @@ impl Translation {
         let places: Vec<u32> = order.iter().map(|(_, place)| *place).collect();
         let width = order.iter().map(|(w, _)| *w).fold(0.0, f64::max);
         // Found first without rounding, then with what rounding to the grid of that step may add, until it holds.
-        let mut exponent = delta_exponent
-            .unwrap_or_else(|| exponent_above((width + widened(reach, dims)).max(base.norm_max).max(1e-30)));
+        let mut step =
+            delta.unwrap_or_else(|| above((width + widened(reach, dims)).max(base.norm_max).max(1e-30)));
         for _ in 0..8 {
-            let plan = Self::on_grid(base, queries, places.clone(), radix, exponent);
-            if !power(plan.grid_exponent).is_normal() || !narrow(plan.largest(base, queries)).is_finite() {
-                return Err(Refusal::Range { what: format!("a step of 2^{exponent}") });
+            let plan = Self::on_grid(base, queries, places.clone(), radix, step);
+            let grid = power(plan.grid_exponent);
+            if !grid.is_normal() || !narrow(plan.largest(base, queries)).is_finite() {
+                return Err(Refusal::Range { what: format!("a step of {step}") });
             }
-            let rounding = if plan.rounds { power(plan.grid_exponent) } else { 0.0 };
+            if (step / grid).fract() != 0.0 {
+                return Err(Refusal::Range { what: format!("a step of {step} on a grid of {grid}") });
+            }
+            let rounding = if plan.rounds { grid } else { 0.0 };
             // Each of the digits' coordinates moves by at most half a grid step, in the query and in the row.
             let root = count::to_f64(digits).sqrt();
             let proof = prove(
                 base.norm_max + root * rounding / 2.0,
                 width + rounding,
                 reach + root * rounding,
-                power(exponent),
+                step,
                 dims,
             );
             match proof {
                 Ok(proof) => return Ok((plan, proof)),
-                Err(refusal) if delta_exponent.is_some() => return Err(refusal),
-                Err(_) => exponent += 1,
+                Err(refusal) if delta.is_some() => return Err(refusal),
+                Err(_) => step = above(step),
             }
         }
-        Err(Refusal::Range { what: format!("a step of 2^{exponent}, with the rounding that it needs,") })
+        Err(Refusal::Range { what: format!("a step of {step}, with the rounding that it needs,") })
     }
 
-    fn on_grid(base: &Extent, queries: &Extent, places: Vec<u32>, radix: u32, exponent: i32) -> Self {
-        let mut plan = Self { places, radix, delta_exponent: exponent, grid_exponent: 0, rounds: false };
+    fn on_grid(base: &Extent, queries: &Extent, places: Vec<u32>, radix: u32, delta: f64) -> Self {
+        let mut plan = Self { places, radix, delta, grid_exponent: 0, rounds: false };
         plan.grid_exponent = exponent_above(plan.largest(base, queries)) - SIGNIFICAND;
         let finest = |extent: &Extent| {
             plan.chosen().filter_map(|place| extent.grain.get(place)).copied().min().unwrap_or(i32::MAX)
@@ -113,13 +119,7 @@ impl Translation {
     fn largest(&self, base: &Extent, queries: &Extent) -> f64 {
         let own =
             self.chosen().map(|place| base.largest(place).max(queries.largest(place))).fold(0.0, f64::max);
-        own + self.delta() * f64::from(self.radix.saturating_sub(1))
-    }
-
-    /// The step of a digit.
-    #[must_use]
-    pub fn delta(&self) -> f64 {
-        power(self.delta_exponent)
+        own + self.delta * f64::from(self.radix.saturating_sub(1))
     }
 
     /// Appends a copy of a vector: a row or a query, they move alike.
@@ -127,7 +127,7 @@ impl Translation {
         let start = out.len();
         out.extend_from_slice(vector);
         let Some(moved) = out.get_mut(start..) else { return };
-        let (grid, delta) = (power(self.grid_exponent), self.delta());
+        let (grid, delta) = (power(self.grid_exponent), self.delta);
         let radix = self.radix.max(2);
         let mut number = copy;
         for place in self.chosen() {
@@ -140,6 +140,12 @@ impl Translation {
             }
         }
     }
+}
+
+/// The smallest value of [`DELTA_STEPS`] between two powers of two that is larger than `x`, which is positive and finite.
+fn above(x: f64) -> f64 {
+    let step = power(exponent_above(x) - 1) / DELTA_STEPS;
+    ((x / step).floor() + 1.0) * step
 }
 
 /// Whether a step separates copies, with the numbers on which that rests.

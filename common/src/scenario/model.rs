@@ -380,7 +380,7 @@ impl Step {
 }
 
 /// When to call the target settled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SettleSpec {
     /// Largest relative change of `used_memory`, summed over nodes, within the window.
     pub threshold: f64,
@@ -510,6 +510,17 @@ pub enum Keep {
     Rows(u64),
     /// The first so many copies, whole; the others go whole.
     Copies(u32),
+    /// As many cells as the target holds in so much memory; how many that is turns out as it is weighed.
+    Memory(MemoryTarget),
+}
+
+/// A bound of memory that a population is brought under.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryTarget {
+    /// `used_memory` of a target at rest at most, summed over primaries and replicas, bytes.
+    pub bytes: u64,
+    /// When it is at rest.
+    pub settle: SettleSpec,
 }
 
 /// A delete phase.

@@ -7,7 +7,7 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, R
 use vst_common::ids::NodeId;
 use vst_common::keys::SLOTS;
 
-use super::{Keeper, Launch, LocalClusterError, LocalClusterOptions, LocalNode, READY_WITHIN};
+use super::{Keeper, LOADED_WITHIN, Launch, LocalClusterError, LocalClusterOptions, LocalNode, READY_WITHIN};
 
 /// Time between two looks at a server that is not ready.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -21,7 +21,7 @@ pub(super) async fn form(
 ) -> Result<Vec<LocalNode>, LocalClusterError> {
     let mut servers = Vec::new();
     for (at, launch) in launches.iter().enumerate() {
-        let mut server = Server { launch, at, keeper, connection: None };
+        let mut server = Server { launch, at, keeper, patience: READY_WITHIN, connection: None };
         server.until(Awaited::Answer).await?;
         servers.push(server);
     }
@@ -45,6 +45,36 @@ pub(super) async fn form(
             replica_of: (at >= primaries).then(|| ids.get(at % primaries).cloned()).flatten(),
         });
     Ok(nodes.collect())
+}
+
+/// Makes the nodes of a cluster write down what they know of each other.
+pub(super) async fn remember(
+    options: &LocalClusterOptions,
+    launches: &[Launch],
+    keeper: &Keeper,
+) -> Result<(), LocalClusterError> {
+    for (at, launch) in launches.iter().enumerate().filter(|_| options.cluster) {
+        let mut server = Server { launch, at, keeper, patience: READY_WITHIN, connection: None };
+        server.ask::<()>("CLUSTER", &[String::from("SAVECONFIG")]).await?;
+    }
+    Ok(())
+}
+
+/// Waits until servers that were started again over their files serve; their processes are others than before.
+pub(super) async fn again(
+    options: &LocalClusterOptions,
+    launches: &[Launch],
+    keeper: &Keeper,
+    nodes: Vec<LocalNode>,
+) -> Result<Vec<LocalNode>, LocalClusterError> {
+    for (at, launch) in launches.iter().enumerate() {
+        let mut server = Server { launch, at, keeper, patience: LOADED_WITHIN, connection: None };
+        server.until(Awaited::Answer).await?;
+        if options.cluster {
+            server.until(Awaited::Service).await?;
+        }
+    }
+    Ok(nodes.into_iter().zip(keeper.pids()).map(|(node, pid)| LocalNode { pid: *pid, ..node }).collect())
 }
 
 async fn join(servers: &mut [Server<'_>], ids: &[NodeId], primaries: usize) -> Result<(), LocalClusterError> {
@@ -131,13 +161,14 @@ struct Server<'a> {
     launch: &'a Launch,
     at: usize,
     keeper: &'a Keeper,
+    patience: Duration,
     connection: Option<MultiplexedConnection>,
 }
 
 impl Server<'_> {
     /// Asks again and again until it shows what is awaited, it ends, or patience does. Connects as needed.
     async fn until(&mut self, awaited: Awaited) -> Result<(), LocalClusterError> {
-        let mut last = String::from("none");
+        let (mut last, patience) = (String::from("none"), self.patience);
         let attempt = async {
             loop {
                 if self.keeper.ended().get(self.at).copied().unwrap_or(true) {
@@ -161,12 +192,10 @@ impl Server<'_> {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        match tokio::time::timeout(READY_WITHIN, attempt).await {
+        match tokio::time::timeout(patience, attempt).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(self.not_ready(format!(
-                "waited {} s for {awaited:?}; last error: {last}",
-                READY_WITHIN.as_secs()
-            ))),
+            Err(_) => Err(self
+                .not_ready(format!("waited {} s for {awaited:?}; last error: {last}", patience.as_secs()))),
         }
     }
 

@@ -66,8 +66,13 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
                     "keep fewer copies than there are, and put this phase where every row is alive: after an ingest",
                 ));
             }
+            Step::Shrink(ShrinkSpec { keep: Keep::Memory(_), .. }) if before.count() > 0 => {}
             Step::Shrink(shrink) if after.count() >= before.count() => faults.push(checked.source.fault(
-                &at(if matches!(shrink.keep, Keep::Rows(_)) { "keep_rows" } else { "keep" }),
+                &at(match shrink.keep {
+                    Keep::Rows(_) => "keep_rows",
+                    Keep::Memory(_) => "keep_memory",
+                    Keep::Share(_) | Keep::Copies(_) => "keep",
+                }),
                 format!("{} rows are alive before this phase and {} after it", before.count(), after.count()),
                 "deletes nothing",
                 "keep a smaller share of the planned rows than is alive",

@@ -13,7 +13,7 @@ use vst_common::phase::TruthSource;
 use vst_common::ranges::RowRange;
 use vst_common::recall::Findable;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{ExpansionMethod, Metric, Scenario};
+use vst_common::scenario::{ExpansionMethod, Keep, Metric, PhaseSpec, Scenario, ShrinkSpec, Step};
 
 use super::DataFacts;
 use super::data::unusable;
@@ -96,8 +96,8 @@ impl Reader<'_> {
             Metric::L2 => {
                 let base = self.base_extent().await?;
                 let farthest = asked.farthest(&base);
-                let of_type = Extent::of_type(self.data.base.element, self.data.base.dims).is_some();
-                // Where the type bounds everything, a step that separates any two rows costs no precision.
+                let of_type = Extent::is_by_type(self.data.base.element, self.data.base.dims, self.rows);
+                // The bounds of a type alone make the step as long as that.
                 let reach = if any || of_type {
                     farthest
                 } else {
@@ -168,6 +168,12 @@ impl Reader<'_> {
     fn computes(&self, _live: LiveSet) -> bool {
         let scenario = &self.checked.scenario;
         let lives = live_sets(scenario, self.rows);
+        // How few rows will be left, nobody knows yet.
+        let weighs =
+            |phase: &PhaseSpec| matches!(&phase.step, Step::Shrink(ShrinkSpec { keep: Keep::Memory(_), .. }));
+        if scenario.phases.iter().any(weighs) {
+            return true;
+        }
         scenario.phases.iter().zip(lives).any(|(phase, (before, _))| {
             let asked = findable(scenario, &phase.step, before).zip(phase.step.ask());
             asked.is_some_and(|(findable, ask)| {
@@ -243,18 +249,10 @@ impl Reader<'_> {
     }
 
     async fn base_extent(&self) -> Result<Extent, Faults> {
-        if let Some(extent) = Extent::of_type(self.data.base.element, self.data.base.dims) {
-            return Ok(extent);
-        }
         let view = self.open("dataset.base", &self.data.urls.base).await?;
-        let mut extent = Extent::empty(self.data.base.dims);
-        let mut start = 0;
-        while start < self.rows {
-            let range = RowRange { start, end: start.saturating_add(CHUNK_ROWS).min(self.rows) };
-            self.read("dataset.base", &view, range).await?.iter().for_each(|row| extent.add(row));
-            start = range.end;
-        }
-        Ok(extent)
+        let extent = Extent::of_rows(&view, self.rows).await;
+        self.data.faults.absorb(view.faults());
+        extent.map_err(|e| unusable(self.checked, "dataset.base", &e))
     }
 
     async fn vectors(&self, key: &str, reference: &str) -> Result<Vec<Vec<f32>>, Faults> {

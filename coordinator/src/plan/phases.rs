@@ -11,13 +11,17 @@ use vst_common::mix::Mix;
 use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::recall::Findable;
-use vst_common::scenario::{Ask, IndexSpec, Keep, Load, PhaseSpec, QuerySpec, RowKind, Scenario, Step};
+use vst_common::scenario::{
+    Ask, IndexSpec, Keep, Load, PhaseSpec, QuerySpec, RowKind, Scenario, ShrinkSpec, Step,
+};
 
 use super::copies::{population, truth_source};
 use super::{BASELINE, DataFacts, FIELD, LoadPlan, PlannedPhase, PlannedStep, RunPlan, kv};
 
 /// Length of a recorded interval.
 const INTERVAL_NS: u64 = SECOND_NS;
+/// What the name of a weighing ends in that a run has put behind a slice of deletes.
+const WEIGHED: &str = "_weighed";
 /// Shortest range worth a lease, rows.
 const RANGE_ROWS_LEAST: u64 = 500;
 /// Longest range: what a lost worker leaves to be done again, rows.
@@ -70,7 +74,8 @@ pub(super) fn kept(before: LiveSet, keep: Keep) -> LiveSet {
         Keep::Share(share) => before.keep(share),
         Keep::Rows(rows) => before.with_cut(rows),
         Keep::Copies(copies) if goes_whole(before, copies) => before.first(copies),
-        Keep::Copies(_) => before,
+        // How many go turns out as the target is weighed.
+        Keep::Copies(_) | Keep::Memory(_) => before,
     }
 }
 
@@ -145,6 +150,47 @@ pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option
         index_is_there: false,
         phases: phases.0,
     }
+}
+
+/// The plan with rows to delete behind a phase that weighed the target, and another weighing behind that.
+pub(super) fn decided(
+    plan: &RunPlan,
+    data: Option<&DataFacts>,
+    weighed: PhaseIndex,
+    keep_rows: u64,
+) -> Result<RunPlan, String> {
+    let position = plan.phases.iter().position(|phase| phase.index == weighed);
+    let behind = position.map_or(0, |position| position.saturating_add(1));
+    let name =
+        position.and_then(|position| plan.phases.get(position)).map_or("", |phase| phase.name.as_str());
+    let mut scenario = plan.scenario.clone();
+    let place = scenario.phases.iter().position(|phase| phase.name == name);
+    let Some((place, Step::Shrink(spec))) =
+        place.and_then(|place| Some((place, scenario.phases.get(place)?.step.clone())))
+    else {
+        return Err(format!("phase {weighed} of the plan weighs no memory"));
+    };
+    let own = name.strip_suffix(WEIGHED).and_then(|name| name.rsplit_once('_'));
+    let (root, before) = own.and_then(|(root, n)| Some((root, n.parse::<u64>().ok()?))).unwrap_or((name, 0));
+    let is_free = |name: &str| scenario.phases.iter().all(|phase| phase.name != name);
+    let number = (before.saturating_add(1)..)
+        .find(|n| is_free(&format!("{root}_{n}")) && is_free(&format!("{root}_{n}{WEIGHED}")));
+    let number = number.unwrap_or(u64::MAX);
+    let phase = |name: String, keep: Keep| PhaseSpec {
+        name,
+        step: Step::Shrink(ShrinkSpec { keep, ..spec.clone() }),
+        criteria: Vec::new(),
+    };
+    let more = [
+        phase(format!("{root}_{number}"), Keep::Rows(keep_rows)),
+        phase(format!("{root}_{number}{WEIGHED}"), spec.keep),
+    ];
+    let at = place.saturating_add(1);
+    scenario.phases.splice(at..at, more);
+    let anew = self::plan(&scenario, data, plan.search.clone());
+    let past = plan.phases.iter().take(behind).cloned();
+    let phases = past.chain(anew.phases.into_iter().skip(behind)).collect();
+    Ok(RunPlan { scenario, phases, ..plan.clone() })
 }
 
 /// One more phase behind those of a plan.
@@ -264,7 +310,10 @@ impl Maker<'_> {
                     ..index
                 }));
             }
-            Step::Settle(spec) => return Some(PlannedStep::Settle(spec.clone())),
+            Step::Settle(spec) => return Some(PlannedStep::Settle(*spec)),
+            Step::Shrink(ShrinkSpec { keep: Keep::Memory(target), .. }) => {
+                return Some(PlannedStep::Weigh(*target));
+            }
             Step::Checkpoint => return Some(PlannedStep::Checkpoint),
             Step::Operate(operation) => return Some(PlannedStep::Operate(operation.clone())),
             Step::Ingest { load, timeout_ms, .. } => {
@@ -285,7 +334,7 @@ impl Maker<'_> {
                         let cells = RowRange { start: 0, end: before.behind(keep).cells() };
                         (self.cut(cells), Work::DropCopies { vectors, keep })
                     }
-                    Keep::Share(_) | Keep::Rows(_) => {
+                    Keep::Share(_) | Keep::Rows(_) | Keep::Memory(_) => {
                         let positions = RowRange { start: after.count(), end: before.count() };
                         (self.cut(positions), Work::Delete(vectors))
                     }

@@ -248,6 +248,61 @@ fn copies_go_whole_only_where_all_rows_live_and_what_is_left_can_be_shrunk_furth
     assert!(refused(&then(phases, &[("population.copies", "2")]), &good).contains("2 copies are there"));
 }
 
+/// How many rows a bound of memory leaves turns out in the run; each decision is planned as if the scenario had said it.
+#[test]
+fn what_weighing_decides_is_planned_behind_it_and_what_follows_knows() {
+    let phases = "
+  - {name: fit, shrink: {keep_memory: 10MiB, load: LOAD}}
+  - {name: half, shrink: {keep: 30%, load: LOAD}}
+  - {name: after, query: {k: 10, load: LOAD, duration: 1s}}
+";
+    let (checked, good) = (then(phases, &[]), data(10_000, 10, 100));
+    let mut planned = plan(&checked, Some(&good), Some(search())).unwrap();
+    let mut weighed = planned.phases.iter().find(|phase| phase.name == "fit").unwrap().index;
+    let said = |plan: &RunPlan| -> Vec<(String, u64, u64)> {
+        let behind = plan.phases.iter().skip_while(|phase| phase.name != "fit");
+        behind.map(|p| (p.name.clone(), p.before.count(), p.after.count())).collect()
+    };
+    let told = |list: &[(&str, u64, u64)]| -> Vec<(String, u64, u64)> {
+        list.iter().map(|(name, before, after)| ((*name).to_owned(), *before, *after)).collect()
+    };
+    assert_eq!(
+        said(&planned),
+        told(&[("fit", 10_000, 10_000), ("half", 10_000, 3_000), ("after", 3_000, 3_000)])
+    );
+    for keep in [7_000, 6_500] {
+        let before = planned.clone();
+        planned = decided(&planned, Some(&good), weighed, keep).unwrap();
+        let position = usize::try_from(weighed.0).unwrap();
+        for (own, known) in planned.phases.iter().zip(&before.phases).take(position + 1) {
+            assert_eq!(format!("{own:?}"), format!("{known:?}"), "what lies behind stays");
+        }
+        let indexes: Vec<u32> = planned.phases.iter().map(|phase| phase.index.0).collect();
+        assert_eq!(indexes, (0..u32::try_from(indexes.len()).unwrap()).collect::<Vec<_>>());
+        weighed = planned.phases[position + 2].index;
+        assert!(matches!(planned.phases[position + 2].step, PlannedStep::Weigh(_)));
+        let PlannedStep::Load(load) = &planned.phases[position + 1].step else { panic!("it deletes") };
+        let cut = load.cut.unwrap();
+        let gone: u64 = (0..cut.count()).map(|i| cut.get(i).unwrap().len()).sum();
+        assert_eq!(gone, before.phases[position].after.count() - keep);
+    }
+    assert_eq!(
+        said(&planned),
+        told(&[
+            ("fit", 10_000, 10_000),
+            ("fit_1", 10_000, 7_000),
+            ("fit_1_weighed", 7_000, 7_000),
+            ("fit_2", 7_000, 6_500),
+            ("fit_2_weighed", 6_500, 6_500),
+            ("half", 6_500, 3_000),
+            ("after", 3_000, 3_000),
+        ])
+    );
+    assert!(decided(&planned, Some(&good), PhaseIndex(0), 1).is_err());
+    let none = "\n  - {name: all, shrink: {keep_rows: 0, load: LOAD}}\n  - {name: fit, shrink: {keep_memory: 10MiB, load: LOAD}}\n";
+    assert!(refused(&then(none, &[]), &good).contains("0 rows are alive before this phase"));
+}
+
 #[test]
 fn rows_carry_what_some_phase_filters_by_and_a_filter_that_the_list_cannot_answer_is_computed() {
     let phases = "

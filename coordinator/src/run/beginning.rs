@@ -41,7 +41,8 @@ where
         Some(PlannedStep::CreateIndex) => Quiet::Index(Action::CreateIndex { again: false }),
         Some(PlannedStep::DropIndex) => Quiet::Index(Action::DropIndex),
         Some(PlannedStep::RebuildIndex(shape)) => Quiet::Index(Action::RebuildIndex(shape)),
-        Some(PlannedStep::Settle(spec)) => Quiet::Settle(spec),
+        Some(PlannedStep::Settle(spec)) => Quiet::Settle(spec, None),
+        Some(PlannedStep::Weigh(target)) => Quiet::Settle(target.settle, Some(target.bytes)),
         Some(PlannedStep::Operate(operation)) => Quiet::Operate(operation),
         Some(PlannedStep::Checkpoint) | None => Quiet::Checkpoint,
     };
@@ -53,7 +54,8 @@ where
 #[derive(Debug)]
 enum Quiet {
     Index(Action),
-    Settle(SettleSpec),
+    /// Until the target is at rest, and the memory that it may use then.
+    Settle(SettleSpec, Option<u64>),
     Operate(Operation),
     Checkpoint,
 }
@@ -90,8 +92,8 @@ impl Beginning {
                 self.to(Creating)
             }
             Quiet::Checkpoint => self.to(Checkpointing::new(now, book)),
-            Quiet::Settle(spec) => {
-                let settling = Settling::new(spec.clone(), now);
+            Quiet::Settle(spec, bound_bytes) => {
+                let settling = Settling::new(*spec, *bound_bytes, now);
                 self.to(settling)
             }
         }

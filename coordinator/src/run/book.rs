@@ -11,6 +11,7 @@ use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 
+use super::weighing::{self, Next, Weight};
 use super::{Action, Note, Tell, Ticket, Verdict};
 use crate::plan::{BASELINE, PlannedPhase, PlannedStep, RunPlan};
 use crate::roster::{Arrival, Refusal, Roster};
@@ -148,6 +149,8 @@ pub(crate) struct Book {
     open: bool,
     /// Rows that the phase has written or deleted so far.
     pub(crate) rows_done: u64,
+    /// What the target used at rest, each time that it was weighed.
+    weights: Vec<Weight>,
     nodes: Vec<usize>,
     delivered: BTreeMap<Generation, u64>,
     fencing: BTreeMap<Generation, Fencing>,
@@ -181,6 +184,7 @@ impl Book {
             began: now,
             open: false,
             rows_done: 0,
+            weights: Vec::new(),
             nodes: (0..nodes).collect(),
             delivered: BTreeMap::new(),
             fencing: BTreeMap::new(),
@@ -347,6 +351,16 @@ impl Book {
         self.began = now;
         self.rows_done = 0;
         Some(index)
+    }
+
+    /// Takes in what the target uses at rest; gives what is to be done for it to use no more than the bound.
+    pub(crate) fn weigh(&mut self, weight: Weight, bound_bytes: u64) -> Next {
+        if self.weights.last().is_some_and(|last| last.rows <= weight.rows) {
+            // Another shrink, or the same weighing again.
+            self.weights.clear();
+        }
+        self.weights.push(weight);
+        weighing::next(&self.weights, bound_bytes)
     }
 
     /// Puts a phase behind those of the plan, or notes that none will come.

@@ -56,6 +56,10 @@ pub struct Past {
     open: Option<OpenPhase>,
     /// The server's counters before the phase that is open.
     counters: Option<(PhaseIndex, serde_json::Value)>,
+    /// Rows that the phases which weighed the target left to those behind them, in the order of the log.
+    decided: Vec<(PhaseIndex, u64)>,
+    /// The same of a phase that has not ended.
+    deciding: Option<(PhaseIndex, u64)>,
     stopping: Option<Verdict>,
     unowned: Vec<String>,
     closed: Option<(RunState, u8)>,
@@ -88,6 +92,12 @@ impl Past {
     pub fn counters(&self) -> Option<&serde_json::Value> {
         let open = self.open.as_ref()?.started.index;
         self.counters.as_ref().filter(|(phase, _)| *phase == open).map(|(_, counters)| counters)
+    }
+
+    /// What was decided as the target was weighed: the phase that did, and the rows that the one behind it leaves.
+    #[must_use]
+    pub fn decided(&self) -> &[(PhaseIndex, u64)] {
+        &self.decided
     }
 
     /// Whether anything but the mark of ownership may be on the target.
@@ -155,7 +165,12 @@ impl Past {
                     open.statements.insert(generation, statement);
                 }
             }
+            Control::PopulationDecided { phase, keep_rows, .. } => {
+                self.deciding = keep_rows.map(|rows| (*phase, rows));
+            }
             Control::PhaseEnded(ended) => {
+                // A phase that has not ended weighs again.
+                self.decided.extend(self.deciding.take().filter(|(phase, _)| *phase == ended.index));
                 let name = self.open.take().map_or_else(String::new, |open| open.started.name);
                 self.ended = Some(ended.index);
                 if ended.unowned > 0 {
@@ -231,5 +246,41 @@ pub(crate) fn go_on(past: &Past, now: MonoNs, book: &mut Book) -> State {
                 format!("the log says that phase {} is one of load, the plan does not", open.started.name);
             Closing::enter(Verdict::failed(Exit::Scenario, reason), now, book)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vst_common::entry::{PhaseEnded, Totals};
+
+    use super::*;
+
+    fn decided(phase: u32, keep_rows: Option<u64>) -> Control {
+        Control::PopulationDecided { phase: PhaseIndex(phase), used_bytes: 1, keep_rows }
+    }
+
+    fn ended(phase: u32) -> Control {
+        Control::PhaseEnded(PhaseEnded {
+            index: PhaseIndex(phase),
+            end_wall_ns: 0,
+            outcome: PhaseOutcome::Completed,
+            totals: Totals::default(),
+            scheduled: None,
+            unowned: 0,
+            live: 0,
+            exit_code: 0,
+        })
+    }
+
+    #[test]
+    fn what_weighing_decided_counts_when_the_phase_that_weighed_has_ended() {
+        let log = [decided(3, Some(70)), ended(3), ended(4), decided(5, Some(60)), ended(5), ended(6)];
+        let both = [(PhaseIndex(3), 70), (PhaseIndex(5), 60)];
+        assert_eq!(Past::of(&log).decided(), both);
+        assert_eq!(Past::of(&log[..4]).decided(), &both[..1], "it weighs again");
+        // Weighed again by the next leader, and under the bound in the end.
+        let again = [decided(3, Some(70)), decided(3, Some(65)), ended(3), decided(5, None), ended(5)];
+        assert_eq!(Past::of(&again).decided(), [(PhaseIndex(3), 65)]);
+        assert_eq!(Past::of(&[decided(3, Some(70)), decided(3, None), ended(3)]).decided(), []);
     }
 }

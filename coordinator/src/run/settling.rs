@@ -1,4 +1,5 @@
-//! Waits until the target has come to rest: nothing is being indexed, nothing is queued, memory is stable.
+//! Waits until the target has come to rest: nothing is being indexed, nothing is queued, memory is stable. Where its
+//! memory has a bound, it is weighed then, and the phase ends when it is planned what is to be deleted next.
 //!
 //! Law: the phase ends only after a whole window of readings, all of them at rest, whose memory differs by no more
 //! than the threshold; when that does not come within the limit the run fails and says what was still moving.
@@ -7,6 +8,7 @@ use std::collections::VecDeque;
 
 use vst_common::clock::{MonoNs, SECOND_NS};
 use vst_common::count;
+use vst_common::entry::Control;
 use vst_common::exit::Exit;
 use vst_common::scenario::SettleSpec;
 
@@ -14,6 +16,7 @@ use super::book::Book;
 use super::closing::Closing;
 use super::ending::Ending;
 use super::state::{State, TransitionTo};
+use super::weighing::{Next, Weight};
 use super::{Action, Happened, Rest, Verdict};
 
 /// Time between two readings, nanoseconds.
@@ -22,6 +25,8 @@ const READ_EVERY_NS: u64 = SECOND_NS / 4;
 #[derive(Debug)]
 pub(crate) struct Settling {
     spec: SettleSpec,
+    /// Memory that the target may use, where it is weighed; bytes.
+    bound_bytes: Option<u64>,
     began: MonoNs,
     readings: Readings,
     asked: bool,
@@ -29,10 +34,10 @@ pub(crate) struct Settling {
 }
 
 impl Settling {
-    pub(crate) fn new(spec: SettleSpec, now: MonoNs) -> Self {
+    pub(crate) fn new(spec: SettleSpec, bound_bytes: Option<u64>, now: MonoNs) -> Self {
         let window_ns = spec.window_ms.saturating_mul(1_000_000);
         let readings = Readings::new(spec.threshold, window_ns);
-        Self { spec, began: now, readings, asked: false, read_at: now }
+        Self { spec, bound_bytes, began: now, readings, asked: false, read_at: now }
     }
 
     pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
@@ -40,8 +45,12 @@ impl Settling {
             Happened::RestRead(rest) => {
                 self.asked = false;
                 self.read_at = now.saturating_add(READ_EVERY_NS);
+                let used_bytes = rest.used_memory_bytes;
                 if self.readings.take(rest, now) {
-                    return self.to(Ending::quiet(now, book));
+                    return match self.bound_bytes {
+                        None => self.to(Ending::quiet(now, book)),
+                        Some(bound_bytes) => self.weigh(used_bytes, bound_bytes, now, book),
+                    };
                 }
             }
             Happened::Tick => {
@@ -61,6 +70,48 @@ impl Settling {
             _ => {}
         }
         State::Settling(self)
+    }
+
+    fn weigh(self, used_bytes: u64, bound_bytes: u64, now: MonoNs, book: &mut Book) -> State {
+        let rows = book.phase().map_or(0, |phase| phase.before.count());
+        let next = book.weigh(Weight { rows, used_bytes }, bound_bytes);
+        let phase = book.phase_index();
+        let keep_rows = match next {
+            Next::Hopeless(reason) => {
+                return Closing::enter(Verdict::failed(Exit::Target, reason), now, book);
+            }
+            Next::Reached => None,
+            Next::Keep(rows) => Some(rows),
+        };
+        let what = match keep_rows {
+            None => String::from("no more has to go"),
+            Some(left) => format!("{} go next", rows.saturating_sub(left)),
+        };
+        let detail = format!(
+            "the target uses {used_bytes} bytes with {rows} rows, {bound_bytes} is the bound: {what}"
+        );
+        book.note("memory_weighed", None, detail);
+        book.log(Control::PopulationDecided { phase, used_bytes, keep_rows });
+        match keep_rows {
+            None => self.to(Ending::quiet(now, book)),
+            Some(keep_rows) => {
+                book.act(Action::Decide { phase, keep_rows });
+                self.to(Deciding)
+            }
+        }
+    }
+}
+
+/// What goes next is being planned.
+#[derive(Debug)]
+pub(crate) struct Deciding;
+
+impl Deciding {
+    pub(crate) fn advance(self, happened: &Happened, now: MonoNs, book: &mut Book) -> State {
+        match happened {
+            Happened::Decided => self.to(Ending::quiet(now, book)),
+            _ => State::Deciding(self),
+        }
     }
 }
 

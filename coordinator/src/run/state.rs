@@ -13,7 +13,7 @@ use super::closing::Closing;
 use super::ending::Ending;
 use super::gathering::Gathering;
 use super::loading::{Arming, CountingIn, CountingOut, Loading, Starting};
-use super::settling::Settling;
+use super::settling::{Deciding, Settling};
 use super::{Failure, Happened, LogFate, Verdict};
 
 /// Where the run is.
@@ -28,6 +28,7 @@ pub(crate) enum State {
     Loading(Loading),
     CountingOut(CountingOut),
     Settling(Settling),
+    Deciding(Deciding),
     Checkpointing(Checkpointing),
     Ending(Ending),
     Awaiting(Awaiting),
@@ -60,6 +61,8 @@ impl TransitionTo<Loading> for Starting {}
 impl TransitionTo<CountingOut> for Loading {}
 impl TransitionTo<Ending> for CountingOut {}
 impl TransitionTo<Ending> for Settling {}
+impl TransitionTo<Deciding> for Settling {}
+impl TransitionTo<Ending> for Deciding {}
 impl TransitionTo<Ending> for Checkpointing {}
 impl TransitionTo<Beginning> for Ending {}
 impl TransitionTo<Awaiting> for Gathering {}
@@ -89,6 +92,7 @@ states!(
     Loading,
     CountingOut,
     Settling,
+    Deciding,
     Checkpointing,
     Ending,
     Awaiting,
@@ -108,6 +112,7 @@ impl State {
             Self::Loading(s) => s.advance(happened, now, book),
             Self::CountingOut(s) => s.advance(&happened, now, book),
             Self::Settling(s) => s.advance(happened, now, book),
+            Self::Deciding(s) => s.advance(&happened, now, book),
             Self::Checkpointing(s) => s.advance(&happened, now, book),
             Self::Ending(s) => s.advance(&happened, now, book),
             Self::Awaiting(s) => s.advance(&happened, now, book),
@@ -195,7 +200,7 @@ impl State {
             Self::Creating(_) => "changing the target",
             Self::Arming(_) | Self::CountingIn(_) | Self::Starting(_) => "arming",
             Self::Loading(_) => "loading",
-            Self::Settling(_) => "settling",
+            Self::Settling(_) | Self::Deciding(_) => "settling",
             Self::Checkpointing(_) => "sampling memory",
             Self::CountingOut(_) | Self::Ending(_) => "ending",
             Self::Awaiting(_) => "waiting for the next phase",

@@ -58,6 +58,9 @@ pub enum Error {
     /// Where results go no run can be written.
     #[error(transparent)]
     Unwritable(#[from] results::Error),
+    /// The run of another coordinator cannot be planned from here.
+    #[error("the log of the run is not of this plan: {0}; start the coordinator with the run's own scenario")]
+    OtherPlan(String),
     /// Somebody wanted it to end before it began.
     #[error("interrupted before the run began")]
     Interrupted,
@@ -68,7 +71,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Scenario(_) => Exit::Scenario,
+            Self::Scenario(_) | Self::OtherPlan(_) => Exit::Scenario,
             Self::Target(e) => e.exit(),
             Self::Etcd(_) => Exit::Fleet,
             Self::Log(_)

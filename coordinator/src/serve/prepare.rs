@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vst_common::clock;
-use vst_common::ids::RunId;
+use vst_common::ids::{PhaseIndex, RunId};
 use vst_common::scenario::check::Checked;
 
 use super::Error;
@@ -118,13 +118,22 @@ async fn reuse(prepared: &mut Prepared, run: &RunId, left: OwnerMarker) -> Resul
 }
 
 /// Plans a run that another coordinator began as that one did, where it had taken something over.
-pub(super) fn as_planned(prepared: &mut Prepared, facts: &serde_json::Value) {
+pub(super) fn as_planned(
+    prepared: &mut Prepared,
+    facts: &serde_json::Value,
+    decided: &[(PhaseIndex, u64)],
+) -> Result<(), Error> {
     let found = facts.pointer("/prefill/found").cloned();
     let found = found.and_then(|found| serde_json::from_value::<Prefill>(found).ok());
     if let Some(found) = found {
         prepared.plan = Arc::new(prepared.plan.over(found.whole, found.indexed));
         prepared.prefill = Some(found);
     }
+    for (phase, keep_rows) in decided {
+        let plan = plan::decided(&prepared.plan, prepared.data.as_ref(), *phase, *keep_rows);
+        prepared.plan = Arc::new(plan.map_err(Error::OtherPlan)?);
+    }
+    Ok(())
 }
 
 /// Holds the prefix for a run that another coordinator began, and gives what it is marked with.

@@ -299,6 +299,18 @@ impl Shell {
                 self.awaits = true;
                 self.tell_waiting();
             }
+            Action::Decide { phase, keep_rows } => {
+                let decided =
+                    plan::decided(&self.prepared.plan, self.prepared.data.as_ref(), phase, keep_rows);
+                let event = match decided {
+                    Ok(plan) => {
+                        self.prepared.plan = Arc::new(plan);
+                        Event::Decided(Arc::clone(&self.prepared.plan))
+                    }
+                    Err(reason) => Event::Failed(Failure { exit: Exit::Bug, reason, log: LogFate::Writable }),
+                };
+                self.report(async move { Done::Event(event) });
+            }
             Action::Note(note) => self.note(note),
             Action::Archive => {
                 self.write_notes().await?;

@@ -275,7 +275,7 @@ fn tolerate<T>(answer: Result<T, TargetError>, refused: &mut Vec<String>) -> Res
     }
 }
 
-fn info_command(section: &str) -> redis::Cmd {
+pub(super) fn info_command(section: &str) -> redis::Cmd {
     let mut command = cmd("INFO");
     command.arg(section);
     command

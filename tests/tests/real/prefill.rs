@@ -106,3 +106,55 @@ async fn an_index_over_loaded_rows_finds_them_all_and_copies_go_whole() {
     assert_eq!(keys.len(), 3_000);
     assert!(keys.iter().all(|key| !key.contains("expand")), "only the base is left");
 }
+
+/// No target is named: the servers are vst's own, and end with the run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_target_that_was_saved_is_there_again_in_other_servers() {
+    let (results, file) = (Results::new(), scenario("prefill.yaml"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let saved = folder.path().join("saved").to_string_lossy().into_owned();
+    let (output, report) = results.run(&["scenario", &file, "--save-target", &saved]).await;
+    is_whole(&output, &report);
+    assert_eq!(loaded(&report), 10_000);
+    assert!(output.stderr.contains("saved the target's data"), "{}", output.stderr);
+
+    let (output, report) = results.run(&["scenario", &file, "--restore-target", &saved]).await;
+    is_whole(&output, &report);
+    assert_eq!(loaded(&report), 0, "everything was there: {}", said(&report));
+
+    // Nothing is written over, and nothing that is not whole is taken for it.
+    let again = finish(results.command(&["scenario", &file, "--save-target", &saved])).await;
+    assert!(again.code == 2 && again.stderr.contains("it is not empty"), "{}", again.stderr);
+    let cut = folder.path().join("saved/primary-1.rdb");
+    std::fs::File::options().write(true).open(&cut).expect("a file").set_len(10).expect("cut");
+    let torn = finish(results.command(&["scenario", &file, "--restore-target", &saved])).await;
+    assert!(torn.code == 2 && torn.stderr.contains("primary-1.rdb has 10 bytes"), "{}", torn.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_of_others_is_saved_only_where_its_operator_allows_it() {
+    let servers = Servers::standalone().await;
+    let (results, url, file) = (Results::new(), servers.url(), scenario("prefill.yaml"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.yaml");
+    let args = |config: &std::path::Path| {
+        let rows = ["--set", "dataset.rows=1000"].map(str::to_owned);
+        let args = ["scenario", &file, "--target", &url, "--bgsave", "--config"].map(str::to_owned);
+        [&args[..], &[config.display().to_string()], &rows].concat()
+    };
+    std::fs::write(&config, "guard: {most_rows: 5000}\n").expect("written");
+    let owned = args(&config);
+    let words: Vec<&str> = owned.iter().map(String::as_str).collect();
+    let refused = finish(results.command(&words)).await;
+    assert!(refused.code == 2 && refused.stderr.contains("guard: {save: allowed}"), "{}", refused.stderr);
+
+    std::fs::write(&config, "guard: {save: allowed}\n").expect("written");
+    let (output, report) = results.run(&words).await;
+    assert_sound(&output, &report);
+    let line = output.stderr.lines().find(|line| line.contains("saved its data in")).expect("it says where");
+    let path = line.rsplit(' ').next().expect("a path");
+    assert!(
+        std::fs::read(path).expect("the file").starts_with(b"REDIS")
+            || std::fs::read(path).expect("the file").starts_with(b"VALKEY")
+    );
+}

@@ -81,7 +81,7 @@ pub(crate) async fn lost_rows(
     };
     for range in &doubted.ranges {
         for block in source.every_block(*range).await.map_err(|e| e.to_string())? {
-            look.at(&block, &doubted.slots).await?;
+            look.at(&block.widened(), &doubted.slots).await?;
         }
     }
     Ok(look.found)

@@ -61,9 +61,9 @@ impl Blocks {
         self.held.get(block).is_some_and(|b| b.rows.id >= REPAIR_BLOCKS)
     }
 
-    /// The number within the phase of a block's first unit, and the block's vectors.
-    pub(super) fn vectors(&self, block: usize) -> (u64, &[u8]) {
-        self.held.get(block).map_or((0, &[]), |b| (b.rows.first, b.rows.vectors.as_slice()))
+    /// A block in hand.
+    pub(super) fn get(&self, block: usize) -> Option<&RowBlock> {
+        self.held.get(block).map(|held| &held.rows)
     }
 
     /// The number within the phase of a unit.

@@ -10,6 +10,7 @@ use super::node::{Again, Item, Owed, Parts, Waiting};
 use super::retry::Refused;
 use super::{Pipeline, Request};
 use crate::recorder::Place;
+use crate::requests::Row;
 
 impl Pipeline {
     pub(super) fn send_waiting(&mut self, now: u64) {
@@ -163,8 +164,10 @@ impl Pipeline {
             Item::Row { block, position } => {
                 let cell = self.blocks.cell(block, position);
                 self.requests.key(cell, &mut self.key);
-                let vectors = self.blocks.vectors(block);
-                self.requests.encode_row(cell, &self.key, vectors, position, &mut link.out);
+                if let Some(rows) = self.blocks.get(block) {
+                    let row = Row { cell, key: &self.key, block: rows, position };
+                    self.requests.encode_row(row, &mut self.vector, &mut link.out);
+                }
             }
         }
         link.owed.push_back(Owed::Request { key, part });

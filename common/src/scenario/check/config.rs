@@ -4,8 +4,6 @@
 //! Laws: what is accepted needs no other look at the text; what is refused lists all faults at once, each in its own
 //! file. A key of the file goes over the same key of what it extends.
 
-use vst_tuning::constraint::Constraint;
-
 use super::fault::{Complaint, Faults, Place, Sources};
 use super::operations;
 use super::reader::{Reader, Section};
@@ -18,7 +16,7 @@ pub(super) const TOP: &[&str] =
     &["extends", "profile", "target", "etcd", "fleet", "token_file", "results", "set", "hooks", "guard"];
 pub(super) const ETCD: &[&str] = &["endpoints", "fleet"];
 pub(super) const FLEET: &[&str] = &["workers", "lanes"];
-pub(super) const GUARD: &[&str] = &["allowed_targets", "most_rows", "most_memory"];
+pub(super) const GUARD: &[&str] = &["allowed_targets", "most_rows", "most_memory", "save"];
 const EXTENDS: &str = "extends";
 /// Files that extend each other.
 const DEEPEST: usize = 8;
@@ -68,6 +66,8 @@ pub struct Guard {
     pub most_rows: Option<u64>,
     /// Memory of the target at which load ends, bytes over all its nodes.
     pub most_memory_bytes: Option<u64>,
+    /// Whether the target may be made to write its data to its disks.
+    pub may_save: bool,
 }
 
 impl Guard {
@@ -426,17 +426,9 @@ fn guard(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Guard> {
     let allowed = reader.defaulted(&section, "allowed_targets", Vec::new(), "[\"staging-*:6379\"]", texts);
     let rows =
         reader.optional(&section, "most_rows", "1000000", |k, n, e| values::whole(k, n, 1..=u64::MAX / 4, e));
-    let memory = reader.optional(&section, "most_memory", "10GiB", |key, node, example| {
-        let text = values::text(key, node, example)?;
-        let bound =
-            format!("memory <= {text}").parse::<Constraint>().map(|c| crate::count::from_f64(c.bound()));
-        bound.map_err(|_| {
-            Complaint::new(
-                format!("`{key}` takes a size, not `{text}`"),
-                "no size",
-                format!("for example `{key}: {example}`"),
-            )
-        })
+    let memory = reader.optional(&section, "most_memory", "10GiB", values::memory);
+    let save = reader.defaulted(&section, "save", false, "allowed", |k, n, _| {
+        values::word(k, n, &[("allowed", true), ("refused", false)])
     });
-    Some(Guard { allowed_targets: allowed?, most_rows: rows?, most_memory_bytes: memory? })
+    Some(Guard { allowed_targets: allowed?, most_rows: rows?, most_memory_bytes: memory?, may_save: save? })
 }

@@ -4,8 +4,8 @@
 //! order of phases is judged by [`super::sequence`]. Law: a phase does exactly one thing, under a name of its own.
 
 use super::super::{
-    Arrival, ChurnSpec, GrowSpec, Keep, Load, PhaseSpec, QuerySpec, RebuildSpec, SettleSpec, ShrinkSpec,
-    Step, UpdateSpec,
+    Arrival, ChurnSpec, GrowSpec, Keep, Load, MemoryTarget, PhaseSpec, QuerySpec, RebuildSpec, SettleSpec,
+    ShrinkSpec, Step, UpdateSpec,
 };
 use super::criteria;
 use super::fault::{Complaint, Place};
@@ -24,9 +24,9 @@ pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("drop_index", &[]),
     ("rebuild_index", &["m", "ef_construction"]),
     ("grow", &["to", "load", "timeout"]),
-    ("settle", &["threshold", "window", "max_wait"]),
+    ("settle", SETTLE),
     ("query", &["k", "ef_runtime", "filter", "returns", "load", "warm_up", "duration", "timeout"]),
-    ("shrink", &["keep", "by", "keep_rows", "keep_copies", "load", "timeout"]),
+    ("shrink", &["keep", "by", "keep_rows", "keep_copies", "keep_memory", "settle", "load", "timeout"]),
     ("update", &["share", "load", "timeout"]),
     ("churn", &["by", "load", "timeout"]),
     ("mixed", super::mixed::KEYS),
@@ -38,6 +38,9 @@ pub(super) const STEPS: &[(&str, &[&str])] = &[
     ("remove_node", operations::REMOVE_NODE),
     ("command", operations::COMMAND),
 ];
+
+/// When a target is at rest.
+const SETTLE: &[&str] = &["threshold", "window", "max_wait"];
 
 /// Steps that need vectors and an index.
 const VECTOR_STEPS: &[&str] = &[
@@ -288,7 +291,21 @@ fn above_nought(key: &str, node: &Node, example: &str) -> Result<f64, Complaint>
 
 /// What is left: a share, given as such or as what goes, or a number of rows or of copies.
 fn keep(reader: &mut Reader<'_>, section: &Section<'_>, told: &mut Told) -> Option<Keep> {
-    let entry = reader.one_of(section, &["keep", "by", "keep_rows", "keep_copies"], "keep: 50%")?;
+    let entry =
+        reader.one_of(section, &["keep", "by", "keep_rows", "keep_copies", "keep_memory"], "keep: 50%")?;
+    if entry.key != "keep_memory"
+        && let Some(settle) = section.get("settle")
+    {
+        reader.complain(
+            settle.key_place,
+            Complaint::new(
+                format!("`settle` says when memory is weighed, and `{}` weighs none", entry.key),
+                "would change nothing",
+                "put a phase of `settle` behind this one instead",
+            ),
+        );
+        return None;
+    }
     match entry.key.as_str() {
         "keep_rows" => {
             told.moves = true;
@@ -296,6 +313,13 @@ fn keep(reader: &mut Reader<'_>, section: &Section<'_>, told: &mut Told) -> Opti
                 values::whole(k, n, 0..=super::sections::MOST_ROWS, e)
             });
             rows.map(Keep::Rows)
+        }
+        "keep_memory" => {
+            told.moves = true;
+            let bytes = reader.required(section, "keep_memory", "10GiB", values::memory);
+            let rest = reader.subsection(section, "settle", SETTLE)?;
+            let settle = settle(reader, &rest);
+            Some(Keep::Memory(MemoryTarget { bytes: bytes?, settle: settle? }))
         }
         "keep_copies" => {
             told.moves = true;

@@ -9,7 +9,7 @@ mod schema;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
-use super::super::{Arrival, Keep, Load, Returns, Step};
+use super::super::{Arrival, Keep, Load, MemoryTarget, Returns, SettleSpec, Step};
 use super::{Faults, parse};
 use crate::attributes::Filter;
 
@@ -425,6 +425,13 @@ fn a_shrink_may_say_rows_or_copies_and_later_shares_are_judged_by_the_plan() {
     };
     assert_eq!(keep("keep_rows: 500"), Keep::Rows(500));
     assert_eq!(keep("keep_copies: 2"), Keep::Copies(2));
+    let settle = SettleSpec { threshold: 0.02, window_ms: 5_000, max_wait_ms: 600_000 };
+    assert_eq!(
+        keep("keep_memory: 60MiB, settle: {threshold: 2%}"),
+        Keep::Memory(MemoryTarget { bytes: 60 << 20, settle })
+    );
+    assert_eq!(messages(&with("keep: 50%", "keep_memory: much")), ["`keep_memory` takes a size, not `much`"]);
+    assert_eq!(messages(&with("keep: 50%", "keep: 50%, settle: {}")).len(), 1);
     assert_eq!(messages(&with("keep: 50%", "keep: 50%, keep_rows: 5")).len(), 1);
     assert_eq!(
         messages(&with("keep: 50%", "keep_copies: 0")),

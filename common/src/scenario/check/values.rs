@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 
 use jiff::fmt::friendly::SpanParser;
+use vst_tuning::constraint::Constraint;
 
 use super::fault::Complaint;
 use super::tree::{Node, Value};
@@ -178,6 +179,19 @@ fn decimal(text: &str) -> Option<f64> {
     let plain = text.starts_with(|c: char| c.is_ascii_digit())
         && text.chars().all(|c| c.is_ascii_digit() || c == '.');
     if plain { text.parse().ok().filter(|n: &f64| n.is_finite()) } else { None }
+}
+
+/// A size of memory, bytes.
+pub(super) fn memory(key: &str, node: &Node, example: &str) -> Result<u64, Complaint> {
+    let text = text(key, node, example)?;
+    let bound = format!("memory <= {text}").parse::<Constraint>();
+    bound.map(|bound| crate::count::from_f64(bound.bound())).map_err(|_| {
+        Complaint::new(
+            format!("`{key}` takes a size, not `{text}`"),
+            "no size",
+            format!("for example `{key}: {example}`"),
+        )
+    })
 }
 
 /// One word of a fixed set.

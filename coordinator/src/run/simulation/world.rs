@@ -251,6 +251,7 @@ impl World {
                 let next = self.held_back.pop().map(Box::new);
                 self.later(Event::Next(next));
             }
+            Action::Decide { .. } => panic!("no phase of this plan weighs"),
             Action::Note(_) => {}
             Action::Dismiss(generation) => {
                 self.lost.insert(generation);

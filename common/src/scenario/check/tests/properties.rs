@@ -317,6 +317,7 @@ fn yaml_step(step: &Step) -> String {
                 Keep::Share(share) => format!("keep: {}%", share * 100.0),
                 Keep::Rows(rows) => format!("keep_rows: {rows}"),
                 Keep::Copies(copies) => format!("keep_copies: {copies}"),
+                Keep::Memory(target) => format!("keep_memory: {}B", target.bytes),
             },
             yaml_load(&shrink.load),
             shrink.timeout_ms
