@@ -163,7 +163,7 @@ fn plan(facts: &Facts<'_>) -> Vec<Planned> {
     }
     let moves = way(facts).map(|way| way.moves).unwrap_or_default();
     let planned = |(made, cost_ms): (Move, u64)| {
-        let expected = facts.expected(made.ask.place).map(|(total, fullest, _)| (total.0, fullest.0));
+        let expected = facts.expected(made.ask.place).map(|e| (e.total.0, e.fullest.0));
         let memory = expected.filter(|_| made.ask.step == Step::Load);
         Planned { ask: made.ask, cost_ms, memory, why: why(facts, &made) }
     };

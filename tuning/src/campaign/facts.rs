@@ -106,6 +106,16 @@ struct Trial {
     is_doubtful: bool,
 }
 
+/// Memory that a place would take, bytes: as it is expected, and at least.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<'a> {
+    /// Of all primaries.
+    pub(super) total: (f64, f64),
+    /// Of the fullest.
+    pub(super) fullest: (f64, f64),
+    pub(super) how: &'a str,
+}
+
 /// What passes of queries say.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Judged {
@@ -296,8 +306,8 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// What is expected of a place's memory: of all primaries and of the fullest, as it is and at least.
-    pub(super) fn expected(&self, place: Place) -> Option<((f64, f64), (f64, f64), &str)> {
+    /// What is expected of a place's memory.
+    pub(super) fn expected(&self, place: Place) -> Option<Expected<'_>> {
         let forecast = self.forecasts.get(&(place.stage, place.setting))?;
         let shards = f64::from(self.spec.shards.get(place.shards).copied().unwrap_or(1));
         let shards_of = |p: &Place| f64::from(self.spec.shards.get(p.shards).copied().unwrap_or(1));
@@ -312,7 +322,8 @@ impl<'a> Facts<'a> {
         let total = |net: f64| each * shards + net;
         let fullest = |net: f64| each + net / shards * skew;
         let (net, low) = (forecast.net, forecast.low);
-        Some(((total(net), total(low)), (fullest(net), fullest(low)), &forecast.how))
+        let (total, fullest) = ((total(net), total(low)), (fullest(net), fullest(low)));
+        Some(Expected { total, fullest, how: &forecast.how })
     }
 
     /// Why a place is not gone to, if so.
@@ -388,7 +399,7 @@ impl<'a> Facts<'a> {
             return None;
         }
         let stage = self.spec.stages.get(place.stage)?;
-        let (total, fullest, how) = self.expected(place)?;
+        let Expected { total, fullest, how } = self.expected(place)?;
         let net = self.forecasts.get(&(place.stage, place.setting))?;
         let live = rows(stage.rows.max(1));
         bounds(stage).into_iter().find_map(|bound| {

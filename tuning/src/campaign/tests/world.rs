@@ -134,7 +134,7 @@ pub(super) fn spec(rows: &[u64], settings: usize, shards: &[u16]) -> CampaignSpe
         shard_memory: None,
     };
     let setting = |n: usize| {
-        let m = Value::Int(i64::try_from(16 >> n).unwrap());
+        let m = Value::Int(i64::from(16 >> n));
         Setting([(String::from("index.m"), m)].into_iter().collect())
     };
     CampaignSpec {
