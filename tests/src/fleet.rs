@@ -37,8 +37,20 @@ impl Fleet {
         sets: &[&str],
         dress: impl FnOnce(&mut Command),
     ) -> Self {
+        Self::start_scenario(results, target, "quick", sets, dress)
+    }
+
+    /// As [`Fleet::start_dressed`], of any scenario.
+    #[must_use]
+    pub fn start_scenario(
+        results: &Results,
+        target: &str,
+        scenario: &str,
+        sets: &[&str],
+        dress: impl FnOnce(&mut Command),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut command = vst(&["coordinator", "start", "--scenario", "quick", "--target", target]);
+        let mut command = vst(&["coordinator", "start", "--scenario", scenario, "--target", target]);
         results.dress(&mut command);
         command.arg("--announce").arg(folder.path().join("address"));
         for set in sets {

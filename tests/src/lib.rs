@@ -20,3 +20,4 @@ pub mod sink;
 pub mod sparse;
 pub mod stores;
 pub mod web;
+pub mod wire;

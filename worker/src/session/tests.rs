@@ -251,6 +251,7 @@ impl World {
                 lane.blocks.clear();
                 (lane.ending, lane.no_more) = (false, false);
             }
+            LaneCommand::TakeOver { .. } => assert_ne!(lane.state, FakeState::Arming),
             LaneCommand::Start { .. } => {
                 assert!(leased, "started without a lease");
                 assert_eq!(lane.state, FakeState::Armed);

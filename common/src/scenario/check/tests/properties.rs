@@ -216,7 +216,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                     expansion: ExpansionMethod::Auto,
                     order: CopyOrder::Interleaved,
                 },
-                fleet: FleetSpec { workers, lanes },
+                fleet: FleetSpec { workers, lanes, lease_ms: 10_000 },
                 sampling: SamplingSpec { interval_ms },
                 criteria: Vec::new(),
                 hooks: Default::default(),
