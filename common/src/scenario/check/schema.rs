@@ -208,6 +208,9 @@ fn section_key(section: &str, key: &str) -> Option<Value> {
         ("keyspace", "group") => said(whole(1, 100_000), "keys that share a slot"),
         ("fleet", "workers") => said(whole(1, 10_000), "worker processes"),
         ("fleet", "lanes") => said(whole(1, 1024), "load lanes (threads) of each"),
+        ("fleet", "lease") => {
+            said(duration(), "without word from its coordinator for this long a worker sends no load")
+        }
         ("sampling", "interval") => said(duration(), "time between two samples of a node"),
         _ => return None,
     })
