@@ -108,7 +108,7 @@ fn check_folder(results: &Path) -> Result<(), Error> {
 /// Beside being writable a store must create an object only where none is: by that alone one coordinator leads.
 async fn check_store(results: &Url) -> Result<(), Error> {
     let shown = || results.to_string();
-    let object = Results::Store(results.clone()).of_run(&RunId::new(&format!(".probe-{}", probe_name())));
+    let object = Results::Store(results.clone()).of_run(&RunId::new(format!(".probe-{}", probe_name())));
     let url = Url::parse(&object).map_err(|e| Error::Store { url: shown(), reason: e.to_string() })?;
     let (store, path) = dataset::open_store_that_repeats(&url)
         .map_err(|e| Error::Store { url: shown(), reason: chain(&e) })?;
