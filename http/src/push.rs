@@ -27,7 +27,7 @@ const JOB: &str = "vst";
 
 /// Where a pushgateway is.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Gateway(Url);
+pub struct Gateway(Box<Url>);
 
 /// Why a text names no pushgateway.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,9 @@ impl FromStr for Gateway {
         // The text itself may hold a password.
         let url = Url::parse(text).map_err(|e| GatewayError(format!("not a URL ({e})")))?;
         match (url.scheme(), url.host_str()) {
-            ("http" | "https", Some(_)) if url.query().is_none() && url.fragment().is_none() => Ok(Self(url)),
+            ("http" | "https", Some(_)) if url.query().is_none() && url.fragment().is_none() => {
+                Ok(Self(Box::new(url)))
+            }
             ("http" | "https", Some(_)) => Err(GatewayError(String::from("a URL without `?` and `#`"))),
             (other, _) => Err(GatewayError(format!("`{other}` is not http or https"))),
         }
