@@ -42,6 +42,8 @@ pub struct Leases {
     kept_back: BTreeMap<u64, Generation>,
     /// Who failed a range, in order; only ranges that failed and are not done.
     failed: BTreeMap<u64, Vec<Generation>>,
+    /// Held ranges that their holder was asked for.
+    asked_back: BTreeSet<u64>,
     rows_done: u64,
 }
 
@@ -56,6 +58,7 @@ impl Leases {
             held: BTreeMap::new(),
             kept_back: BTreeMap::new(),
             failed: BTreeMap::new(),
+            asked_back: BTreeSet::new(),
             rows_done: 0,
         }
     }
@@ -132,6 +135,7 @@ impl Leases {
             return Handed::NotHeld;
         }
         self.held.remove(&position);
+        self.asked_back.remove(&position);
         if failed == 0 && ok >= range.len() {
             self.failed.remove(&position);
             self.rows_done = self.rows_done.saturating_add(range.len());
@@ -146,10 +150,29 @@ impl Leases {
         if by.len() >= TRIES { Handed::Failed } else { Handed::Again }
     }
 
+    /// A range to ask back for one of `waiting` workers that have nothing to do: of the worker that holds most, and
+    /// more than one, the one that it is likely to begin last. No more are asked for at once than there are who wait,
+    /// and each once per lease.
+    pub fn ask_back(&mut self, waiting: usize) -> Option<(Generation, RowRange)> {
+        if self.asked_back.len() >= waiting {
+            return None;
+        }
+        let mut by_holder: BTreeMap<Generation, Vec<u64>> = BTreeMap::new();
+        for (position, holder) in self.held.iter().filter(|(p, _)| !self.asked_back.contains(p)) {
+            by_holder.entry(*holder).or_default().push(*position);
+        }
+        let most = by_holder.into_iter().filter(|(_, held)| held.len() > 1);
+        let (holder, held) = most.max_by_key(|(_, held)| held.len())?;
+        let position = held.last().copied()?;
+        self.asked_back.insert(position);
+        Some((holder, self.cut.get(position)?))
+    }
+
     /// A worker is lost: what it held is nobody's until [`Leases::release`]. Gives how many ranges that were.
     pub fn lose(&mut self, holder: Generation) -> u64 {
         let lost = positions(&self.held, holder);
         for position in &lost {
+            self.asked_back.remove(position);
             self.held.remove(position);
             self.kept_back.insert(*position, holder);
         }
@@ -360,5 +383,24 @@ mod tests {
             let different: BTreeSet<Generation> = tried.into_iter().collect();
             prop_assert_eq!(different.len(), fleet.len().min(TRIES));
         }
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_takes_from_the_one_that_holds_most_and_asks_once() {
+        let (slow, quick, fleet) =
+            (Generation(1), Generation(2), BTreeSet::from([Generation(1), Generation(2)]));
+        let mut leases = Leases::new(Cut::new(RowRange { start: 0, end: 40 }, 10));
+        assert_eq!(leases.ask_back(1), None, "nobody holds anything");
+        let held = leases.lease(slow, 3, &fleet);
+        let own = leases.lease(quick, 1, &fleet);
+        assert_eq!(leases.ask_back(1), Some((slow, held[2])));
+        assert_eq!(leases.ask_back(1), None, "one who waits wants one");
+        assert_eq!(leases.ask_back(2), Some((slow, held[1])));
+        assert_eq!(leases.ask_back(3), None, "a last range is its holder's");
+        assert_eq!(leases.hand_back(slow, held[2], 0, 0), Handed::Unfinished);
+        assert_eq!(leases.lease(quick, 1, &fleet), vec![held[2]]);
+        assert_eq!(leases.hand_back(quick, own[0], 10, 0), Handed::Done);
+        assert_eq!(leases.hand_back(quick, held[2], 10, 0), Handed::Done);
+        assert_eq!(leases.hand_back(slow, held[1], 10, 0), Handed::Done);
     }
 }

@@ -28,6 +28,7 @@ use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 use vst_common::scenario::IndexSpec;
+use vst_common::shares::ShareSet;
 
 use crate::plan::{PlannedPhase, RunPlan};
 pub use crate::roster::Statement;
@@ -251,6 +252,22 @@ pub enum Tell {
         ranges: Vec<RowRange>,
         /// Whether there will be no more.
         exhausted: bool,
+    },
+    /// Another worker has nothing to do: hand back this range if nothing of it has begun.
+    GiveBack {
+        /// Of which phase.
+        phase: PhaseIndex,
+        /// The range.
+        range: RowRange,
+    },
+    /// From an instant on it sends this part of the schedule too.
+    TakeOver {
+        /// Of which phase.
+        phase: PhaseIndex,
+        /// After the start instant, nanoseconds.
+        from_ns: u64,
+        /// For each of its lanes that gets some, the shares.
+        lanes: Vec<(u32, ShareSet)>,
     },
     /// Send nothing new and end the phase.
     Drain(PhaseIndex),

@@ -49,10 +49,6 @@ pub use preview::{Preview, preview};
 pub use results::check as check_results;
 use shell::Shell;
 
-/// A worker that has heard nothing for this long sends no load, nanoseconds.
-const LEASE_NS: u64 = 10 * SECOND_NS;
-/// On top of the lease before a silent worker counts as lost, nanoseconds.
-const MARGIN_NS: u64 = 2 * SECOND_NS;
 /// Time between two heartbeats of a worker, nanoseconds.
 const HEARTBEAT_NS: u64 = SECOND_NS;
 /// Generations of one leader; the next leader's begin behind them.
@@ -430,8 +426,8 @@ fn core(
     let terms = Terms {
         version: String::from(env!("CARGO_PKG_VERSION")),
         token,
-        lease_ns: LEASE_NS,
-        margin_ns: MARGIN_NS,
+        lease_ns: lease_ns(prepared),
+        margin_ns: prepared.plan.scenario.fleet.margin_ms().saturating_mul(SECOND_NS / 1000),
     };
     let now = clock::mono_ns();
     let wall_minus_mono_ns = clock::wall_ns().saturating_sub(count::to_i64(now));
@@ -446,12 +442,16 @@ fn core(
     }
 }
 
+fn lease_ns(prepared: &Prepared) -> u64 {
+    prepared.plan.scenario.fleet.lease_ms.saturating_mul(SECOND_NS / 1000)
+}
+
 fn words(run: &RunId, prepared: &Prepared) -> Words {
     let nodes = prepared.target.nodes();
     Words {
         run: run.clone(),
         target: prepared.target.url().to_string(),
-        lease_ns: LEASE_NS,
+        lease_ns: lease_ns(prepared),
         heartbeat_ns: HEARTBEAT_NS,
         sample_interval_ns: prepared.sample_interval_ns(),
         nodes: nodes

@@ -20,4 +20,5 @@ pub mod sink;
 pub mod sparse;
 pub mod stores;
 pub mod web;
+pub mod wire;
 pub mod witness;

@@ -371,6 +371,7 @@ impl Drive {
     fn obey(&mut self, command: LaneCommand) {
         match command {
             LaneCommand::Start { at, .. } => self.pipeline.start(at),
+            LaneCommand::TakeOver { from_ns, shares } => self.pipeline.take_over(from_ns, &shares),
             LaneCommand::Rows(block) => self.pipeline.give(block),
             LaneCommand::NoMoreRows => self.pipeline.no_more_rows(),
             LaneCommand::Fence => self.fenced = true,

@@ -48,6 +48,7 @@ use crate::recorder::{Operation, Recorder};
 use crate::requests::{Error, Hit, Requests};
 use crate::work::{ArmedPhase, LaneEvent, Pair, RowBlock, Totals};
 use vst_common::recall::RecallCell;
+use vst_common::shares::ShareSet;
 
 /// A phase drains for at most this long, or its timeout if that is longer.
 const DRAIN_NS: u64 = 10 * SECOND_NS;
@@ -238,6 +239,11 @@ impl Pipeline {
         self.pacer.start(at);
         self.start = Some(at);
         self.stop = self.pacer.end();
+    }
+
+    /// From an instant after the start on this lane sends these shares of the schedule too.
+    pub(crate) fn take_over(&mut self, from_ns: u64, shares: &ShareSet) {
+        self.pacer.take_over(from_ns, shares);
     }
 
     /// A connection is ready for requests.

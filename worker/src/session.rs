@@ -19,6 +19,7 @@ mod view;
 use vst_common::clock::{MonoNs, SECOND_NS};
 use vst_common::ids::{Generation, RunId};
 use vst_common::phase::PhaseOrder;
+use vst_common::ranges::RowRange;
 use vst_proto::fleet;
 use vst_proto::fleet::coordinator_message::Message as FromCoordinator;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
@@ -359,6 +360,16 @@ impl SessionCore {
                     }
                 }
             },
+            (Link::Welcomed, FromCoordinator::TakeOver(taken)) => {
+                if let Some(phase) = self.phase_named(taken.phase) {
+                    phase.take_over(taken, out);
+                }
+            }
+            (Link::Welcomed, FromCoordinator::GiveBack(asked)) => {
+                if let (Some(phase), Some(range)) = (self.phase_named(asked.phase), asked.range) {
+                    phase.give_back(RowRange { start: range.start, end: range.end }, out);
+                }
+            }
             (Link::Welcomed, FromCoordinator::Drain(drain)) => {
                 if let Some(phase) = self.phase_named(drain.phase) {
                     let began = phase.began();

@@ -13,6 +13,7 @@ use vst_common::ids::{NodeId, PhaseIndex};
 use vst_common::latency::{Cell, Hdr, Window};
 use vst_common::phase::PhaseOrder;
 use vst_common::recall::{QueryJudge, RecallCell};
+use vst_common::shares::ShareSet;
 
 use crate::topology::{Layout, Topology};
 
@@ -76,6 +77,13 @@ pub enum LaneCommand {
         at: MonoNs,
         /// Its label.
         at_wall: WallNs,
+    },
+    /// From an instant after the start on, these shares of the schedule are this lane's too.
+    TakeOver {
+        /// After the start instant, nanoseconds.
+        from_ns: u64,
+        /// Which.
+        shares: ShareSet,
     },
     /// Rows to write or delete (ingest, shrink).
     Rows(RowBlock),

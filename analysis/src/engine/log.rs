@@ -197,6 +197,7 @@ impl Log {
                 self.closed = Some(ClosedRecord { at: at_wall_ns, state, exit_code });
             }
             Control::SharesOwned { .. }
+            | Control::SharesMoved { .. }
             | Control::RangeDone { .. }
             | Control::CommandsCounted { .. }
             | Control::PopulationChanged { .. } => {}

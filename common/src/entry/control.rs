@@ -83,6 +83,16 @@ pub enum Control {
         /// Lanes over the whole fleet.
         total: u32,
     },
+    /// What departed workers would send of an open phase's schedule belongs from an instant on to these, share by share
+    /// in turn over their lanes.
+    SharesMoved {
+        /// The phase.
+        phase: PhaseIndex,
+        /// From this long after the start instant on, nanoseconds.
+        from_ns: u64,
+        /// The heirs, in the order of the deal.
+        lanes: Vec<LaneOwner>,
+    },
     /// All rows of a leased range have ended.
     RangeDone {
         /// The phase.

@@ -172,6 +172,25 @@ pub struct FleetSpec {
     pub workers: u32,
     /// Load lanes (threads) per worker.
     pub lanes: u32,
+    /// Without word from its coordinator for this long a worker sends no load; a worker that is not heard of for this
+    /// and [`FleetSpec::margin_ms`] counts as lost. Milliseconds.
+    #[serde(default = "lease_ms")]
+    pub lease_ms: u64,
+}
+
+impl FleetSpec {
+    /// What clocks may differ by before a lost worker's work is given to others, milliseconds.
+    #[must_use]
+    pub fn margin_ms(&self) -> u64 {
+        self.lease_ms / 5
+    }
+}
+
+/// Longer than it takes another coordinator to lead.
+pub(in crate::scenario) const LEASE_MS: u64 = 10_000;
+
+fn lease_ms() -> u64 {
+    LEASE_MS
 }
 
 /// How the connections of the load speak, and which nodes they read from.

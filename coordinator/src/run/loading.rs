@@ -5,6 +5,7 @@
 //! was armed has made its statement or is lost; `exhausted` is said only when every range is done, so that what a lost
 //! worker leaves finds somebody.
 
+mod ownership;
 mod work;
 
 use vst_common::clock::{MonoNs, SECOND_NS};
@@ -24,6 +25,9 @@ use work::Taken;
 
 /// After its schedule a phase drains for at most this long, or its timeout where that is longer, nanoseconds.
 const DRAIN_NS: u64 = 10 * SECOND_NS;
+/// Between the decision that shares move and the instant at which they do, nanoseconds: the log must have it and the heirs
+/// must have heard of it.
+const MOVE_NOTICE_NS: u64 = SECOND_NS;
 
 macro_rules! or_close {
     ($taken:expr, $now:expr, $book:expr) => {
@@ -149,7 +153,7 @@ impl Starting {
         book.observing = true;
         book.observe();
         let ends = ends(&self.load, at, book);
-        let next = Loading { load: self.load.clone(), start: at, ends, drained: None };
+        let next = Loading { load: self.load.clone(), start: at, ends, moving: None, drained: None };
         self.to(next)
     }
 }
@@ -167,17 +171,18 @@ fn ends(load: &Load, start: MonoNs, book: &Book) -> Option<MonoNs> {
 }
 
 fn log_owners(load: &Load, from_ns: u64, book: &mut Book) -> Ticket {
-    let lanes = load
-        .owners()
-        .into_iter()
-        .map(|(generation, first_lane, lanes)| LaneOwner {
-            worker: WorkerId::new(book.worker_name(generation)),
-            generation,
-            first_lane,
-            lanes,
-        })
-        .collect();
+    let lanes = owners(&load.owners(), book);
     book.log(Control::SharesOwned { phase: load.phase(), from_ns, lanes, total: load.order().lanes_total })
+}
+
+fn owners(lanes: &[(Generation, u32, u32)], book: &Book) -> Vec<LaneOwner> {
+    let owner = |(generation, first_lane, lanes): &(Generation, u32, u32)| LaneOwner {
+        worker: WorkerId::new(book.worker_name(*generation)),
+        generation: *generation,
+        first_lane: *first_lane,
+        lanes: *lanes,
+    };
+    lanes.iter().map(owner).collect()
 }
 
 /// The workers send load.
@@ -188,6 +193,8 @@ pub(crate) struct Loading {
     start: MonoNs,
     /// When the last one must have ended; `None` where the work itself ends the phase.
     ends: Option<MonoNs>,
+    /// Shares that move from an instant on, until the log says so.
+    moving: Option<(Ticket, u64)>,
     /// Since when the phase drains, and until when those that were told to must have ended.
     drained: Option<(MonoNs, MonoNs)>,
 }
@@ -199,7 +206,7 @@ impl Loading {
         let load = Load::restore(plan, past, start, book);
         book.take_up(start, load.units().0);
         let ends = ends(&load, start, book);
-        Self { load, start, ends, drained: None }.go_on(now, book)
+        Self { load, start, ends, moving: None, drained: None }.go_on(now, book)
     }
 
     pub(crate) fn load(&self) -> &Load {
@@ -208,6 +215,16 @@ impl Loading {
 
     pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
         let left = matches!(happened, Happened::Left(_)).then(|| self.load.owners().len());
+        if let (Happened::Logged(ticket), Some((awaited, from_ns))) = (&happened, self.moving)
+            && *ticket == awaited
+        {
+            self.moving = None;
+            self.load.tell_heirs(from_ns, book);
+        }
+        let back = match &happened {
+            Happened::Resumed(generation, _) => Some(*generation),
+            _ => None,
+        };
         if let Happened::Resumed(generation, _) = &happened
             && self.load.is_armed_only(&happened)
         {
@@ -221,10 +238,29 @@ impl Loading {
         if left.is_some_and(|owners| owners != self.load.owners().len()) {
             log_owners(&self.load, now.saturating_sub(self.start), book);
         }
+        if let Some(generation) = back {
+            // It may not have heard of what it took over.
+            let pending = self.moving.map(|(_, from_ns)| from_ns);
+            self.load.tell_heir(generation, |from_ns| Some(from_ns) != pending, book);
+        }
         self.go_on(now, book)
     }
 
-    fn go_on(self, now: MonoNs, book: &mut Book) -> State {
+    /// The schedule of those who are gone goes on in other hands.
+    fn move_shares(&mut self, now: MonoNs, book: &mut Book) {
+        let order = self.load.order();
+        let length_ns = order.warm_up_ns.saturating_add(order.duration_ns);
+        let from_ns = now.saturating_sub(self.start).saturating_add(MOVE_NOTICE_NS);
+        if self.drained.is_some() || self.moving.is_some() || (length_ns > 0 && from_ns >= length_ns) {
+            return;
+        }
+        let Some(heirs) = self.load.pass_on(from_ns) else { return };
+        let lanes = owners(&heirs, book);
+        let ticket = book.log(Control::SharesMoved { phase: self.load.phase(), from_ns, lanes });
+        self.moving = Some((ticket, from_ns));
+    }
+
+    fn go_on(mut self, now: MonoNs, book: &mut Book) -> State {
         let awaited = self.load.awaited();
         if awaited.is_empty() {
             return self.over(now, book);
@@ -240,6 +276,7 @@ impl Loading {
         } else if self.ends.is_some_and(|ends| now >= ends) {
             return self.drain(now, book);
         }
+        self.move_shares(now, book);
         State::Loading(self)
     }
 

@@ -4,7 +4,7 @@
 //! what a log says is done is never done again, and what it does not say is asked of the workers or done again: phases
 //! without load begin anew, ranges without a record are free once everybody who may hold one has said what it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vst_common::clock::{MonoNs, WallNs};
 use vst_common::entry::{Control, LaneOwner, PhaseOutcome, PhaseStarted, RunState};
@@ -40,6 +40,8 @@ pub(crate) struct OpenPhase {
     pub(crate) dealt: Vec<LaneOwner>,
     /// Who went, and how long after the start instant, nanoseconds.
     pub(crate) departed: BTreeMap<Generation, u64>,
+    /// Moves of shares: from when, to whom (worker, lanes), and who was gone by then.
+    pub(crate) moved: Vec<(u64, Vec<(Generation, u32)>, BTreeSet<Generation>)>,
     pub(crate) done: Vec<RowRange>,
     pub(crate) statements: BTreeMap<Generation, Statement>,
 }
@@ -116,6 +118,7 @@ impl Past {
                     started: started.clone(),
                     dealt: Vec::new(),
                     departed: BTreeMap::new(),
+                    moved: Vec::new(),
                     done: Vec::new(),
                     statements: BTreeMap::new(),
                 });
@@ -132,6 +135,12 @@ impl Past {
                     if !lanes.iter().any(|o| o.generation == owner.generation) {
                         open.departed.entry(owner.generation).or_insert(*from_ns);
                     }
+                }
+            }
+            Control::SharesMoved { phase, from_ns, lanes } => {
+                if let Some(open) = self.open_phase(*phase) {
+                    let heirs = lanes.iter().map(|owner| (owner.generation, owner.lanes)).collect();
+                    open.moved.push((*from_ns, heirs, open.departed.keys().copied().collect()));
                 }
             }
             Control::RangeDone { phase, range, .. } => {

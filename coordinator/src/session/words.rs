@@ -61,6 +61,18 @@ impl Words {
                 ranges: ranges.iter().map(|r| fleet::RowRange { start: r.start, end: r.end }).collect(),
                 exhausted: *exhausted,
             }),
+            Tell::GiveBack { phase, range } => ToWorker::GiveBack(fleet::GiveBack {
+                phase: phase.0,
+                range: Some(fleet::RowRange { start: range.start, end: range.end }),
+            }),
+            Tell::TakeOver { phase, from_ns, lanes } => ToWorker::TakeOver(fleet::TakeOver {
+                phase: phase.0,
+                from_ns: *from_ns,
+                lanes: lanes
+                    .iter()
+                    .map(|(lane, shares)| fleet::LaneShares { lane: *lane, shares: shares.clone().into() })
+                    .collect(),
+            }),
             Tell::Drain(phase) => ToWorker::Drain(fleet::Drain { phase: phase.0 }),
             Tell::Observe { phase, name, nodes, indexed } => {
                 ToWorker::Observe(self.observe(*phase, name, nodes, *indexed))

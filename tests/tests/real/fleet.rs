@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use fleet_tests::cluster::Servers;
+use fleet_tests::command::{LIMIT, finish, project, vst};
 use fleet_tests::course::{
-    self, SLOW_INGEST, controls, count_rows, departures, ended, every_row_was_written_once,
+    self, SLOW_INGEST, check_rows, controls, count_rows, departures, ended, every_row_was_written_once,
 };
 use fleet_tests::fleet::Fleet;
 use fleet_tests::run::Results;
+use fleet_tests::wire::Wire;
 use rustix::process::Signal;
 use vst_common::clock::wall_ns;
+use vst_common::entry::Control;
 use vst_common::exit::Exit;
 
 /// A fleet of two in the middle of its ingest.
@@ -98,4 +101,90 @@ async fn a_server_that_is_gone_before_a_phase_is_armed_is_the_targets_fault_and_
     let (output, _) = ended.expect("nobody waits long for a server that is gone");
     assert_eq!(output.code, code(Exit::Target), "{}", output.stderr);
     assert!(output.stderr.contains(&gone.address), "{} is not named: {}", gone.address, output.stderr);
+}
+
+/// An open rate of 10,000/s over four workers: one is killed, and the others have its share within 5 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_share_of_a_killed_worker_is_taken_over_and_the_rate_is_never_exceeded() {
+    const RATE: i64 = 10_000;
+    let (servers, results) = (Servers::cluster().await, Results::new());
+    let scenario = project().join("tests/scenarios/rate.yaml");
+    let scenario = scenario.to_str().expect("text");
+    let mut fleet = Fleet::start_scenario(&results, &servers.url(), scenario, &[], |_| {});
+    fleet.start_workers(4, "warn").await;
+    let begun = async {
+        let steady = |c: &Control| matches!(c, Control::PhaseStarted(p) if p.name == "steady");
+        while results.run_dirs().is_empty() || !controls(&results).await.iter().any(steady) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, begun).await.expect("the phase begins");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let killed_at = wall_ns();
+    fleet.signal_worker("w0", Signal::KILL);
+    let (output, _) = fleet.end().await;
+    assert_eq!(output.code, code(Exit::Fleet), "a lost worker is told: {}", output.stderr);
+
+    let log = controls(&results).await;
+    let steady = ended(&log, "steady");
+    let sql = "select cast(interval_start as bigint) as start, cast(sum(due) as bigint) as due from latency \
+               where phase = 'steady' group by interval_start order by interval_start";
+    let rows = finish(vst(&["analyze", "query", sql, "--run", &results.newest(), "--json"])).await;
+    let due: Vec<(i64, i64)> = rows
+        .stdout
+        .lines()
+        .map(|line| {
+            let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            (row["start"].as_i64().expect("an instant"), row["due"].as_i64().expect("a count"))
+        })
+        .take(14)
+        .collect();
+    assert!(due.len() == 14 && due.iter().all(|(_, due)| *due <= RATE), "never above the rate: {due:?}");
+    let soon = due.iter().filter(|(start, _)| *start >= killed_at + 5_000_000_000);
+    let soon: Vec<i64> = soon.map(|(_, due)| *due).collect();
+    assert!(soon.len() > 1 && soon.iter().all(|due| *due == RATE), "back within 5 s of {killed_at}: {due:?}");
+    assert!(due.iter().any(|(_, due)| *due < RATE), "the dip is shown: {due:?}");
+    // The report knows to the request what nobody owned.
+    let scheduled = steady.scheduled.expect("an open phase");
+    assert_eq!(scheduled, 140_000);
+    let owned = u64::try_from(due.iter().map(|(_, due)| due).sum::<i64>()).expect("positive");
+    // What it did in its last moments the killed worker could not deliver, and until its lease and the margin were over
+    // its share was its own: 2,500/s for that long and the second before. All else is accounted for.
+    let missing = scheduled - owned - steady.unowned;
+    assert!(
+        steady.unowned > 0 && missing <= 2_500 * 6,
+        "{due:?}, unowned {}, missing {missing}",
+        steady.unowned
+    );
+}
+
+/// Cut off from its coordinator, not from the target: the harder half of a partition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_cut_off_for_15_s_sends_nothing_after_its_lease_and_is_let_in_again() {
+    let (servers, results) = (Servers::cluster().await, Results::new());
+    let mut fleet = Fleet::start_dressed(&results, &servers.url(), &SLOW_INGEST, |_| {});
+    let address = fleet.address().await;
+    let wire = Wire::to(&address).await;
+    for (name, address) in [("w0", &wire.address), ("w1", &address)] {
+        fleet.start_worker(name, "info", |command| {
+            command.args(["--coordinator", address]);
+        });
+    }
+    course::in_mid_ingest(&servers).await;
+    wire.cut();
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    wire.mend();
+    let (output, _) = fleet.end().await;
+    let log = controls(&results).await;
+    every_row_was_written_once(&log);
+    assert_eq!(output.code, code(Exit::Fleet), "{}", output.stderr);
+    assert!(departures(&log).contains(&(String::from("w0"), true)), "{log:?}");
+    let live = log.iter().rev().find_map(|c| match c {
+        Control::PopulationChanged { live, .. } => Some(*live),
+        _ => None,
+    });
+    check_rows(&servers, live.expect("a population")).await;
+    let registered =
+        log.iter().filter(|c| matches!(c, Control::WorkerJoined { worker, .. } if worker.as_str() == "w0"));
+    assert_eq!(registered.count(), 2, "it is let in again: {}", fleet.said("w0"));
 }

@@ -3,6 +3,8 @@
 //! Fed by the session core; steps through preparing, arming, armed, running, flushing. A phase that cannot go on is
 //! broken: it has said so with a fault and waits to be replaced or drained.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use vst_common::clock::{ClockOffset, MonoNs, SECOND_NS};
@@ -11,6 +13,7 @@ use vst_common::ids::PhaseIndex;
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 use vst_common::scenario::Load;
+use vst_common::shares::ShareSet;
 use vst_proto::fleet;
 use vst_proto::fleet::worker_message::Message as ToCoordinator;
 
@@ -69,6 +72,8 @@ pub(super) struct Phase {
     progress: Progress,
     next_progress: MonoNs,
     lease: LoadLease,
+    /// What this worker took over, by the instant from which on it is its own.
+    taken: BTreeMap<u64, Vec<(u32, ShareSet)>>,
 }
 
 impl Phase {
@@ -96,6 +101,7 @@ impl Phase {
             rows_in_hand: rows_in_hand(&order),
             next_progress: now,
             lease,
+            taken: BTreeMap::new(),
             order,
         }
     }
@@ -204,6 +210,13 @@ impl Phase {
         let (read, back) = ranges.leased(now, lease);
         out.extend(read.into_iter().map(|range| Action::Fetch { ticket: self.ticket, range }));
         hand_back(back, out);
+    }
+
+    /// Somebody else has nothing to do.
+    pub(super) fn give_back(&mut self, range: RowRange, out: &mut Vec<Action>) {
+        if let Some(ranges) = &mut self.ranges {
+            hand_back(ranges.give_back(range), out);
+        }
     }
 
     pub(super) fn fetched(
@@ -398,6 +411,33 @@ impl Phase {
             lanes: u32::try_from(self.lanes.len()).unwrap_or(u32::MAX),
         });
         self.every_running_lane(out, || LaneCommand::Start { at, at_wall: start.at_wall_ns });
+        for (from_ns, lanes) in &self.taken {
+            self.hand_over(*from_ns, lanes, out);
+        }
+    }
+
+    /// Somebody is gone, and part of its schedule is this worker's. Told again it is what it was.
+    pub(super) fn take_over(&mut self, taken: fleet::TakeOver, out: &mut Vec<Action>) {
+        let shares = |lane: fleet::LaneShares| Some((lane.lane, ShareSet::try_from(lane.shares).ok()?));
+        let Some(lanes) = taken.lanes.into_iter().map(shares).collect::<Option<Vec<_>>>() else {
+            return fault(taken.phase, "shares to take over that are no shares", out);
+        };
+        if let Entry::Vacant(place) = self.taken.entry(taken.from_ns) {
+            place.insert(lanes.clone());
+            if self.step == Step::Running {
+                self.hand_over(taken.from_ns, &lanes, out);
+            }
+        }
+    }
+
+    fn hand_over(&self, from_ns: u64, lanes: &[(u32, ShareSet)], out: &mut Vec<Action>) {
+        for (lane, shares) in lanes {
+            let book = self.lanes.get(count::index(u64::from(*lane)));
+            if book.is_some_and(|book| book.state == LaneState::Armed) {
+                let command = LaneCommand::TakeOver { from_ns, shares: shares.clone() };
+                out.push(Action::Lane { lane: *lane, command });
+            }
+        }
     }
 
     fn deal(&mut self, out: &mut Vec<Action>) {

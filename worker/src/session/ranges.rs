@@ -24,6 +24,8 @@ struct Held {
     end: u64,
     /// Blocks not dealt yet and blocks with a lane; `None` while the rows are being read.
     blocks_open: Option<u64>,
+    /// Whether a lane has or had a block of it.
+    begun: bool,
     ok: u64,
     failed: u64,
     first_error: String,
@@ -161,6 +163,15 @@ impl RangeBook {
         (read, back)
     }
 
+    /// Hands back a range of which no row was dealt; `None` where one was, or where it is not in hand.
+    pub(super) fn give_back(&mut self, range: RowRange) -> Option<fleet::RangeDone> {
+        self.held.get(&range.start).filter(|held| held.end == range.end && !held.begun)?;
+        self.ready.retain(|(start, _)| *start != range.start);
+        self.known.retain(|known| *known != range);
+        let end = self.held.remove(&range.start)?.end;
+        Some(self.closing(range.start, Held { end, ..Held::default() }))
+    }
+
     /// Takes in the rows of a range, in blocks; block ids count on from `next_block`.
     pub(super) fn fetched(
         &mut self,
@@ -201,6 +212,9 @@ impl RangeBook {
             return None;
         }
         let (range_start, block) = self.ready.pop_front()?;
+        if let Some(held) = self.held.get_mut(&range_start) {
+            held.begun = true;
+        }
         self.dealt.insert(block.id, Dealt { range_start, lane, rows: count::len(block.rows.len()) });
         Some(block)
     }
@@ -282,6 +296,63 @@ impl RangeBook {
             ok: held.ok,
             failed: held.failed,
             first_error: held.first_error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RANGES: u64 = 6;
+    const BLOCKS: u64 = 3;
+
+    fn range(n: u64) -> RowRange {
+        RowRange { start: n * 30, end: n * 30 + 30 }
+    }
+
+    fn blocks() -> Vec<RowBlock> {
+        (0..BLOCKS).map(|_| RowBlock { rows: vec![(0, 0); 10], ..RowBlock::default() }).collect()
+    }
+
+    proptest! {
+        /// Whatever is asked back whenever: what goes back was touched by no lane and never will be, and every range is
+        /// handed back exactly once.
+        #[test]
+        fn only_what_no_lane_began_is_given_back(deeds in prop::collection::vec((0u8..4, 0..RANGES), 0..80)) {
+            let mut book = RangeBook::new(1, 4);
+            let all: Vec<_> =
+                (0..RANGES).map(|n| fleet::RowRange { start: range(n).start, end: range(n).end }).collect();
+            let (read, _) = book.leased(0, &fleet::Lease { phase: 1, ranges: all, exhausted: false });
+            prop_assert_eq!(read.len() as u64, RANGES);
+            let (mut next, mut dealt, mut touched) = (0, Vec::new(), BTreeSet::new());
+            let (mut given, mut done) = (BTreeSet::new(), Vec::new());
+            let ends = (0..RANGES).map(|n| (0, n)).chain((0..200).map(|n| (1 + n % 2, n.into())));
+            for (deed, n) in deeds.into_iter().chain(ends) {
+                match deed {
+                    0 => done.extend(book.fetched(range(n), Ok(blocks()), &mut next)),
+                    1 => if let Some(block) = book.deal(0) {
+                        let of = book.dealt[&block.id].range_start;
+                        prop_assert!(!given.contains(&of), "a lane has what was given back");
+                        touched.insert(of);
+                        dealt.push(block.id);
+                    },
+                    2 => if let Some(id) = dealt.pop() {
+                        done.extend(book.block_done(id, 10, 0, None).and_then(|ended| ended.done));
+                    },
+                    _ => if let Some(back) = book.give_back(range(n)) {
+                        prop_assert!(!touched.contains(&range(n).start), "begun and given back");
+                        prop_assert_eq!((back.ok, back.failed), (0, 0));
+                        given.insert(range(n).start);
+                        done.push(back);
+                    },
+                }
+            }
+            let starts: BTreeSet<u64> = done.iter().filter_map(|d| d.range).map(|r| r.start).collect();
+            prop_assert_eq!(starts.len() as u64, RANGES);
+            prop_assert_eq!(done.len() as u64, RANGES);
         }
     }
 }

@@ -4,12 +4,14 @@
 //! tables are also what the override paths are resolved against. Law: a default is taken only where a key is absent.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use crate::keys;
 
 use super::super::{
     Algorithm, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec,
     Metric, PhaseSpec, PopulationSpec, Protocol, ReadFrom, RowKind, SamplingSpec, Scenario, Step,
+    model::LEASE_MS,
 };
 use super::criteria;
 use super::fault::{Complaint, Place};
@@ -50,7 +52,9 @@ const DATASET: &[&str] = &["base", "queries", "ground_truth", "rows"];
 const INDEX: &[&str] = &["on", "algorithm", "metric", "dims", "m", "ef_construction"];
 const POPULATION: &[&str] = &["prefix", "copies", "expansion", "order"];
 const KEYSPACE: &[&str] = &["keys", "elements", "group"];
-const FLEET: &[&str] = &["workers", "lanes"];
+const FLEET: &[&str] = &["workers", "lanes", "lease"];
+/// Shorter than a few heartbeats every hiccup would stop the load.
+const LEASES_MS: RangeInclusive<u64> = 3_000..=600_000;
 const CONNECTION: &[&str] = &["protocol", "read_from"];
 const SAMPLING: &[&str] = &["interval"];
 
@@ -228,7 +232,9 @@ fn fleet(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<FleetSpec> {
     let section = reader.subsection(top, "fleet", FLEET)?;
     let workers = reader.defaulted(&section, "workers", 2, "2", |k, n, e| count(k, n, 10_000, e));
     let lanes = reader.defaulted(&section, "lanes", 1, "1", |k, n, e| count(k, n, 1024, e));
-    Some(FleetSpec { workers: workers?, lanes: lanes? })
+    let lease_ms = reader
+        .defaulted(&section, "lease", LEASE_MS, "10s", |k, n, e| values::duration_ms(k, n, LEASES_MS, e));
+    Some(FleetSpec { workers: workers?, lanes: lanes?, lease_ms: lease_ms? })
 }
 
 fn connection(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<ConnectionSpec> {

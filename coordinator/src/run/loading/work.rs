@@ -15,6 +15,7 @@ use vst_common::shares::ShareSet;
 use super::super::book::{Book, Loaded};
 use super::super::recovery::OpenPhase;
 use super::super::{Happened, Said, Statement, Tell, Verdict};
+use super::ownership::Ownership;
 use crate::leases::{Handed, Leases, TRIES};
 use crate::plan::LoadPlan;
 use crate::roster::{Before, Presence, Stage};
@@ -44,6 +45,8 @@ pub(crate) struct Load {
     leasing: bool,
     /// Those who took part and went before the end, and when.
     departed: BTreeMap<Generation, MonoNs>,
+    /// Of an open phase that is not leased.
+    ownership: Option<Ownership>,
     /// Took part under another coordinator; which ranges each holds is known when it is back, or does not matter any
     /// more when it is cut off.
     unheard: BTreeSet<Generation>,
@@ -60,6 +63,7 @@ impl Load {
             book.tell(*generation, Tell::Arm { order, first_lane, lanes });
         }
         Some(Self {
+            ownership: owned(&order, &deal, plan.cut.is_some()),
             order,
             taking_part: deal.iter().map(|(g, _, _)| *g).collect(),
             deal,
@@ -91,7 +95,14 @@ impl Load {
         // Of those that are lost it is not known either, and they may not be cut off yet.
         let lost = book.uncut().into_iter().filter(|lost| deal.iter().any(|(g, _, _)| g == lost));
         let unheard = taking_part.iter().copied().chain(lost).filter(|g| !past.statements.contains_key(g));
+        let mut ownership = owned(&order, &deal, plan.cut.is_some());
+        if let Some(ownership) = &mut ownership {
+            for (from_ns, heirs, gone) in &past.moved {
+                ownership.pass_on(*from_ns, gone, heirs);
+            }
+        }
         Self {
+            ownership,
             armed: taking_part.clone(),
             unheard: unheard.collect(),
             departed: departed.collect(),
@@ -220,19 +231,45 @@ impl Load {
         let Some(schedule) = Schedule::of_order(&self.order) else { return none };
         let until_ns = until.saturating_sub(start).min(schedule.length_ns());
         let mut unowned: u64 = 0;
-        for (generation, first_lane, lanes) in &self.deal {
-            let Some(at) = self.departed.get(generation) else { continue };
-            let own = (*first_lane..first_lane.saturating_add(*lanes))
-                .map(|lane| ShareSet::for_lane(lane, self.order.lanes_total))
-                .fold(ShareSet::empty(), |all, lane| all.union(&lane));
+        for (generation, at) in &self.departed {
+            let Some(ownership) = &self.ownership else { continue };
+            let due = |from_ns| ownership.due(&schedule, *generation, from_ns, until_ns);
             let left = match self.statements.get(generation) {
                 // What it took up is stated, so the rest is exact.
-                Some(statement) => schedule.due_in(&own, 0, until_ns).saturating_sub(statement.totals.due),
-                None => schedule.due_in(&own, at.saturating_sub(start), until_ns),
+                Some(statement) => due(0).saturating_sub(statement.totals.due),
+                None => due(at.saturating_sub(start)),
             };
             unowned = unowned.saturating_add(left);
         }
         Loaded { scheduled: Some(schedule.due_in(&ShareSet::all(), 0, until_ns)), unowned, ..none }
+    }
+
+    /// What those who are gone would have sent goes to those who are here, from an instant on; gives these, where
+    /// anything has to move.
+    pub(crate) fn pass_on(&mut self, from_ns: u64) -> Option<Vec<(Generation, u32, u32)>> {
+        let gone: BTreeSet<Generation> = self.departed.keys().copied().collect();
+        let mut heirs = self.owners();
+        heirs.retain(|(g, _, _)| !self.statements.contains_key(g));
+        let ownership = self.ownership.as_mut().filter(|o| !heirs.is_empty() && o.is_held_by(&gone))?;
+        let lanes: Vec<(Generation, u32)> = heirs.iter().map(|(g, _, lanes)| (*g, *lanes)).collect();
+        ownership.pass_on(from_ns, &gone, &lanes);
+        Some(heirs)
+    }
+
+    /// Tells those who took over at an instant.
+    pub(crate) fn tell_heirs(&self, from_ns: u64, book: &mut Book) {
+        let Some(ownership) = &self.ownership else { return };
+        for heir in ownership.heirs_at(from_ns) {
+            self.tell_heir(heir, |at| at == from_ns, book);
+        }
+    }
+
+    /// Tells a worker what it took over.
+    pub(crate) fn tell_heir(&self, heir: Generation, told: impl Fn(u64) -> bool, book: &mut Book) {
+        let Some(ownership) = &self.ownership else { return };
+        for (from_ns, lanes) in ownership.taken_over(heir).into_iter().filter(|(at, _)| told(*at)) {
+            book.tell(heir, Tell::TakeOver { phase: self.phase(), from_ns, lanes });
+        }
     }
 
     /// Those who own lanes now.
@@ -371,7 +408,15 @@ impl Load {
             book.tell(*generation, Tell::Lease { phase, ranges, exhausted });
             false
         });
+        // Who still waits may take from a straggler what that one has not begun.
+        while let Some((holder, range)) = leases.ask_back(self.parked.len()) {
+            book.tell(holder, Tell::GiveBack { phase, range });
+        }
     }
+}
+
+fn owned(order: &PhaseOrder, deal: &[(Generation, u32, u32)], leased: bool) -> Option<Ownership> {
+    Schedule::of_order(order).filter(|_| !leased).map(|_| Ownership::dealt(deal, order.lanes_total))
 }
 
 fn rows_of(cut: Cut) -> u64 {

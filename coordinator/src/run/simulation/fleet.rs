@@ -26,6 +26,7 @@ pub(super) struct Worker {
     pub(super) draining: bool,
     pub(super) ends_at: MonoNs,
     pub(super) held: Vec<RowRange>,
+    pub(super) asked_back: Vec<RowRange>,
     pub(super) last_done: Option<RowRange>,
     pub(super) exhausted: bool,
     pub(super) asked: bool,
@@ -126,8 +127,23 @@ impl World {
                 let reason = format!("simulated fault of the {}", if target { "target" } else { "worker" });
                 return self.says(generation, Said::Fault { phase, reason, target });
             }
+            if self.gives_back(generation, phase) {
+                return;
+            }
             self.work_on(generation, phase, leased, calm);
         }
+    }
+
+    /// Of what it was asked for it hands back what it has not begun, which is as good as anything.
+    fn gives_back(&mut self, generation: Generation, phase: PhaseIndex) -> bool {
+        let worker = self.workers.get_mut(&generation).unwrap();
+        let Some(range) = worker.asked_back.pop() else { return false };
+        if !worker.held.contains(&range) || !self.chance(500) {
+            return false;
+        }
+        self.workers.get_mut(&generation).unwrap().held.retain(|held| *held != range);
+        self.says(generation, Said::RangeDone { phase, range, ok: 0, failed: 0, first_error: String::new() });
+        true
     }
 
     /// A worker whose stream broke calls again, sooner or later.

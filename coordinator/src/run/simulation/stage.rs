@@ -117,7 +117,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
             expansion: Default::default(),
             order: Default::default(),
         },
-        fleet: FleetSpec { workers: 2, lanes: 2 },
+        fleet: FleetSpec { workers: 2, lanes: 2, lease_ms: 3_000 },
         connection: vst_common::scenario::ConnectionSpec::default(),
         sampling: SamplingSpec { interval_ms: 500 },
         phases: Vec::new(),

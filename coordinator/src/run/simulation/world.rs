@@ -341,6 +341,11 @@ impl World {
                     worker.held.extend(ranges);
                 }
             }
+            Tell::TakeOver { phase, from_ns, .. } => {
+                let moved = |c: &Control| matches!(c, Control::SharesMoved { phase: p, from_ns: f, .. } if *p == phase && *f == from_ns);
+                assert!(self.trace[..self.durable].iter().any(moved), "shares moved before the log had it");
+            }
+            Tell::GiveBack { range, .. } => worker.asked_back.push(range),
             Tell::Drain(phase) => {
                 worker.draining = true;
                 self.drained.insert(phase);

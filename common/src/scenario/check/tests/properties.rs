@@ -219,7 +219,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                     expansion: ExpansionMethod::Auto,
                     order: CopyOrder::Interleaved,
                 },
-                fleet: FleetSpec { workers, lanes },
+                fleet: FleetSpec { workers, lanes, lease_ms: 10_000 },
                 connection: ConnectionSpec {
                     protocol: if seed % 2 == 0 { Protocol::Resp2 } else { Protocol::Resp3 },
                     read_from: match seed % 3 {
