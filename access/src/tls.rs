@@ -121,7 +121,8 @@ pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, rustls::pki
 #[must_use]
 pub fn explain(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
-    let fix = if text.contains("UnknownIssuer") {
+    // An authority of the same name as the right one gives a bad signature.
+    let fix = if text.contains("UnknownIssuer") || text.contains("BadSignature") {
         format!("; name its certificate authority in {CA}")
     } else if text.contains("CertificateRequired") || text.contains("certificate required") {
         format!("; the server wants a client certificate: name it in {CERTIFICATE} and {KEY}")

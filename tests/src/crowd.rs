@@ -73,7 +73,7 @@ impl Crowd {
         let sets = [load, format!("phases.measure.kv.duration={seconds}s")];
         let scenario = scenario.to_str().expect("text");
         let sets = sets.each_ref().map(String::as_str);
-        let mut fleet = Fleet::start_scenario(results, scenario, &servers.url(), &sets, |command| {
+        let mut fleet = Fleet::start_scenario(results, &servers.url(), scenario, &sets, |command| {
             command.args(["--workers", &workers.to_string()]);
         });
         let address = tokio::time::timeout(LIMIT, fleet.address()).await;

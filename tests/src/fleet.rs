@@ -37,15 +37,15 @@ impl Fleet {
         sets: &[&str],
         dress: impl FnOnce(&mut Command),
     ) -> Self {
-        Self::start_scenario(results, "quick", target, sets, dress)
+        Self::start_scenario(results, target, "quick", sets, dress)
     }
 
-    /// As [`Fleet::start_dressed`], of another scenario (its name or file).
+    /// As [`Fleet::start_dressed`], of any scenario.
     #[must_use]
     pub fn start_scenario(
         results: &Results,
-        scenario: &str,
         target: &str,
+        scenario: &str,
         sets: &[&str],
         dress: impl FnOnce(&mut Command),
     ) -> Self {

@@ -22,7 +22,7 @@ async fn ten_thousand_connections_of_one_worker_take_less_than_a_gibibyte() {
     let file = file.to_str().expect("text");
     let load = format!("phases.steady.kv.load={{closed: {{clients: {CONNECTIONS}, pipeline: 1}}}}");
     let sets = [&load, "fleet.lanes=2", "phases.steady.kv.duration=20s"];
-    let mut fleet = Fleet::start_scenario(&results, file, &servers.url(), &sets, |command| {
+    let mut fleet = Fleet::start_scenario(&results, &servers.url(), file, &sets, |command| {
         command.arg("--cleanup");
     });
     let address = fleet.address().await;

@@ -107,7 +107,7 @@ async fn at_twice_the_capacity_memory_is_bounded_and_every_request_is_accounted_
     let file = project().join("tests/scenarios/rates.yaml");
     let set = format!("phases.steady.kv.load.open.rate={rate}/s");
     let file = file.to_str().expect("text");
-    let mut fleet = Fleet::start_scenario(&results, file, &servers.url(), &[&set], |command| {
+    let mut fleet = Fleet::start_scenario(&results, &servers.url(), file, &[&set], |command| {
         command.arg("--cleanup");
     });
     fleet.start_workers(1, "warn").await;

@@ -110,7 +110,7 @@ async fn the_share_of_a_killed_worker_is_taken_over_and_the_rate_is_never_exceed
     let (servers, results) = (Servers::cluster().await, Results::new());
     let scenario = project().join("tests/scenarios/rate.yaml");
     let scenario = scenario.to_str().expect("text");
-    let mut fleet = Fleet::start_scenario(&results, scenario, &servers.url(), &[], |_| {});
+    let mut fleet = Fleet::start_scenario(&results, &servers.url(), scenario, &[], |_| {});
     fleet.start_workers(4, "warn").await;
     let begun = async {
         let steady = |c: &Control| matches!(c, Control::PhaseStarted(p) if p.name == "steady");
