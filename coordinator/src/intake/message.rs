@@ -14,9 +14,10 @@ use arrow_flight::{FlightData, SchemaAsIpc};
 use arrow_ipc::reader::RecordBatchDecoder;
 use arrow_ipc::writer::IpcWriteOptions;
 use arrow_ipc::{MessageHeader, root_as_message};
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
 use bytes::Bytes;
 use vst_common::batch::Table;
+use vst_common::count;
 
 /// How each table's stream opens.
 static OPENINGS: LazyLock<Vec<(Bytes, SchemaRef)>> = LazyLock::new(|| {
@@ -92,7 +93,7 @@ fn look_through(
     schema: &SchemaRef,
     body: usize,
 ) -> Result<(), Unreadable> {
-    let body = vst_common::count::to_i64(vst_common::count::len(body));
+    let body = count::to_i64(count::len(body));
     if batch.compression().is_some() {
         return refuse("it is compressed");
     }
@@ -112,11 +113,24 @@ fn look_through(
     {
         return refuse(format!("a column of {} rows, {} of them null", node.length(), node.null_count()));
     }
-    for buffer in batch.buffers().into_iter().flatten() {
-        let (offset, length) = (buffer.offset(), buffer.length());
-        let end = offset.checked_add(length);
-        if offset < 0 || length < 0 || end.is_none_or(|end| end > body) {
-            return refuse(format!("a buffer of {length} bytes at {offset} in a message of {body}"));
+    let mut buffers = batch.buffers().into_iter().flatten();
+    for field in schema.fields() {
+        let width = field.data_type().primitive_width().unwrap_or(1);
+        // Validity, then values; or validity, offsets of 4 bytes, text.
+        let widths: &[usize] = match field.data_type() {
+            DataType::Utf8 | DataType::Binary => &[1, 4, 1],
+            _ => &[1, width],
+        };
+        for width in widths {
+            let Some(buffer) = buffers.next() else { return refuse("it has fewer buffers than its columns") };
+            let (offset, length) = (buffer.offset(), buffer.length());
+            let end = offset.checked_add(length);
+            if offset < 0 || length < 0 || end.is_none_or(|end| end > body) {
+                return refuse(format!("a buffer of {length} bytes at {offset} in a message of {body}"));
+            }
+            if !count::to_u64(length).is_multiple_of(count::len(*width)) {
+                return refuse(format!("a buffer of {length} bytes for values of {width}"));
+            }
         }
     }
     Ok(())
