@@ -243,7 +243,9 @@ pub(crate) async fn start_cluster(
     let failed = |e: LocalClusterError| Failure::new(Exit::Target, with_causes(&e));
     let options = match saved {
         None => LocalClusterOptions { primaries, replicas, ..LocalClusterOptions::new(files) },
-        Some(saved) => LocalClusterOptions { replicas, ..LocalClusterOptions::restored(files, saved).map_err(failed)? },
+        Some(saved) => {
+            LocalClusterOptions { replicas, ..LocalClusterOptions::restored(files, saved).map_err(failed)? }
+        }
     };
     LocalCluster::start(options).await.map_err(failed)
 }

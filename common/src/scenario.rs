@@ -14,7 +14,7 @@ pub mod operations;
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use model::{
     Algorithm, Arrival, Ask, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec,
-    GrowSpec, IndexSpec, Keep, Load, MemoryTarget, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol, QuerySpec,
-    ReadFrom, RebuildSpec, Returns, RowKind, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    GrowSpec, IndexSpec, Keep, Load, MemoryTarget, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol,
+    QuerySpec, ReadFrom, RebuildSpec, Returns, RowKind, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
     UpdateSpec,
 };

@@ -17,10 +17,10 @@ use vst_common::phase::SearchPlan;
 use vst_common::scenario::operations::{AddNodeSpec, FailoverHow, FailoverSpec, MigrateSpec, RemoveNodeSpec};
 
 use self::slots::Move;
-use vst_access::split;
 use super::link::{Link, refusal};
 use super::topology::{Role, read_any};
 use super::{Target, TargetError, TargetNode, uncovered};
+use vst_access::split;
 
 /// Time between two looks at what the nodes say.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

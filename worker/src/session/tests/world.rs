@@ -277,7 +277,6 @@ impl World {
                 lane.fenced = false;
             }
             LaneCommand::Drain | LaneCommand::Abort => lane.ending = true,
-            LaneCommand::TakeOver { .. } => assert_ne!(lane.state, FakeState::Arming),
             LaneCommand::Leave | LaneCommand::Layout(_) => {}
         }
     }
