@@ -26,7 +26,7 @@ use crate::{output, token};
 #[derive(Debug, Subcommand)]
 pub(crate) enum CoordinatorCommand {
     /// Plan a scenario, wait for workers, go through its phases, write the run directory
-    Start(CoordinatorStart),
+    Start(Box<CoordinatorStart>),
 }
 
 /// Options of `vst coordinator start`.
@@ -159,6 +159,7 @@ const ORPHAN_STAYS: Duration = Duration::from_secs(15);
 
 pub(crate) async fn coordinator(command: CoordinatorCommand) -> Result<Exit, Failure> {
     let CoordinatorCommand::Start(options) = command;
+    let options = *options;
     let signals = Signals::listen()?;
     let token = token::from_env()?;
     let security = options.security.read(Side::Coordinator)?;
