@@ -47,7 +47,7 @@ mod tests {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut crate::Cli::command(), "vst", &mut script);
             let script = String::from_utf8(script).unwrap();
-            for word in ["list-scenarios", "ground-truth", "completions", "--allow-hooks"] {
+            for word in ["list-scenarios", "ground-truth", "completions", "allow-hooks"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }

@@ -142,7 +142,8 @@ async fn replicas_answer_what_changes_nothing_and_are_held_to_the_same_account()
     let recall = phase(&report, "ask").recall.as_ref().and_then(|r| r.recall).expect("recall");
     assert!(recall > 0.999, "replicas hold the same rows: {recall}");
     let (primaries, replicas) = shared(&servers, "get").await;
-    assert_eq!(primaries + replicas, 3_000);
+    // The coordinator looks at its own sign of life in the same way before it cleans up.
+    assert!((3_000..=3_005).contains(&(primaries + replicas)), "{primaries} {replicas}");
     assert!(
         primaries.abs_diff(replicas) <= 60,
         "in turn, at each of three primaries: {primaries} {replicas}"

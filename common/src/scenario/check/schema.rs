@@ -73,7 +73,7 @@ pub fn environment() -> Value {
             "profile" => said(words(&config::profile_words()), "what the fleet is tuned for"),
             "target" => said(
                 param(
-                    json!({ "type": "string", "pattern": "^(valkey|redis|valkeys|rediss)://[^:]*(:[0-9]+)?$|\\$\\{" }),
+                    json!({ "type": "string", "pattern": "^(valkey|redis|valkeys|rediss)://[^/]+/?$|^unix:///.+$|\\$\\{" }),
                 ),
                 "the server or any node of the cluster; the password comes from VST_PASSWORD",
             ),
@@ -106,6 +106,10 @@ pub fn environment() -> Value {
                     "most_memory" => {
                         Some(said(text(), "memory of the target at which load ends, for example 10GiB"))
                     }
+                    "save" => Some(said(
+                        words(&["allowed", "refused"]),
+                        "whether --bgsave may have the target write its data to its disks",
+                    )),
                     _ => None,
                 },
                 &[],
@@ -185,6 +189,7 @@ fn section_key(section: &str, key: &str) -> Option<Value> {
         ("dataset", "queries") => said(text(), "the query vectors"),
         ("dataset", "ground_truth") => said(text(), "the exact neighbours of each query"),
         ("dataset", "rows") => said(whole(1, MOST_ROWS), "use only the first rows of the base"),
+        ("index", "on") => said(words(&["hash", "json"]), "what a row is: a hash or a JSON document"),
         ("index", "algorithm") => said(words(&["hnsw", "flat"]), "how neighbours are found"),
         ("index", "metric") => said(words(&["l2", "cosine", "inner_product"]), "how distance is measured"),
         ("index", "dims") => said(whole(1, 65_536), "when given, those of the data"),
@@ -211,7 +216,15 @@ fn section_key(section: &str, key: &str) -> Option<Value> {
         ("fleet", "lease") => {
             said(duration(), "without word from its coordinator for this long a worker sends no load")
         }
+        ("connection", "protocol") => said(words(&["resp2", "resp3"]), "what load lanes speak"),
+        ("connection", "read_from") => said(
+            words(&["primary", "prefer_replica", "round_robin"]),
+            "which nodes are asked what changes nothing",
+        ),
         ("sampling", "interval") => said(duration(), "time between two samples of a node"),
+        ("sampling", "size_classes") => {
+            said(duration(), "time between two questions for the size classes of a node's allocator")
+        }
         _ => return None,
     })
 }
@@ -281,6 +294,14 @@ fn step_key(word: &str, key: &str) -> Option<Value> {
         ("churn" | "shrink", "by") => said(share(), "of the planned rows"),
         ("shrink", "keep") => said(share(), "of the planned rows, alive afterwards"),
         ("shrink", "keep_rows") => said(whole(0, MOST_ROWS), "rows that are left"),
+        ("shrink", "keep_memory") => {
+            said(text(), "memory that the target at rest uses at most, for example 10GiB")
+        }
+        ("shrink", "settle") => section(
+            STEPS.iter().find(|(word, _)| *word == "settle").map_or(&[][..], |(_, keys)| *keys),
+            &|key| step_key("settle", key),
+            &[],
+        ),
         ("shrink", "keep_copies") => said(whole(1, 1_000_000), "copies that are left, whole"),
         ("update", "share") => said(share(), "of the planned rows, from the front"),
         ("settle", "threshold") => said(share(), "largest change of memory within the window"),

@@ -161,12 +161,13 @@ fn fits_pattern(pattern: &str, text: &str) -> bool {
         "^[0-9]+(\\.[0-9]*)? *%$" => text.strip_suffix('%').is_some_and(number),
         "^[a-z0-9_-]{1,64}$" => name(text) && (1..=64).contains(&text.len()),
         "^[a-z0-9_-]+$|\\$\\{" => refers || (name(text) && !text.is_empty()),
-        "^(valkey|redis|valkeys|rediss)://[^:]*(:[0-9]+)?$|\\$\\{" => {
+        "^(valkey|redis|valkeys|rediss)://[^/]+/?$|^unix:///.+$|\\$\\{" => {
+            let host = |text: &str| text.len() > 1 && !text.strip_suffix('/').unwrap_or(text).contains('/');
             let rest = ["valkey", "redis", "valkeys", "rediss"]
                 .iter()
                 .find_map(|scheme| text.strip_prefix(scheme)?.strip_prefix("://"));
-            let port = |(_, port): (&str, &str)| port.chars().all(|c| c.is_ascii_digit()) && !port.is_empty();
-            refers || rest.is_some_and(|rest| rest.split_once(':').is_none_or(port))
+            let socket = text.strip_prefix("unix:///").is_some_and(|path| !path.is_empty());
+            refers || socket || rest.is_some_and(host)
         }
         other => panic!("pattern {other}"),
     }
