@@ -110,7 +110,7 @@ pub enum LaneCommand {
         /// After the start instant, nanoseconds.
         from_ns: u64,
         /// Which.
-        shares: ShareSet,
+        shares: Box<ShareSet>,
     },
     /// Rows to write or delete (ingest, shrink).
     Rows(RowBlock),

@@ -158,7 +158,7 @@ mod tests {
             phase: String::from("p"),
             phase_index: PhaseIndex(n),
             kind: "k".repeat(n as usize),
-            node: (n % 2 == 0).then(|| NodeId::new("n")),
+            node: n.is_multiple_of(2).then(|| NodeId::new("n")),
             detail: String::from("detail"),
             count: u64::from(n),
         };

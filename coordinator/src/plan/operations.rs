@@ -96,7 +96,7 @@ fn check(checked: &Checked, is_cluster: bool, nodes: &[TargetNode]) -> Result<()
             Operation::MigrateSlots(_) | Operation::Command(_) => {}
         }
     }
-    join(faults.into_iter()).map_or(Ok(()), Err)
+    join(faults).map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

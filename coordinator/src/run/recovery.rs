@@ -40,10 +40,21 @@ pub(crate) struct OpenPhase {
     pub(crate) dealt: Vec<LaneOwner>,
     /// Who went, and how long after the start instant, nanoseconds.
     pub(crate) departed: BTreeMap<Generation, u64>,
-    /// Moves of shares: from when, to whom (worker, lanes), and who was gone by then.
-    pub(crate) moved: Vec<(u64, Vec<(Generation, u32)>, BTreeSet<Generation>)>,
+    /// Moves of shares, in the order of the log.
+    pub(crate) moved: Vec<Moved>,
     pub(crate) done: Vec<RowRange>,
     pub(crate) statements: BTreeMap<Generation, Statement>,
+}
+
+/// Shares that went into other hands.
+#[derive(Clone, Debug)]
+pub(crate) struct Moved {
+    /// From this long after the start instant on, nanoseconds.
+    pub(crate) from_ns: u64,
+    /// (worker, lanes)
+    pub(crate) heirs: Vec<(Generation, u32)>,
+    /// Who was gone by then.
+    pub(crate) gone: BTreeSet<Generation>,
 }
 
 /// What the controls of a log say.
@@ -150,7 +161,8 @@ impl Past {
             Control::SharesMoved { phase, from_ns, lanes } => {
                 if let Some(open) = self.open_phase(*phase) {
                     let heirs = lanes.iter().map(|owner| (owner.generation, owner.lanes)).collect();
-                    open.moved.push((*from_ns, heirs, open.departed.keys().copied().collect()));
+                    let gone = open.departed.keys().copied().collect();
+                    open.moved.push(Moved { from_ns: *from_ns, heirs, gone });
                 }
             }
             Control::RangeDone { phase, range, .. } => {

@@ -26,7 +26,7 @@ pub enum Error {
     Log(#[from] run_log::Error),
     /// The run directory cannot be read back.
     #[error("{}", chain(.0))]
-    Archive(#[from] archive::Error),
+    Archive(#[source] Box<archive::Error>),
     /// Nobody can connect.
     #[error("cannot listen on `{address}`: {source}; give --listen another host:port")]
     Listen {
@@ -64,6 +64,12 @@ pub enum Error {
     /// Somebody wanted it to end before it began.
     #[error("interrupted before the run began")]
     Interrupted,
+}
+
+impl From<archive::Error> for Error {
+    fn from(error: archive::Error) -> Self {
+        Self::Archive(Box::new(error))
+    }
 }
 
 impl Error {

@@ -59,7 +59,7 @@ async fn encrypted_connections_are_made_with_those_who_can_be_trusted_and_nobody
         ]
     };
     let known = ("VST_TARGET_CA", file(&authority, "ca.pem"));
-    talked(&run(&results, TALK, &url, &[&client()[..], &[known.clone()]].concat(), &[]).await);
+    talked(&run(&results, TALK, &url, &[&client()[..], std::slice::from_ref(&known)].concat(), &[]).await);
     // What arrived through TLS is what the plain port holds: nothing is left after the clean-up there either.
     assert_eq!(servers.keys_under("vst:").await, [""; 0]);
 

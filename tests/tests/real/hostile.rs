@@ -132,12 +132,10 @@ async fn turned_away(channel: &Channel, words: Vec<Said>) -> Code {
         let _ = messages.send(fleet::WorkerMessage { message: Some(word) });
     }
     in_time("a stranger is turned away", async {
-        loop {
-            match orders.message().await {
-                Ok(Some(order)) => panic!("a stranger was told {order:?}"),
-                Ok(None) => return Code::Ok,
-                Err(status) => return status.code(),
-            }
+        match orders.message().await {
+            Ok(Some(order)) => panic!("a stranger was told {order:?}"),
+            Ok(None) => Code::Ok,
+            Err(status) => status.code(),
         }
     })
     .await
@@ -172,7 +170,8 @@ async fn strangers(channel: &Channel) {
         assert_eq!(turned_away(channel, vec![hello(&wrong)]).await, Code::Unauthenticated);
     }
     let mut client = FleetClient::new(channel.clone());
-    let refused = |status: Result<(), Status>| assert_eq!(status.unwrap_err().code(), Code::Unauthenticated);
+    let refused =
+        |status: Result<(), Status>| assert_eq!(status.expect_err("refused").code(), Code::Unauthenticated);
     let token = || String::from("guessed");
     refused(client.stop(fleet::StopRequest { reason: String::new(), token: token() }).await.map(drop));
     refused(client.watch(fleet::WatchRequest { token: token(), members: true }).await.map(drop));

@@ -435,7 +435,7 @@ impl Phase {
         for (lane, shares) in lanes {
             let book = self.lanes.get(count::index(u64::from(*lane)));
             if book.is_some_and(|book| book.state == LaneState::Armed) {
-                let command = LaneCommand::TakeOver { from_ns, shares: shares.clone() };
+                let command = LaneCommand::TakeOver { from_ns, shares: Box::new(shares.clone()) };
                 out.push(Action::Lane { lane: *lane, command });
             }
         }

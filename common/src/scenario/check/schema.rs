@@ -22,7 +22,7 @@ pub fn scenario() -> Value {
     phase.insert(String::from("name"), said(own(), "unique name, the key of every table"));
     phase.insert(String::from("criteria"), said(criteria(), "what must hold of this phase"));
     for (word, keys) in STEPS {
-        let section = section(keys, &|key| step_key(word, key), &required_of(word));
+        let section = section(keys, &|key| step_key(word, key), required_of(word));
         phase.insert(
             (*word).to_owned(),
             said(or_nothing(section, required_of(word).is_empty()), step_says(word)),

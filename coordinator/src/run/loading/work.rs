@@ -97,8 +97,8 @@ impl Load {
         let unheard = taking_part.iter().copied().chain(lost).filter(|g| !past.statements.contains_key(g));
         let mut ownership = owned(&order, &deal, plan.cut.is_some());
         if let Some(ownership) = &mut ownership {
-            for (from_ns, heirs, gone) in &past.moved {
-                ownership.pass_on(*from_ns, gone, heirs);
+            for moved in &past.moved {
+                ownership.pass_on(moved.from_ns, &moved.gone, &moved.heirs);
             }
         }
         Self {
