@@ -34,7 +34,7 @@ pub use data::{DataFacts, read_data};
 pub use estimate::{Estimate, estimate, row_bytes, vector_bytes};
 pub(crate) use kv::spaces;
 pub use limits::{ClientLimit, check_clients, check_open_files, check_replicas};
-pub use operations::{check_cluster, check_programs};
+pub use operations::{ClusterShape, check_cluster, check_programs};
 pub(crate) use phases::index_on;
 pub use sample::Sample;
 pub(crate) use sample::samples;

@@ -9,7 +9,6 @@ use vst_common::scenario::check::{Checked, Faults};
 use vst_common::scenario::operations::Operation;
 
 use super::data::join;
-use crate::target::{Role, Target, TargetNode};
 
 /// Refuses programs that nobody has allowed.
 ///
@@ -30,17 +29,23 @@ pub fn check_programs(checked: &Checked, allowed: bool) -> Result<(), Faults> {
     join(faults).map_or(Ok(()), Err)
 }
 
+/// What of the target decides what can be done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterShape {
+    /// Whether it is a cluster, and not a single server.
+    pub is_cluster: bool,
+    /// Its primaries.
+    pub primaries: usize,
+    /// Its replicas.
+    pub replicas: usize,
+}
+
 /// Refuses operations that the target cannot do.
 ///
 /// # Errors
 /// A fault for each of them, at its own key.
-pub fn check_cluster(checked: &Checked, target: &Target) -> Result<(), Faults> {
-    check(checked, target.is_cluster(), target.nodes())
-}
-
-fn check(checked: &Checked, is_cluster: bool, nodes: &[TargetNode]) -> Result<(), Faults> {
-    let mut primaries = nodes.iter().filter(|node| node.role == Role::Primary).count();
-    let mut replicas = nodes.len().saturating_sub(primaries);
+pub fn check_cluster(checked: &Checked, shape: ClusterShape) -> Result<(), Faults> {
+    let ClusterShape { is_cluster, mut primaries, mut replicas } = shape;
     let mut faults = Vec::new();
     for phase in &checked.scenario.phases {
         let Step::Operate(operation) = &phase.step else { continue };
@@ -101,22 +106,12 @@ fn check(checked: &Checked, is_cluster: bool, nodes: &[TargetNode]) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use vst_common::ids::NodeId;
     use vst_common::scenario::check::parse;
 
     use super::*;
 
-    fn nodes(primaries: u16, replicas: u16) -> Vec<TargetNode> {
-        let node = |n: u16, role| TargetNode {
-            id: NodeId::new(n.to_string()),
-            host: String::from("h"),
-            port: n,
-            role,
-            slots: Vec::new(),
-        };
-        let first = (1..=primaries).map(|n| node(n, Role::Primary));
-        let copies = (1..=replicas).map(|n| node(100 + n, Role::Replica { of: NodeId::new(n.to_string()) }));
-        first.chain(copies).collect()
+    fn cluster(primaries: usize, replicas: usize) -> ClusterShape {
+        ClusterShape { is_cluster: primaries > 1, primaries, replicas }
     }
 
     fn scenario(phases: &str) -> Checked {
@@ -150,13 +145,16 @@ mod tests {
     #[test]
     fn operations_that_the_cluster_cannot_do_are_refused_at_once() {
         let all = "  - {name: over, failover: {primary: 4}}\n  - {name: move, migrate_slots: {shares: [60%, 40%]}}\n";
-        assert_eq!(said(check(&scenario(all), true, &nodes(3, 0))).len(), 3);
-        assert_eq!(said(check(&scenario(all), false, &nodes(1, 0))).len(), 2);
+        assert_eq!(said(check_cluster(&scenario(all), cluster(3, 0))).len(), 3);
+        assert_eq!(said(check_cluster(&scenario(all), cluster(1, 0))).len(), 2);
         let fine =
             "  - {name: over, failover: {primary: 3}}\n  - {name: move, migrate_slots: {shares: even}}\n";
-        assert!(check(&scenario(fine), true, &nodes(3, 3)).is_ok());
+        assert!(check_cluster(&scenario(fine), cluster(3, 3)).is_ok());
         let joined =
             "  - {name: join, add_node: {address: \"h:4\", replica_of: 1}}\n  - {name: over, failover: {}}\n";
-        assert!(check(&scenario(joined), true, &nodes(3, 0)).is_ok(), "a replica that joins can take over");
+        assert!(
+            check_cluster(&scenario(joined), cluster(3, 0)).is_ok(),
+            "a replica that joins can take over"
+        );
     }
 }

@@ -55,8 +55,12 @@ pub async fn prepare(checked: &Checked, base_dir: &Path, target: &str) -> Result
     };
     let target_facts = target.facts().await?;
     plan::check_clients(checked, &target.client_limits().await?)?;
-    plan::check_cluster(checked, &target)?;
     let replicas = target.nodes().iter().filter(|node| matches!(node.role, Role::Replica { .. })).count();
+    let primaries = target.nodes().len() - replicas;
+    plan::check_cluster(
+        checked,
+        plan::ClusterShape { is_cluster: target.is_cluster(), primaries, replicas },
+    )?;
     plan::check_replicas(checked, replicas)?;
     let plan = plan::plan(checked, data.as_ref(), search)?;
     let samples = match &data {

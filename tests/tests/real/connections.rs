@@ -167,7 +167,9 @@ async fn replicas_answer_what_changes_nothing_and_are_held_to_the_same_account()
     let (output, _) =
         results.run(&[&["scenario", file, "--target", &url, "--cleanup"], &set[..]].concat()).await;
     assert!(matches!(output.code, 0 | 7), "{}", output.stderr);
-    assert_eq!(shared(&servers, "get").await.0, before);
+    // But for the coordinator's own look at its sign of life.
+    let after = shared(&servers, "get").await.0;
+    assert!((before..=before + 5).contains(&after), "{before} {after}");
 
     // Where there is no replica, that is said before anything is sent.
     let alone = Servers::without_search().await;

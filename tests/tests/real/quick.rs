@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fleet_tests::command::{finish, project, run, vst};
-use fleet_tests::run::{Results, phase};
+use fleet_tests::run::{Results, assert_sound, phase};
 use vst_analysis::{Check, Summary};
 use vst_common::dataset::{self, DatasetView};
 use vst_common::live_set::LiveSet;
@@ -144,7 +144,7 @@ async fn on_a_users_cluster_rows_are_the_live_sets_and_cleanup_removes_exactly_t
         &url,
     ];
     let (output, report) = results.run(&[&["quick"], &short[..]].concat()).await;
-    assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
+    assert_sound(&output, &report);
     rows_are_the_live_sets(&servers, &report).await;
 
     // The same again is refused: the target holds a population, and says how to go on.
