@@ -52,9 +52,10 @@ test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside tha
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
 
-test-election: servers cargo ## kill -9 of the leader at 30 random instants, a standby ends each run (about 20 minutes)
+test-election: servers cargo ## kill -9 of the leader at 30 random instants, with and without a standby (about 25 minutes)
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture election::
+	@VST_KILLS=30 cargo test --locked --quiet -p fleet-tests --test real -- --test-threads=1 --nocapture durability::
 
 test-analysis: cargo ## An hour of 100 workers (3.6 million rows) read within its bounds (builds the query engine optimised: half an hour)
 	@cargo build --locked --quiet --profile measure -p vst
@@ -82,7 +83,7 @@ test-limit: servers cargo ## The limit of 100,000 vectors three times; A against
 
 test-campaign: servers cargo ## 20,000 to 100,000 vectors within a budget of memory: replanned, stopped and resumed (half an hour)
 	@cargo build --locked --quiet -p vst
-	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture campaign::
+	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture campaign
 
 test-rates: servers cargo ## What is offered against what was asked for: 20,000/s from one lane, four lanes together, twice the capacity (3 minutes; an idle machine)
 	@cargo build --locked --quiet -p vst

@@ -21,4 +21,5 @@ mod long {
     mod rates;
     mod regress;
     mod shrink;
+    mod small_campaign;
 }

@@ -14,7 +14,10 @@ use vst_common::exit::Exit;
 use vst_common::run_dir::RunDir;
 use vst_common::seed::Draw;
 
-const KILLS: u64 = 30;
+fn kills() -> u64 {
+    // More where there is time: `make test-election`.
+    std::env::var("VST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
+}
 /// About what the shortened run takes; instants are drawn over all of it.
 const RUN_MS: u64 = 11_000;
 
@@ -77,7 +80,7 @@ async fn every_acknowledged_batch_is_there_once_whenever_the_coordinator_is_kill
     let servers = Servers::cluster().await;
     let seed = u64::from(std::process::id());
     let (mut opened, mut acknowledged_ever) = (0, 0);
-    for kill in 0..KILLS {
+    for kill in 0..kills() {
         let after_ms = Draw::new(seed, 0, kill).below(RUN_MS);
         let what = format!("seed {seed}, kill {kill} after {after_ms} ms");
         let results = Results::new();
@@ -124,6 +127,6 @@ async fn every_acknowledged_batch_is_there_once_whenever_the_coordinator_is_kill
             opened += 1;
         }
     }
-    assert!(opened > KILLS / 2, "most instants lie within the run: {opened}");
+    assert!(opened > kills() / 3, "many instants lie within the run: {opened}");
     assert!(acknowledged_ever > 100, "the test has seen acknowledgements: {acknowledged_ever}");
 }
