@@ -9,7 +9,11 @@ MAKEFLAGS += --no-print-directory
 
 say = @printf '\n== %s\n' $(1) >&2
 
-.PHONY: help quickstart test test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections test-regress test-shrink record-predict test-crowd
+# Laws are tried on cases that a seed draws. Everyday checks draw the same ones each time, so that a change is judged by
+# what it changed; `make test-laws` looks for new ones.
+LAWS := PROPTEST_RNG_SEED=20261122
+
+.PHONY: help quickstart test test-laws test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections test-regress test-shrink record-predict test-crowd
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,14 +29,18 @@ test: lint servers fleet-servers python ## Everything that CI checks: lints, uni
 	@cargo build --locked --workspace
 	@cargo test --locked --workspace --no-run --quiet
 	$(call say,'unit tests')
-	@cargo test --locked --workspace --lib --bins --quiet
+	@$(LAWS) cargo test --locked --workspace --lib --bins --quiet
 	$(call say,'suites (one test at a time: they start real servers)')
-	@cargo test --locked -p fleet-tests --test real --quiet -- --test-threads=1
+	@scripts/test-real.sh
 	$(call say,'examples in the documentation')
 	@cargo test --locked --workspace --doc --quiet
 	@$(MAKE) helm
 	$(call say,'the Python package in a fresh environment')
 	@scripts/test-python.sh
+
+test-laws: cargo ## Every law on new cases, ten times over (half an hour; ROUNDS=n for more)
+	@cargo test --locked --workspace --lib --bins --no-run --quiet
+	@for ((i = 1; i <= $${ROUNDS:-10}; i++)); do cargo test --locked --workspace --lib --bins --quiet; done
 
 test-python: servers cargo ## The Python package and its example, in a fresh virtual environment (part of `make test`)
 	@cargo build --locked --quiet -p vst

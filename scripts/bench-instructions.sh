@@ -4,11 +4,15 @@ set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-command -v valgrind >/dev/null || { echo 'bench: valgrind is missing (Debian, Ubuntu: apt install valgrind)' >&2; exit 1; }
+if ! valgrind=$(command -v valgrind); then
+  scripts/fetch-debian.sh valgrind
+  valgrind="$root/.local/debian/valgrind/usr/bin/valgrind"
+  export VALGRIND_LIB="$root/.local/debian/valgrind/usr/libexec/valgrind"
+fi
 cargo build --locked --quiet --release -p vst-bench
 
 count() { # piece times
-  valgrind --tool=callgrind --callgrind-out-file=/dev/null "${CARGO_TARGET_DIR:-target}/release/vst-bench" \
+  "$valgrind" --tool=callgrind --callgrind-out-file=/dev/null "${CARGO_TARGET_DIR:-target}/release/vst-bench" \
     --piece "$1" --requests "$2" 2>&1 | awk '/Collected/ {print $NF}'
 }
 for piece in encode-hset scan-integer scan-bulk; do

@@ -84,6 +84,9 @@ pub struct Setting {
     pub m: Option<u32>,
     /// Candidates while inserting.
     pub ef_construction: Option<u32>,
+    /// How copies of the base are made, and the numbers that prove (or estimate) that a query finds only its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<String>,
     /// What of an earlier run was taken over, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefill: Option<String>,
@@ -188,6 +191,7 @@ fn setting(log: &Log) -> Setting {
         metric: metric.and_then(|m| serde_json::to_value(m).ok()?.as_str().map(str::to_owned)),
         m: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.m)),
         ef_construction: scenario.as_ref().and_then(|s| Some(s.index.as_ref()?.ef_construction)),
+        copies: text("/data/copies"),
         prefill: text("/prefill/said"),
         opened_wall_ns: log.opened,
         ended_wall_ns: log.closed.as_ref().map(|c| c.at).or(log.last_written),

@@ -195,6 +195,9 @@ fn setting(summary: &Summary) -> String {
     if !data.is_empty() {
         lines.push(("data", data.join(", ")));
     }
+    if let Some(copies) = &s.copies {
+        lines.push(("copies", copies.clone()));
+    }
     if let Some(prefill) = &s.prefill {
         lines.push(("prefill", prefill.clone()));
     }

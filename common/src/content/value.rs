@@ -150,10 +150,10 @@ const STRETCH_WORDS: usize = 1 << 10;
 /// Keeps the pool apart from what requests draw. It is no secret and the same in every run.
 const POOL_SEED: u64 = 0xA076_1D64_78BD_642F;
 
-fn pool() -> &'static [u64] {
-    static POOL: LazyLock<Vec<u64>> = LazyLock::new(|| {
+fn pool() -> &'static [u8] {
+    static POOL: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let mut draw = Draw::new(POOL_SEED, 0, 0);
-        (0..POOL_WORDS).map(|_| draw.next_u64()).collect()
+        (0..POOL_WORDS).flat_map(|_| draw.next_u64().to_le_bytes()).collect()
     });
     &POOL
 }
@@ -167,15 +167,17 @@ fn random(draw: &mut Draw, length: usize, fresh: usize, out: &mut Vec<u8>) {
     while out.len() < start + fresh {
         let from = out.len();
         let bytes = (start + fresh - from).min(STRETCH_WORDS * 8);
-        let words = bytes.div_ceil(8);
-        let mask = draw.next_u64();
-        let first = count::index(draw.below(count::len(POOL_WORDS - words)));
-        let stretch = pool.get(first..first + words).unwrap_or_default();
-        out.resize(from + words * 8, 0);
-        for (space, word) in out.get_mut(from..).unwrap_or_default().chunks_exact_mut(8).zip(stretch) {
-            space.copy_from_slice(&(word ^ mask).to_le_bytes());
+        let mask = draw.next_u64().to_le_bytes();
+        let first = 8 * count::index(draw.below(count::len(POOL_WORDS - bytes.div_ceil(8))));
+        out.extend_from_slice(pool.get(first..first + bytes).unwrap_or_default());
+        let copied = out.get_mut(from..).unwrap_or_default();
+        // Eight words at a time: the compiler turns that into a few wide operations.
+        let (blocks, rest) = copied.as_chunks_mut::<64>();
+        let wide: [u8; 64] = std::array::from_fn(|i| mask[i % 8]);
+        for block in blocks {
+            block.iter_mut().zip(&wide).for_each(|(byte, mask)| *byte ^= mask);
         }
-        out.truncate(from + bytes);
+        rest.iter_mut().zip(&wide).for_each(|(byte, mask)| *byte ^= mask);
     }
     repeat(out, start, start + length);
 }

@@ -53,6 +53,7 @@ pub(super) fn run_json(run: &RunId, prepared: &Prepared, workers_wanted: u32) ->
                 "k": data.truth.k,
             },
             "rows": prepared.plan.rows,
+            "copies": data.separation,
         })),
         "phases": phases.iter().map(|p| json!({ "name": p.name, "step": p.word() })).collect::<Vec<_>>(),
         "target": prepared.target_facts,

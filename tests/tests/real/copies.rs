@@ -123,6 +123,36 @@ async fn under_cosine_and_inner_product_lifted_copies_have_the_truth_of_the_base
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn permuted_copies_are_estimated_and_the_estimate_stands_in_the_report() {
+    let servers = Servers::standalone().await;
+    let results = Results::new();
+    let folder = tempfile::tempdir().expect("folder");
+    let truth = format!("dataset.ground_truth={}", computed_truth("cosine", &folder).await);
+    let url = servers.url();
+    let mut args = vec!["scenario", SCENARIO, "--target", &url, "--set", &truth];
+    for set in [
+        "index.metric=cosine",
+        "population.expansion=permutation",
+        "population.copies=2",
+        "phases.query_full.query.duration=2s",
+        "phases.query_half.query.duration=1s",
+        "phases.query_tenth.query.duration=1s",
+        "phases.query_twentieth.query.duration=1s",
+    ] {
+        args.extend(["--set", set]);
+    }
+    let (output, report) = results.run(&args).await;
+    assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
+    let said = report.setting.copies.as_deref().expect("how the copies are made");
+    for part in ["2 copies by signed permutation", "not proved", "about 0.0000 foreign keys"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // The estimate holds: nothing of the other copy comes, and the base's truth is that of both.
+    is_perfect(&report, "query_full", 2);
+    is_perfect(&report, "query_half", 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ground_truth_is_the_published_one_also_in_shards() {
     let folder = tempfile::tempdir().expect("folder");
     let out = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
