@@ -135,8 +135,8 @@ python: ## Put the Python packages of the suites under .local (once)
 bench: cargo ## Client CPU per request: one load lane beside valkey-benchmark
 	@scripts/bench.sh
 
-fuzz: cargo ## Fuzz what comes from outside for some minutes (needs cargo-fuzz)
-	@scripts/fuzz.sh 300
+fuzz: cargo ## Fuzz what comes from outside, ten minutes for each of three readers
+	@scripts/fuzz.sh 600
 
 cargo:
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust 1.95 or newer with rustup' >&2; exit 1; }

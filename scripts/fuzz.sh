@@ -7,7 +7,7 @@ seconds=${1:-60}
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 export PATH="$root/.local/cargo/bin:$PATH"
-command -v cargo-fuzz >/dev/null || { echo 'fuzz: cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
+command -v cargo-fuzz >/dev/null || cargo install --quiet --locked --root .local/cargo cargo-fuzz
 for target in $(cargo fuzz list); do
   printf 'fuzz: %s for %s s\n' "$target" "$seconds" >&2
   # Without a sanitizer it needs no nightly compiler; the code has no unsafe block that one would look into.

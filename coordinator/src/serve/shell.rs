@@ -3,21 +3,22 @@
 //! What takes time runs beside the loop and reports back, so the loop itself waits only for room in the log. Law:
 //! records and the coordinator's own batches enter the log in the order of the run's actions.
 
+mod demands;
+mod records;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::RecordBatch;
-use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
-use vst_common::batch::events::{self, EventRow};
-use vst_common::batch::{Stamp, Table, commandstats, table};
+use vst_common::batch::events::EventRow;
+use vst_common::batch::{Table, commandstats};
 use vst_common::clock;
-use vst_common::entry::{Control, PhaseOutcome, StoredBatch};
+use vst_common::entry::{Control, PhaseOutcome};
 use vst_common::exit::Exit;
-use vst_common::ids::{Generation, PhaseIndex, RunId, Sequence, WorkerId};
+use vst_common::ids::{Generation, PhaseIndex, RunId};
 use vst_common::scenario::operations::Operation;
 
 use super::counting::{self, Counters};
@@ -26,7 +27,6 @@ use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
 use crate::plan::{self, PlannedStep};
-use crate::roster::COORDINATOR;
 use crate::run::{Action, Edge, Event, Failure, LogFate, Note, RunCore, Tell, Ticket, Verdict};
 use crate::run_log::{self, Pending, Record, RunLog, Stopped};
 use crate::session::{Demand, Hub, Waiting};
@@ -513,44 +513,6 @@ impl Shell {
         }
     }
 
-    /// Somebody wants a further phase, or to know when the run waits for one.
-    async fn demand(&mut self, Demand { phase, last, answer }: Demand) {
-        if let Some(spec) = phase {
-            let planned = plan::further(&self.prepared.plan, self.prepared.data.as_ref(), &spec);
-            let phase = match planned {
-                Ok(phase) => phase,
-                Err(reason) => {
-                    // Nobody is left to be told if the asker has gone.
-                    let _ = answer.send(Err(reason));
-                    return;
-                }
-            };
-            Arc::make_mut(&mut self.prepared.plan).phases.push(phase.clone());
-            self.awaits = false;
-            self.waiting = Some(answer);
-            self.take(Event::Next(Some(Box::new(phase)))).await;
-        } else if last {
-            self.awaits = false;
-            let _ = answer.send(Ok(self.place()));
-            self.take(Event::Next(None)).await;
-        } else {
-            self.waiting = Some(answer);
-            if self.awaits {
-                self.tell_waiting();
-            }
-        }
-    }
-
-    fn tell_waiting(&mut self) {
-        if let Some(answer) = self.waiting.take() {
-            let _ = answer.send(Ok(self.place()));
-        }
-    }
-
-    fn place(&self) -> Waiting {
-        Waiting { run: self.run.as_str().to_owned(), run_directory: self.location.clone() }
-    }
-
     fn counted(&self, phase: PhaseIndex, after: &Counters) -> Vec<commandstats::CommandstatsRow> {
         let planned = self.prepared.plan.phases.iter().find(|planned| planned.index == phase);
         let Some(planned) = planned else { return Vec::new() };
@@ -572,66 +534,6 @@ impl Shell {
         for (generation, sequence) in further {
             self.take(Event::Delivered(generation, sequence)).await;
         }
-    }
-
-    /// Notes something of the phase that runs.
-    fn note_of_phase(&mut self, kind: &'static str, detail: String) {
-        let phase = PhaseIndex(self.core.view(clock::mono_ns()).phase);
-        self.note(Note { kind, worker: None, phase, detail });
-    }
-
-    fn note(&mut self, note: Note) {
-        tracing::info!("{}: {}", note.kind, note.detail);
-        let phases = &self.prepared.plan.phases;
-        let phase = phases.iter().find(|planned| planned.index == note.phase);
-        self.notes.push(EventRow {
-            at: clock::wall_ns(),
-            phase: phase.map(|planned| planned.name.clone()).unwrap_or_default(),
-            phase_index: note.phase,
-            kind: note.kind.to_owned(),
-            node: None,
-            detail: note.detail,
-            count: 1,
-        });
-    }
-
-    async fn write_notes(&mut self) -> Result<(), Stopped> {
-        if self.notes.is_empty() {
-            return Ok(());
-        }
-        let rows = std::mem::take(&mut self.notes);
-        let stamp = self.stamp();
-        let batch = events::to_batch(&stamp, &rows);
-        self.write_batch(Table::Events, &stamp, batch).await
-    }
-
-    fn stamp(&mut self) -> Stamp {
-        self.sequence = self.sequence.saturating_add(1);
-        Stamp {
-            run: self.run.clone(),
-            worker: WorkerId::new(COORDINATOR),
-            generation: Generation(self.log.epoch()),
-            sequence: Sequence(self.sequence),
-        }
-    }
-
-    async fn write_batch(
-        &mut self,
-        kind: Table,
-        stamp: &Stamp,
-        batch: Result<RecordBatch, vst_common::batch::Error>,
-    ) -> Result<(), Stopped> {
-        let ipc =
-            batch.and_then(|batch| table::write_ipc(&batch)).map_err(|e| Stopped::Record(e.to_string()))?;
-        let stored = StoredBatch {
-            worker: stamp.worker.clone(),
-            generation: stamp.generation,
-            sequence: stamp.sequence,
-            table: kind,
-            ipc: Bytes::from(ipc),
-        };
-        self.last_batch = Some(self.log.enqueue(Record::Batch(stored)).await?);
-        Ok(())
     }
 
     /// Takes nothing more in, and brings what was acknowledged into parts.
