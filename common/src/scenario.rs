@@ -8,13 +8,15 @@ pub mod check;
 pub mod commands;
 pub mod criteria;
 pub mod library;
+pub mod load;
 pub mod model;
 pub mod operations;
 
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
+pub use load::{Arrival, Load};
 pub use model::{
-    Algorithm, Arrival, Ask, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec,
-    GrowSpec, IndexSpec, Keep, Load, MemoryTarget, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol,
-    QuerySpec, ReadFrom, RebuildSpec, Returns, RowKind, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
+    Algorithm, Ask, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec,
+    IndexSpec, Keep, MemoryTarget, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol, QuerySpec,
+    ReadFrom, RebuildSpec, Returns, RowKind, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
     UpdateSpec,
 };

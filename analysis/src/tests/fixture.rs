@@ -3,11 +3,9 @@
 //! Two workers, three primaries; baseline, ingest (closed loop), a query phase, a checkpoint, a delete of half the
 //! rows, another query phase, another checkpoint. A test changes what it needs before [`Made::write`].
 
-use std::path::Path;
+mod written;
 
 use arrow_array::RecordBatch;
-use parquet::arrow::ArrowWriter;
-use tempfile::TempDir;
 use vst_common::batch::table::{read_ipc, write_ipc};
 use vst_common::batch::{
     Sample, Stamp, Table, allocator, commandstats, events, health, latency, memory, recall,
@@ -22,7 +20,7 @@ use vst_common::live_set::LiveSet;
 use vst_common::outcome::{Attempt, Kind, Outcome};
 use vst_common::phase::{PhaseOrder, SearchModule, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::recall::RecallCell;
-use vst_common::run_dir::layout::{Part, entry_path};
+
 use vst_common::scenario::{Arrival, CopyOrder, DatasetSpec, Load, Metric};
 
 const SECOND: i64 = 1_000_000_000;
@@ -399,36 +397,6 @@ impl Made {
         let has = |i: &usize| !self.lacks.contains(&(table, schema.field(*i).name()));
         let kept: Vec<usize> = (0..batch.num_columns()).filter(has).collect();
         batch.project(&kept).unwrap()
-    }
-
-    /// Writes the directory as a run that nobody compacted.
-    pub(super) fn write(&self) -> TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        if self.run_json {
-            std::fs::write(folder.path().join("run.json"), facts().to_string()).unwrap();
-        }
-        std::fs::create_dir(folder.path().join("log")).unwrap();
-        for entry in self.entries() {
-            std::fs::write(folder.path().join(entry_path(entry.number)), entry.encode().unwrap()).unwrap();
-        }
-        folder
-    }
-
-    /// Writes Parquet parts of entries `first..=last` for the tables given.
-    pub(super) fn compact(&self, folder: &Path, tables: &[Table], first: u64, last: u64) {
-        for table in tables {
-            let schema = self.recorded(*table, &RecordBatch::new_empty(table.schema())).schema();
-            let mut writer = ArrowWriter::try_new(Vec::new(), schema, None).unwrap();
-            let inside = self.entries().into_iter().filter(|e| (first..=last).contains(&e.number));
-            for stored in inside.flat_map(|e| e.batches).filter(|b| b.table == *table) {
-                for batch in read_ipc(&stored.ipc).unwrap() {
-                    writer.write(&batch).unwrap();
-                }
-            }
-            let path = folder.join(Part { table: *table, first, last }.path());
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, writer.into_inner().unwrap()).unwrap();
-        }
     }
 }
 
