@@ -13,7 +13,7 @@ say = @printf '\n== %s\n' $(1) >&2
 # what it changed; `make test-laws` looks for new ones.
 LAWS := PROPTEST_RNG_SEED=20261122
 
-.PHONY: help quickstart test test-laws test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections test-regress test-shrink record-predict test-crowd
+.PHONY: help quickstart test test-laws test-seeds test-python test-scenarios test-copies test-election bench-load lint helm helm-run servers fleet-servers python bench bench-truth fuzz cargo clean-local test-analysis test-limit test-campaign test-rates test-connections test-regress test-shrink record-predict test-crowd
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ test: lint servers fleet-servers python ## Everything that CI checks: lints, uni
 test-laws: cargo ## Every law on new cases, ten times over (half an hour; ROUNDS=n for more)
 	@cargo test --locked --workspace --lib --bins --no-run --quiet
 	@for ((i = 1; i <= $${ROUNDS:-10}; i++)); do cargo test --locked --workspace --lib --bins --quiet; done
+
+test-seeds: cargo ## More than 10,000 seeds of each simulated part of a fleet: run and leases, log and election, intake, a worker's session
+	@cargo test --locked -p vst-coordinator -p vst-worker --lib --no-run --quiet
+	@for ((i = 1; i <= 40; i++)); do \
+	  cargo test --locked -p vst-coordinator --lib --quiet -- run:: run_log:: intake:: roster:: session::; \
+	  cargo test --locked -p vst-worker --lib --quiet -- session:: uplink::; done
 
 test-python: servers cargo ## The Python package and its example, in a fresh virtual environment (part of `make test`)
 	@cargo build --locked --quiet -p vst

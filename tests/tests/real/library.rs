@@ -90,9 +90,9 @@ async fn criteria_are_judged_and_one_that_is_missed_has_an_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_and_key_value_scenarios_end_sound() {
+async fn scenarios_of_plain_commands_end_sound() {
     let servers = Servers::cluster().await;
-    for name in ["memory_leak_detection", "bytes_per_key", "time_series"] {
+    for name in ["bytes_per_key", "time_series"] {
         go(&servers, name).await;
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use fleet_tests::command::{Output, finish, project, vst};
-use fleet_tests::run::{Results, report};
+use fleet_tests::run::{Results, assert_sound, report};
 use fleet_tests::stores::{self, Faults, Store};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -114,8 +114,7 @@ dataset: {{base: \"{at}/base.u8bin\", queries: \"{at}/query.u8bin\", ground_trut
         store.sign(&mut command);
     }
     let output = finish(command).await;
-    assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
-    let _ = report(&output);
+    assert_sound(&output, &report(&output));
     assert!(store.faults() > 0, "the store failed");
     let sql = "select sum(count) as n, count(*) filter (where detail like '%base.u8bin%' and worker <> 'coordinator') as base, \
                count(*) filter (where detail like '%query.u8bin%' or detail like '%groundtruth.bin%') as others \
