@@ -107,9 +107,9 @@ test-connections: servers cargo ## 10,000 connections from one worker: its memor
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture connections::
 
-bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take
-	@cargo build --locked --quiet -p vst
-	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture load::
+bench-load: servers cargo ## Vectors that a worker reads and encodes per second and core; the time that a billion would take (builds optimised)
+	@cargo build --locked --quiet --profile measure -p vst
+	@cargo test --locked --quiet --profile measure -p fleet-tests --features long --test long -- --test-threads=1 --nocapture load::
 
 helm: cargo ## Helm chart, images, compose file: lint, Kubernetes' schemas, the command line (part of `make test`)
 	@scripts/fetch-helm.sh

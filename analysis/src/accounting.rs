@@ -137,7 +137,7 @@ const QUERY: &str = "
     with sent as (
         select run, phase_index, max(phase) as phase, node, command, sum(attempts_executed) as executed,
                sum(attempts_rejected) as rejected, sum(attempts_unknown) as unknown
-        from latency_all where node <> '*' group by run, phase_index, node, command
+        from latency_rollup_all where node <> '*' group by run, phase_index, node, command
     ),
     counted as (
         select run, phase_index, max(phase) as phase, node, command, count(*) as checked_nodes,
@@ -150,7 +150,7 @@ const QUERY: &str = "
             ) as newest
             from commandstats
         )
-        where newest = 1 and command in (select distinct command from latency_all)
+        where newest = 1 and command in (select distinct command from latency_rollup_all)
         group by run, phase_index, node, command
     ),
     lost as (

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::config::TableParquetOptions;
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
@@ -320,7 +321,13 @@ fn parquet_table(
         .iter()
         .map(|part| ListingTableUrl::parse(format!("{base}{}", dir.path(&part.path()))))
         .collect::<Result<Vec<_>, _>>()?;
-    let options = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
+    let mut reading = TableParquetOptions::default();
+    reading.global.schema_force_view_types = false;
+    // Histograms of rows that a query leaves out are not even unpacked.
+    reading.global.pushdown_filters = true;
+    reading.global.reorder_filters = true;
+    let format = ParquetFormat::default().with_options(reading);
+    let options = ListingOptions::new(Arc::new(format)).with_file_extension(".parquet");
     let config = ListingTableConfig::new_with_multi_paths(urls)
         .with_listing_options(options)
         .with_schema(columns::schema(table));

@@ -236,7 +236,7 @@ fn operations_query() -> String {
          sum(unsent) as unsent, sum(partial) as partial, sum(miss) as miss, sum(out_of_range) as out_of_range, \
          hdr_merge(response_hdr) as response, hdr_merge(censored_hdr) as censored, \
          hdr_merge(service_hdr) as service \
-         from latency group by phase_index, operation order by phase_index, operation"
+         from latency_rollup group by phase_index, operation order by phase_index, operation"
     )
 }
 
@@ -246,7 +246,7 @@ fn nodes_query() -> String {
     format!(
         "select phase_index, operation, node, sum(ok) as ok, sum(timeout + lost + unsent{errors}) as failed, \
          hdr_merge(service_hdr) as service \
-         from latency_all where \"window\" = '{measure}' and node <> '*' \
+         from latency_rollup_all where \"window\" = '{measure}' and node <> '*' \
          group by phase_index, operation, node order by phase_index, operation, node",
         measure = Window::Measure.as_str()
     )
@@ -260,7 +260,7 @@ async fn intervals(
     let sql = format!(
         "select phase_index, cast(interval_start as bigint) as start, max(interval_ns) as length, sum(due) as due, \
          sum(case when \"window\" = '{measure}' then ok_in_window else 0 end) as ok_in_window \
-         from latency_all where operation <> 'knn_part' group by phase_index, interval_start \
+         from latency_rollup_all where operation <> 'knn_part' group by phase_index, interval_start \
          order by phase_index, interval_start",
         measure = Window::Measure.as_str()
     );

@@ -119,7 +119,7 @@ fn write(folder: &Path, table: Table, batches: impl Iterator<Item = RecordBatch>
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_column_dictionary_enabled("response_hdr".into(), false)
         .set_column_dictionary_enabled("service_hdr".into(), false)
-        .set_max_row_group_row_count(Some(100_000))
+        .set_max_row_group_row_count(Some(table.group_rows()))
         .build();
     let mut writer = ArrowWriter::try_new(file, table.schema(), Some(properties)).expect("a writer");
     for batch in batches {

@@ -64,6 +64,10 @@ impl Merge {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if !self.counts.counts.is_empty() {
+            // A large group: it counts already, and bytes need not be kept.
+            return self.counts.add(bytes);
+        }
         self.pending.extend_from_slice(bytes);
         self.ends.push(self.pending.len());
         if self.pending.len() > PENDING_BYTES {
@@ -192,8 +196,12 @@ fn payload(bytes: &[u8]) -> Result<Option<&[u8]>, Error> {
 fn for_each_count(body: &[u8], slots: usize, mut each: impl FnMut(usize, u64)) -> Result<(), String> {
     let mut rest = body;
     let mut slot = 0_usize;
-    while !rest.is_empty() {
-        let (value, left) = take(rest).ok_or("ends within a count")?;
+    while let Some((first, after)) = rest.split_first() {
+        // Nearly all counts and runs are small, and take one byte.
+        let (value, left) = match first & 0x80 {
+            0 => (unzigzag(u64::from(*first)), after),
+            _ => take(rest).ok_or("ends within a count")?,
+        };
         rest = left;
         if value < 0 {
             slot = slot.saturating_add(count::index(value.unsigned_abs()));

@@ -40,6 +40,16 @@ pub enum Table {
 }
 
 impl Table {
+    /// Rows in a row group of its Parquet parts, what a reader's threads share out. Rows of the rollup hold histograms of
+    /// kilobytes.
+    #[must_use]
+    pub const fn group_rows(self) -> usize {
+        match self {
+            Self::LatencyRollup => 8_192,
+            _ => 100_000,
+        }
+    }
+
     /// All tables.
     pub const ALL: [Self; 9] = [
         Self::Latency,

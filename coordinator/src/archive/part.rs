@@ -108,8 +108,10 @@ pub(super) fn encode_rollup(run: &RunId, batches: &[StoredBatch]) -> Result<Byte
 }
 
 fn open(table: Table) -> Result<ArrowWriter<Vec<u8>>, Error> {
-    let properties =
-        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(table.group_rows()))
+        .build();
     Ok(ArrowWriter::try_new(Vec::new(), table.schema(), Some(properties))?)
 }
 

@@ -53,20 +53,16 @@ impl Pipeline {
             cell.late += 1;
         }
         let Some(error) = error else {
-            let hits = self.open.get_mut(key).map(|r| std::mem::take(&mut r.hits));
-            let mut hits = hits.unwrap_or_default();
-            let fault = match self.requests.read_hits(whole, bytes, &mut hits) {
-                Ok(()) => None,
-                Err(reason) => {
-                    self.tell("unreadable_reply", node, reason);
-                    Some(Kind::Error(ErrorKind::Other))
-                }
-            };
-            if let Some(request) = self.open.get_mut(key) {
-                request.hits = hits;
-                request.miss = self.requests.missed(whole, bytes);
+            let mut kind = Kind::Ok;
+            if self.requests.has_hits(whole)
+                && let Err(reason) = self.requests.read_hits(whole, bytes, &mut request.hits)
+            {
+                self.tell("unreadable_reply", node, reason);
+                kind = Kind::Error(ErrorKind::Other);
+            } else if self.requests.missed(whole, bytes) {
+                request.miss = true;
             }
-            self.part_ended(key, part, node, fault.unwrap_or(Kind::Ok), None, now);
+            self.part_ended(key, part, node, kind, None, now);
             return Ok(());
         };
         let text = String::from_utf8_lossy(error).into_owned();
