@@ -5,6 +5,7 @@
 //! ended is a lower bound and says so; offered comes from the schedule, what was due, sent and ended from the rows,
 //! and none is derived from another.
 
+use futures::future::try_join3;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -162,12 +163,14 @@ pub(crate) async fn by_phase(engine: &Engine) -> Result<BTreeMap<u64, PhaseLaten
     let mut phases: BTreeMap<u64, PhaseLatency> = BTreeMap::new();
     let records: BTreeMap<u64, &PhaseRecord> =
         engine.logs().iter().flat_map(|log| &log.phases).map(|(i, p)| (u64::from(i.0), p)).collect();
-    let mut intervals = intervals(engine, &records).await?;
+    let (of_operations, of_nodes) = (operations_query(), nodes_query());
+    // At once: each leaves cores idle while it waits for its file.
+    let (mut intervals, batches, nodes) =
+        try_join3(intervals(engine, &records), engine.sql(&of_operations), engine.sql(&of_nodes)).await?;
     let windows: BTreeMap<u64, Measured> = records
         .iter()
         .map(|(index, record)| (*index, measured(record, &intervals.remove(index).unwrap_or_default())))
         .collect();
-    let batches = engine.sql(&operations_query()).await?;
     let mut wholes: BTreeMap<u64, Whole> = BTreeMap::new();
     for row in rows(&batches) {
         let whole = wholes.entry(row.total("phase_index")).or_default();
@@ -191,7 +194,7 @@ pub(crate) async fn by_phase(engine: &Engine) -> Result<BTreeMap<u64, PhaseLaten
             phase.operations.push(OperationSummary::nothing(&record.started.step, window));
         }
     }
-    for row in rows(&engine.sql(&nodes_query()).await?) {
+    for row in rows(&nodes) {
         let service = row.hdr("service")?;
         phases.entry(row.total("phase_index")).or_default().nodes.push(NodeSummary {
             operation: row.word("operation"),

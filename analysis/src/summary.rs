@@ -3,6 +3,7 @@
 //! Puts together what latency, recall, memory, accounting and validity find. `--json` prints it, the reports render
 //! it, scripts read it. Law: the same directory gives the same summary, compacted or not.
 
+use futures::future::try_join;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use vst_common::clock::WallNs;
@@ -118,8 +119,8 @@ pub(crate) async fn read(directory: &str) -> Result<Summary, Error> {
 
 /// The summary of the run that an engine has opened.
 pub(crate) async fn of(engine: &Engine, directory: &str) -> Result<Summary, Error> {
-    let mut summary = before_findings(engine, directory).await?;
-    let course = Course::read(engine, INTERVALS).await?;
+    let (mut summary, course) =
+        try_join(before_findings(engine, directory), Course::read(engine, INTERVALS)).await?;
     summary.leaks = leak::checks(&summary.checkpoints, &course);
     let more = findings::all(&summary.phases, &summary.checkpoints, &summary.leaks, &course);
     summary.verdict.findings.extend(more);

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a harness that cannot go on fails its test")]
 
+pub mod campaign;
 pub mod certificates;
 pub mod cluster;
 pub mod command;

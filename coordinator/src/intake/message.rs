@@ -114,14 +114,14 @@ fn look_through(
         return refuse(format!("a column of {} rows, {} of them null", node.length(), node.null_count()));
     }
     let mut buffers = batch.buffers().into_iter().flatten();
-    for field in schema.fields() {
+    for (field, node) in schema.fields().iter().zip(nodes) {
         let width = field.data_type().primitive_width().unwrap_or(1);
         // Validity, then values; or validity, offsets of 4 bytes, text.
         let widths: &[usize] = match field.data_type() {
             DataType::Utf8 | DataType::Binary => &[1, 4, 1],
             _ => &[1, width],
         };
-        for width in widths {
+        for (place, width) in widths.iter().enumerate() {
             let Some(buffer) = buffers.next() else { return refuse("it has fewer buffers than its columns") };
             let (offset, length) = (buffer.offset(), buffer.length());
             let end = offset.checked_add(length);
@@ -130,6 +130,10 @@ fn look_through(
             }
             if !count::to_u64(length).is_multiple_of(count::len(*width)) {
                 return refuse(format!("a buffer of {length} bytes for values of {width}"));
+            }
+            // Read only where the column says that it has nulls, and then a bit for every row.
+            if place == 0 && node.null_count() > 0 && length.saturating_mul(8) < rows {
+                return refuse(format!("{length} bytes say which of {rows} rows are null"));
             }
         }
     }
@@ -190,6 +194,22 @@ mod tests {
     #[test]
     fn a_batch_is_read_as_it_was_written() {
         assert_eq!(read(&message()), Ok(Some(batch())));
+    }
+
+    /// Arrow's reader ends the thread on bits that are not there.
+    #[test]
+    fn a_column_with_nulls_brings_a_bit_for_every_row() {
+        let mut message = message();
+        let mut header = message.data_header.to_vec();
+        // The directory holds (offset, length) of each buffer; lengths of a column's bits are the only twos: 9 rows.
+        let bits = 2_i64.to_le_bytes();
+        let places: Vec<usize> = (0..header.len() - 8).filter(|at| header[*at..*at + 8] == bits).collect();
+        assert!(!places.is_empty(), "9 rows take 2 bytes of bits");
+        for at in places {
+            header[at..at + 8].copy_from_slice(&1_i64.to_le_bytes());
+        }
+        message.data_header = header.into();
+        assert!(read(&message).unwrap_err().to_string().contains("are null"));
     }
 
     #[test]

@@ -2,37 +2,19 @@
 //!
 //! Minutes, so not with every change; `make test-campaign` runs it before the large one.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+use fleet_tests::campaign::{file, text};
 use fleet_tests::command::{finish_within, vst};
 use fleet_tests::run::Results;
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// 1,000 and 4,000 vectors; one shard may use so much.
-fn campaign(shard_memory: &str, actions: &str) -> String {
-    format!(
-        "name: small\npurpose: a budget that the second population breaks\nscenario: {}\n\
-         set: {{sampling.interval: 250ms}}\n\
-         goal:\n  - {{rows: 1000, under: [qps >= 50/s, recall >= 0.9, p99 <= 5s], shard_memory: {shard_memory}}}\n  - rows: 4000\n\
-         actions:\n  measure: {{warm_up: 200ms, length: 1s}}\n{actions}",
-        fleet_tests::command::project().join("tests/scenarios/limit.yaml").display()
-    )
-}
-
-fn file(results: &Results, text: &str) -> PathBuf {
-    let path = PathBuf::from(results.path()).join("campaign.yaml");
-    std::fs::write(&path, text).expect("it can be written");
-    path
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_budget_that_more_rows_would_break_is_kept_by_another_shard_and_the_plan_says_so() {
     let results = Results::new();
-    let text = campaign("8MiB", "  shards: {counts: [1, 2], cost: 1m}\n");
-    let path = file(&results, &text);
+    let path = file(&results, &text("8MiB", "  shards: {counts: [1, 2], cost: 1m}\n"));
     let path = path.to_str().expect("text");
 
     let plan = finish_within(vst(&["run", "campaign", path, "--dry-run"]), LIMIT).await;
@@ -42,9 +24,10 @@ async fn a_budget_that_more_rows_would_break_is_kept_by_another_shard_and_the_pl
     }
     assert_eq!(results.run_dirs().len(), 0, "nothing is started");
 
-    let output = finish_within(results.command(&["campaign", path, "--json"]), LIMIT).await;
+    let mut output = finish_within(results.command(&["campaign", path, "--json"]), LIMIT).await;
+    // A machine that stopped for a moment judges nothing: once more, from the start.
     if output.code == 7 && output.stdout.contains("sent late by their own fault") {
-        return;
+        output = finish_within(results.command(&["campaign", path, "--json"]), LIMIT).await;
     }
     assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
     let found: Value = serde_json::from_str(&output.stdout).expect("JSON");

@@ -16,16 +16,25 @@ use rustix::process::Signal;
 use vst_common::entry::Control;
 use vst_common::exit::Exit;
 
+/// kill -9 of the leader, whatever goes on: every row and every acknowledged batch is there, and no worker failed.
+async fn leader_dies_and_the_standby_ends_the_run(pair: &mut Pair) {
+    let killed = Instant::now();
+    pair.first.coordinator.kill().await.expect("killed");
+    pair.standby_leads(killed).await;
+    ends_in_order(pair).await;
+}
+
+async fn ends_in_order(pair: &mut Pair) {
+    let (output, workers) = pair.end().await;
+    pair.check(&output).await;
+    assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_killed_in_mid_ingest_is_followed_by_the_standby_and_no_row_is_missing() {
     let mut pair = Pair::start(false).await;
     course::in_mid_ingest(&pair.servers).await;
-    let killed = Instant::now();
-    pair.first.coordinator.kill().await.expect("killed");
-    pair.standby_leads(killed).await;
-    let (output, workers) = pair.end().await;
-    pair.check(&output).await;
-    assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+    leader_dies_and_the_standby_ends_the_run(&mut pair).await;
 }
 
 /// The same where every candidate writes to an object store, which now and then fails and cuts answers off.
@@ -34,12 +43,7 @@ async fn a_run_directory_on_s3_outlives_its_leader_as_a_folder_does() {
     let faults = Faults { errors_every: 31, cuts_every: 47, stalls_every: 0 };
     let mut pair = Pair::start_in(Results::on_s3(faults).await, false).await;
     course::in_mid_ingest(&pair.servers).await;
-    let killed = Instant::now();
-    pair.first.coordinator.kill().await.expect("killed");
-    pair.standby_leads(killed).await;
-    let (output, workers) = pair.end().await;
-    pair.check(&output).await;
-    assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+    leader_dies_and_the_standby_ends_the_run(&mut pair).await;
     let store = pair.results.store().expect("a store");
     assert!(store.faults() > 0, "the store failed");
     let place = format!("{}/shared", pair.results.place());
@@ -59,12 +63,7 @@ async fn a_run_directory_on_s3_outlives_its_leader_as_a_folder_does() {
 async fn a_leader_killed_in_mid_query_costs_the_open_loop_not_one_request() {
     let mut pair = Pair::start(true).await;
     pair.in_phase("query_full").await;
-    let killed = Instant::now();
-    pair.first.coordinator.kill().await.expect("killed");
-    pair.standby_leads(killed).await;
-    let (output, workers) = pair.end().await;
-    pair.check(&output).await;
-    assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+    leader_dies_and_the_standby_ends_the_run(&mut pair).await;
 }
 
 /// etcd comes back with an empty store, and then the leader goes: everybody finds everybody all the same.
@@ -75,12 +74,7 @@ async fn an_etcd_killed_in_mid_ingest_and_then_the_leader_cost_nothing() {
     let etcd = pair.etcd.as_mut().expect("asked for");
     etcd.kill().await;
     etcd.restart(false).await;
-    let killed = Instant::now();
-    pair.first.coordinator.kill().await.expect("killed");
-    pair.standby_leads(killed).await;
-    let (output, workers) = pair.end().await;
-    pair.check(&output).await;
-    assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+    leader_dies_and_the_standby_ends_the_run(&mut pair).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,9 +90,7 @@ async fn a_leader_that_is_paused_for_20_s_and_wakes_acknowledges_nothing_and_ste
     assert_eq!(status.expect("waited for").code(), Some(i32::from(Exit::Fleet.code())));
     let said = pair.first.said("coordinator");
     assert!(said.contains("leads this run now"), "{said}");
-    let (output, workers) = pair.end().await;
-    pair.check(&output).await;
-    assert!(workers.values().all(|code| *code == 0), "{workers:?}");
+    ends_in_order(&mut pair).await;
 }
 
 /// The instants of the long suite, but few.
