@@ -165,5 +165,23 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
+    // What lies above the first part of a relative path is the working folder, and has no name.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `runs` in the working folder is where run directories are made when nobody says otherwise.
+    #[test]
+    fn a_folder_is_made_below_the_working_folder_by_its_name_alone() {
+        let name = PathBuf::from(format!("made-by-a-test-{}", std::process::id()));
+        let made = make_folder(&name.join("run"));
+        let there = name.join("run").is_dir();
+        fs::remove_dir_all(&name).unwrap();
+        made.unwrap();
+        assert!(there);
+    }
 }
