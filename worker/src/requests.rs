@@ -319,11 +319,6 @@ impl Requests {
         }
     }
 
-    /// Whether replies to an operation hold neighbours.
-    pub(crate) fn has_hits(&self, operation: Operation) -> bool {
-        self.asking(operation).is_some()
-    }
-
     /// Reads the neighbours in a reply to a query; replies to other operations have none.
     pub(crate) fn read_hits(
         &self,

@@ -54,9 +54,7 @@ impl Pipeline {
         }
         let Some(error) = error else {
             let mut kind = Kind::Ok;
-            if self.requests.has_hits(whole)
-                && let Err(reason) = self.requests.read_hits(whole, bytes, &mut request.hits)
-            {
+            if let Err(reason) = self.requests.read_hits(whole, bytes, &mut request.hits) {
                 self.tell("unreadable_reply", node, reason);
                 kind = Kind::Error(ErrorKind::Other);
             } else if self.requests.missed(whole, bytes) {
