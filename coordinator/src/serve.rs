@@ -162,7 +162,7 @@ async fn run_shown(
         return lead_when_free(options, prepared, candidate, (shown, looks), stops).await;
     }
     // Bound before anything is written, so that an address that is taken costs nothing.
-    let listener = bind(&options).await?;
+    let listener = port::hold(&options.listen).await?.open()?;
     let lease = tokio::select! {
         lease = prepare::take(&mut prepared, &candidate.run, options.cleanup) => lease?,
         // What was being removed is still marked, and a sign of life runs out by itself.
@@ -206,11 +206,6 @@ struct Lead {
     marker: OwnerMarker,
 }
 
-async fn bind(options: &CoordinatorOptions) -> Result<TcpListener, Error> {
-    let listen_error = |source| Error::Listen { address: options.listen.clone(), source };
-    TcpListener::bind(&options.listen).await.map_err(listen_error)
-}
-
 /// Waits until nobody leads the run, and goes on with it where it was begun.
 async fn lead_when_free(
     options: CoordinatorOptions,
@@ -219,8 +214,8 @@ async fn lead_when_free(
     (shown, looks): Shown,
     mut stops: mpsc::Receiver<String>,
 ) -> Result<RunEnd, Error> {
-    // Known now and not when the leader is gone; the port itself stays closed until this one leads.
-    drop(bind(&options).await?);
+    // Nobody else can have the port from now on; it stays closed until this one leads, so that workers call another.
+    let held = port::hold(&options.listen).await?;
     let Candidate { run, location, leader } = &candidate;
     let own = facts::scenario_hash(&prepared.plan.scenario);
     let look = |replay: &run_log::Replay| {
@@ -250,7 +245,7 @@ async fn lead_when_free(
     };
     let past = Past::of(log.replay().controls.iter().map(|(_, control)| control));
     let taken = async {
-        let listener = bind(&options).await?;
+        let listener = held.open()?;
         if let Some(facts) = past.facts() {
             prepare::as_planned(&mut prepared, facts, past.decided())?;
             let (lease, marker) = prepare::take_over(&prepared, run).await?;
