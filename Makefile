@@ -66,7 +66,7 @@ test-copies: servers cargo ## Recall of 5 and of 32 copies in a graph beside tha
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture copies::
 
-test-election: servers cargo ## kill -9 of the leader at 30 random instants, with and without a standby (about 25 minutes)
+test-election: servers cargo ## kill -9 of the leader at random instants: 100 with a standby, 30 without (half an hour)
 	@cargo build --locked --quiet -p vst
 	@cargo test --locked --quiet -p fleet-tests --features long --test long -- --test-threads=1 --nocapture election::
 	@VST_KILLS=30 cargo test --locked --quiet -p fleet-tests --test real -- --test-threads=1 --nocapture durability::

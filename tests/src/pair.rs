@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::time::Instant;
 
 use vst_common::entry::Control;
@@ -177,29 +178,37 @@ impl Pair {
     }
 }
 
-/// Kills the leader at instants drawn over the whole run, each time with a standby that ends the run.
+/// Kills the leader at instants drawn over the whole run, each time with a standby that ends the run; so many of these
+/// runs go on at once. Each that has ended is told, in words.
 ///
 /// # Panics
 /// Fails the test where an acknowledged batch is missing or there twice, or a row is.
-pub async fn killed_at_any_instant(kills: u64) {
+pub async fn killed_at_any_instant(kills: u64, at_once: usize, told: impl Fn(&str)) {
     let seed = u64::from(std::process::id());
-    for kill in 0..kills {
-        let after = Duration::from_millis(Draw::new(seed, 1, kill).below(RUN_MS));
-        let mut pair = Pair::start(false).await;
-        tokio::time::sleep(after).await;
-        let killed = Instant::now();
-        // It may have come to its end before.
-        let was_leading = pair.first.coordinator.try_wait().expect("asked").is_none();
-        if was_leading {
-            pair.first.coordinator.kill().await.expect("killed");
-        }
-        let (output, workers) = pair.end().await;
-        let what = format!(
-            "seed {seed}, kill {kill} after {after:?}, led {was_leading}, ended {:?} later",
-            killed.elapsed()
-        );
-        assert!(!output.stderr.contains("panicked"), "{what}: {}", output.stderr);
-        pair.check(&output).await;
-        assert!(workers.values().all(|code| *code == 0), "{what}: {workers:?}");
+    let all = futures::stream::iter((0..kills).map(|kill| killed_once(seed, kill)));
+    let mut all = all.buffer_unordered(at_once);
+    while let Some(what) = all.next().await {
+        told(&what);
     }
+}
+
+async fn killed_once(seed: u64, kill: u64) -> String {
+    let after = Duration::from_millis(Draw::new(seed, 1, kill).below(RUN_MS));
+    let mut pair = Pair::start(false).await;
+    tokio::time::sleep(after).await;
+    let killed = Instant::now();
+    // It may have come to its end before.
+    let was_leading = pair.first.coordinator.try_wait().expect("asked").is_none();
+    if was_leading {
+        pair.first.coordinator.kill().await.expect("killed");
+    }
+    let (output, workers) = pair.end().await;
+    let what = format!(
+        "seed {seed}, kill {kill} after {after:?}, led {was_leading}, ended {:?} later",
+        killed.elapsed()
+    );
+    assert!(!output.stderr.contains("panicked"), "{what}: {}", output.stderr);
+    pair.check(&output).await;
+    assert!(workers.values().all(|code| *code == 0), "{what}: {workers:?}");
+    what
 }

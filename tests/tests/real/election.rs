@@ -96,7 +96,7 @@ async fn a_leader_that_is_paused_for_20_s_and_wakes_acknowledges_nothing_and_ste
 /// The instants of the long suite, but few.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_killed_at_any_instant_leaves_a_run_that_the_standby_ends() {
-    killed_at_any_instant(2).await;
+    killed_at_any_instant(2, 1, |_| ()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
