@@ -41,6 +41,18 @@
           const from = Math.max(u.valToPos(p.start_s, 'x', true), bbox.left);
           const to = Math.min(u.valToPos(p.end_s, 'x', true), bbox.left + bbox.width);
           if (to <= from) return;
+          if (p.beside) {
+            // A strip at the bottom, for the band is that of the phase which it runs beside.
+            const height = 14 * devicePixelRatio;
+            const top = bbox.top + bbox.height - height;
+            ctx.fillStyle = style.getPropertyValue('--band');
+            ctx.fillRect(from, top, to - from, height);
+            if (ctx.measureText(p.name).width + 8 < to - from) {
+              ctx.fillStyle = style.getPropertyValue('--soft');
+              ctx.fillText(p.name, from + 4, top + 2);
+            }
+            return;
+          }
           if (i % 2 === 0 || p.name === phase) {
             ctx.fillStyle = style.getPropertyValue('--band');
             ctx.fillRect(from, bbox.top, to - from, bbox.height);

@@ -134,24 +134,29 @@ fn fault(counter: &str, ours: u64, unknown: u64, theirs: i64, upper: bool) -> Op
 }
 
 const QUERY: &str = "
+    -- What runs beside a phase is counted with it: the server's counters are read around both.
     with sent as (
-        select run, phase_index, max(phase) as phase, node, command, sum(attempts_executed) as executed,
-               sum(attempts_rejected) as rejected, sum(attempts_unknown) as unknown
-        from latency_rollup_all where node <> '*' group by run, phase_index, node, command
+        select l.run, coalesce(p.beside, l.phase_index) as phase_index,
+               max(case when p.beside is null then l.phase end) as phase, l.node, max(l.command) as command,
+               lower(l.command) as counter, sum(l.attempts_executed) as executed, sum(l.attempts_rejected) as rejected,
+               sum(l.attempts_unknown) as unknown
+        from latency_rollup_all l left join phases p on l.run = p.run and l.phase_index = p.phase_index
+        where l.node <> '*' group by l.run, coalesce(p.beside, l.phase_index), l.node, lower(l.command)
     ),
     counted as (
-        select run, phase_index, max(phase) as phase, node, command, count(*) as checked_nodes,
+        select run, phase_index, max(phase) as phase, node, max(command) as command, lower(command) as counter,
+               count(*) as checked_nodes,
                min(checkable) as checkable, max(why_not) as why_not,
                sum(calls_after - calls_before) as calls, sum(rejected_after - rejected_before) as rejected_calls
         from (
             -- Counted once more by a coordinator that took the lead before the phase's end was logged: the later counts.
             select *, row_number() over (
-                partition by run, phase_index, node, command order by generation desc, sequence desc
+                partition by run, phase_index, node, lower(command) order by generation desc, sequence desc
             ) as newest
             from commandstats
         )
-        where newest = 1 and command in (select distinct command from latency_rollup_all)
-        group by run, phase_index, node, command
+        where newest = 1 and lower(command) in (select distinct lower(command) from latency_rollup_all)
+        group by run, phase_index, node, lower(command)
     ),
     lost as (
         select p.run, p.phase_index, count(*) as lost_workers
@@ -177,7 +182,7 @@ const QUERY: &str = "
     population as (
         select run, phase_index, live_after,
                coalesce(lag(live_after) over (partition by run order by phase_index), 0) as live_before
-        from phases
+        from phases where beside is null
     ),
     -- One key more is the mark of ownership, which may be younger than the baseline.
     strangers as (
@@ -192,7 +197,8 @@ const QUERY: &str = "
                coalesce(s.command, c.command) as command, s.executed, s.rejected, s.unknown, c.checked_nodes,
                c.checkable, c.why_not, c.calls, c.rejected_calls
         from sent s full outer join counted c
-             on s.run = c.run and s.phase_index = c.phase_index and s.node = c.node and s.command = c.command
+             on s.run = c.run and s.phase_index = c.phase_index and s.node = c.node
+                and s.counter = c.counter
     )
     select m.*, l.lost_workers, f.foreign_keys
     from matched m left join lost l on m.run = l.run and m.phase_index = l.phase_index

@@ -63,7 +63,7 @@ pub(crate) fn judge(
         };
         criteria::of_phase(scenario, spec).into_iter().map(row).collect::<Vec<_>>()
     };
-    scenario.phases.iter().flat_map(rows).collect()
+    scenario.all_phases().flat_map(rows).collect()
 }
 
 /// What is missed, in words.

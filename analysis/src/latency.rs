@@ -302,8 +302,9 @@ async fn generators(engine: &Engine) -> Result<BTreeMap<u64, GeneratorSummary>, 
         inside as (
             select h.phase_index, h.interval_start, h.backlog_max
             from health h join phases p on h.run = p.run and h.phase_index = p.phase_index
-            where p.duration_ns > 0 and cast(h.interval_start as bigint) + h.interval_ns
-                  <= cast(p.start as bigint) + p.warm_up_ns + p.duration_ns
+            where (p.duration_ns > 0 or p.beside is not null) and cast(h.interval_start as bigint) + h.interval_ns
+                  <= least(case when p.duration_ns > 0 then cast(p.start as bigint) + p.warm_up_ns + p.duration_ns end,
+                           case when p.beside is not null then cast(p.\"end\" as bigint) end)
         ),
         final as (select phase_index, max(interval_start) as at from inside group by phase_index),
         backlog as (

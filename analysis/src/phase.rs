@@ -24,6 +24,9 @@ pub struct PhaseSummary {
     pub name: String,
     /// `baseline`, or the word of the scenario's step.
     pub step: String,
+    /// Name of the phase that it ran beside; absent where it is one of the sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
     /// `open` or `closed`; absent where no load is driven.
     pub load: Option<String>,
     /// `completed`, `interrupted`, `failed`, or `open` where the log does not say.
@@ -62,6 +65,7 @@ impl PhaseSummary {
     /// Puts together what is known of a phase, taking its part out of the maps.
     pub(crate) fn of(
         record: &PhaseRecord,
+        beside: Option<String>,
         latencies: &mut BTreeMap<u64, PhaseLatency>,
         recalls: &mut BTreeMap<u64, RecallSummary>,
         first_errors: &mut BTreeMap<u64, String>,
@@ -80,6 +84,7 @@ impl PhaseSummary {
             index,
             name: started.name.clone(),
             step: started.step.clone(),
+            beside,
             load: started.load().map(|load| loop_word(load).to_owned()),
             outcome: outcome.to_owned(),
             failure,

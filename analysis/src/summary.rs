@@ -135,7 +135,11 @@ async fn before_findings(engine: &Engine, directory: &str) -> Result<Summary, Er
     let phases: Vec<PhaseSummary> = log
         .phases
         .values()
-        .map(|record| PhaseSummary::of(record, &mut by_phase, &mut recalls, &mut first_errors))
+        .map(|record| {
+            let main = record.started.beside.and_then(|main| log.phases.get(&main));
+            let beside = main.map(|main| main.started.name.clone());
+            PhaseSummary::of(record, beside, &mut by_phase, &mut recalls, &mut first_errors)
+        })
         .collect();
     let checkpoints = memory::checkpoints(engine, prefix(log).as_deref()).await?;
     let accounting = accounting::rows_of(engine).await?;

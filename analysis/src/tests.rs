@@ -527,6 +527,7 @@ pub(crate) fn any_query() -> vst_common::phase::Work {
     vst_common::phase::Work::Query {
         vectors: fixture::work(),
         ask: vst_common::scenario::Ask::nearest(10, None),
+        during: None,
     }
 }
 

@@ -7,6 +7,7 @@
 
 use vst_common::count;
 use vst_common::entry::PhaseOutcome;
+use vst_common::scenario::Load;
 use vst_common::schedule::Schedule;
 use vst_common::shares::ShareSet;
 
@@ -48,13 +49,24 @@ pub(crate) fn measured(record: &PhaseRecord, intervals: &[Interval]) -> Measured
         .ended
         .as_ref()
         .map(|ended| count::to_u64(ended.end_wall_ns.saturating_sub(started.start_wall_ns)));
-    if duration == 0 {
+    let beside = started.order.as_ref().is_some_and(|order| order.beside.is_some());
+    if duration == 0 && !(beside && started.load().is_some_and(|load| matches!(load, Load::Open { .. }))) {
         let ran = took.or(intervals.last().map(|i| i.end_ns)).unwrap_or(0);
         return Measured { length_ns: ran.saturating_sub(warm_up), ..Measured::default() };
     }
-    let ordered = warm_up.saturating_add(duration);
+    // What runs beside a phase may have no end of its own, or one that it does not reach.
+    let ordered = if duration == 0 { u64::MAX } else { warm_up.saturating_add(duration) };
     let schedule = started.order.as_ref().and_then(Schedule::of_order);
-    let completed = record.ended.as_ref().is_some_and(|ended| ended.outcome == PhaseOutcome::Completed);
+    let cut = record
+        .ended
+        .as_ref()
+        .and_then(|ended| ended.scheduled)
+        .zip(schedule.as_ref().and_then(Schedule::count));
+    let reached = !beside
+        || took.is_some_and(|took| took >= ordered)
+            && cut.is_none_or(|(scheduled, whole)| scheduled >= whole);
+    let completed =
+        reached && record.ended.as_ref().is_some_and(|ended| ended.outcome == PhaseOutcome::Completed);
     let (ran, ok_until) = if completed {
         (ordered.min(took.unwrap_or(ordered)), None)
     } else {
@@ -101,6 +113,7 @@ mod tests {
     fn record(rate: f64, warm_up: u64, duration: u64, outcome: PhaseOutcome, took: u64) -> PhaseRecord {
         let work = crate::tests::any_query();
         let order = vst_common::phase::PhaseOrder {
+            beside: None,
             index: PhaseIndex(1),
             name: String::from("ask"),
             seed: 7,
@@ -115,6 +128,7 @@ mod tests {
             connection: vst_common::scenario::ConnectionSpec::default(),
         };
         let started = PhaseStarted {
+            beside: None,
             index: PhaseIndex(1),
             name: String::from("ask"),
             step: String::from("query"),
@@ -168,6 +182,24 @@ mod tests {
             let due: u64 = intervals.iter().map(|i| i.due).sum::<u64>()
                 - schedule.due_in(&ShareSet::all(), 0, warm_up.min(stop));
             prop_assert_eq!(found.scheduled, Some(due), "nothing that was offered is called missing");
+        }
+
+        /// Without a length of its own, or with one that it does not reach, it lasts as long as the other phase.
+        #[test]
+        fn a_load_beside_a_phase_ends_with_it(
+            rate in 1.0_f64..5_000.0, length in 1_u64..20, has_length: bool, drain in 0_u64..10,
+        ) {
+            let stop = length * SECOND;
+            let duration = if has_length { stop + SECOND } else { 0 };
+            let took = stop + if has_length { 0 } else { drain * SECOND };
+            let mut record = record(rate, 0, duration, PhaseOutcome::Completed, took);
+            record.started.order.as_mut().unwrap().beside = Some(PhaseIndex(0));
+            let schedule = Schedule::of_order(record.started.order.as_ref().unwrap()).unwrap();
+            let intervals = offered(&schedule, stop);
+            let found = measured(&record, &intervals);
+            let one = count::from_f64(1e9 / rate) + 1;
+            prop_assert!(found.length_ns <= stop + one && found.length_ns + one >= stop, "{}", found.length_ns);
+            prop_assert_eq!(found.scheduled, Some(intervals.iter().map(|i| i.due).sum::<u64>()));
         }
     }
 }

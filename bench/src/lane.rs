@@ -51,7 +51,7 @@ impl LaneRun {
     fn once(server: &Server, order: PhaseOrder, requests: u64) -> Result<Self, Error> {
         let (sender, mut events) = unbounded_channel();
         let config = Config {
-            lane_in_worker: 0,
+            number: 0,
             worker: WorkerId::new("bench"),
             run: RunId::new("bench"),
             generation: Generation(1),
@@ -165,6 +165,7 @@ fn order(case: Case, operations: u64, in_turn: bool) -> PhaseOrder {
         interval_ns: 1_000_000_000,
         lanes_total: 1,
         connection: vst_common::scenario::ConnectionSpec::default(),
+        beside: None,
     }
 }
 

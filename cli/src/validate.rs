@@ -44,7 +44,7 @@ pub(crate) async fn run(command: &ValidateCommand) -> Result<Exit, Failure> {
     };
     let loaded = load(scenario, set)?;
     let measures = |step: &Step| matches!(step, Step::Query(_) | Step::Kv(_) | Step::Checkpoint);
-    if strict && !loaded.checked.scenario.phases.iter().any(|phase| measures(&phase.step)) {
+    if strict && !loaded.checked.scenario.all_phases().any(|phase| measures(&phase.step)) {
         let fault = loaded.checked.source.fault(
             "phases",
             "the scenario measures nothing",
@@ -54,7 +54,7 @@ pub(crate) async fn run(command: &ValidateCommand) -> Result<Exit, Failure> {
         return Err(refuse(&fault));
     }
     let facts = crate::run::check_data(&loaded).await?;
-    let phases = loaded.checked.scenario.phases.len();
+    let phases = loaded.checked.scenario.all_phases().count();
     if *json {
         output::result(
             &serde_json::to_string_pretty(&loaded.checked.scenario).map_err(|e| {

@@ -30,7 +30,7 @@ pub struct PhaseOrder {
     pub load: Load,
     /// Unmeasured beginning of an open phase, nanoseconds.
     pub warm_up_ns: u64,
-    /// Measured part after the warm-up, nanoseconds; 0 where the work itself ends the phase.
+    /// Measured part after the warm-up, nanoseconds; 0 where the work itself ends the phase, or the one beside it does.
     pub duration_ns: u64,
     /// Requests 0 to this over the whole fleet and no more; the first of this and the duration ends the phase.
     #[serde(default)]
@@ -44,6 +44,9 @@ pub struct PhaseOrder {
     /// How connections speak, and to whom.
     #[serde(default)]
     pub connection: ConnectionSpec,
+    /// The phase that this one runs beside, and whose end is its own at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<PhaseIndex>,
 }
 
 /// What the requests of a phase are.
@@ -77,6 +80,9 @@ pub enum Work {
         /// What each asks.
         #[serde(flatten)]
         ask: Ask,
+        /// What the phase beside it does to the rows meanwhile.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        during: Option<During>,
     },
     /// Leased units, each of which is a query, or writes or deletes a row, by its number alone.
     Mixed {
@@ -137,6 +143,15 @@ impl Work {
         }
     }
 
+    /// Rows that come and go while it asks; `None` where they all stay.
+    #[must_use]
+    pub fn during(&self) -> Option<During> {
+        match self {
+            Self::Query { during, .. } => *during,
+            _ => self.mix().map(|mix| During { stable: mix.stable(), ever: mix.ever() }),
+        }
+    }
+
     /// What each unit of a mixed phase does.
     #[must_use]
     pub fn mix(&self) -> Option<Mix> {
@@ -145,6 +160,15 @@ impl Work {
             _ => None,
         }
     }
+}
+
+/// Rows that come and go while a phase asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct During {
+    /// Alive all the time.
+    pub stable: LiveSet,
+    /// Alive at some instant.
+    pub ever: LiveSet,
 }
 
 /// Commands by weight, the keys that they are about and the values that they write.

@@ -15,8 +15,8 @@ pub mod operations;
 pub use commands::{CommandSpec, ContentKind, KeyDistribution, KeyspaceSpec, KvSpec, SizeSpec, ValueSpec};
 pub use load::{Arrival, Load};
 pub use model::{
-    Algorithm, Ask, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, GrowSpec,
-    IndexSpec, Keep, MemoryTarget, Metric, MixedSpec, PhaseSpec, PopulationSpec, Protocol, QuerySpec,
-    ReadFrom, RebuildSpec, Returns, RowKind, SamplingSpec, Scenario, SettleSpec, ShrinkSpec, Step,
-    UpdateSpec,
+    Algorithm, Ask, BesideSpec, ChurnSpec, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod,
+    FleetSpec, GrowSpec, IndexSpec, Keep, MemoryTarget, Metric, MixedSpec, PhaseSpec, PopulationSpec,
+    Protocol, QuerySpec, ReadFrom, RebuildSpec, Returns, RowKind, SamplingSpec, Scenario, SettleSpec,
+    ShrinkSpec, Step, UpdateSpec, every,
 };

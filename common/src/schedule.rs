@@ -81,8 +81,10 @@ impl Schedule {
         match &order.load {
             Load::Open { arrival, .. } => {
                 let length_ns = match order.warm_up_ns.saturating_add(order.duration_ns) {
-                    // The number of operations, or of rows, ends it: long enough for any number.
-                    0 if order.operations.is_some() || order.work.is_leased() => u64::MAX / 4,
+                    // The number of operations, or of rows, or another phase ends it: long enough for any number.
+                    0 if order.operations.is_some() || order.work.is_leased() || order.beside.is_some() => {
+                        u64::MAX / 4
+                    }
                     length_ns => length_ns,
                 };
                 let schedule = Self::new(arrival, length_ns, order.seed, order.index);

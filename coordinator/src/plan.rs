@@ -138,11 +138,16 @@ pub struct RunPlan {
     pub dims: u32,
     /// The index is one that an earlier run made.
     pub index_is_there: bool,
-    /// The phases in order; the first is the [`BASELINE`], or [`AS_FOUND`].
+    /// The phases in order; the first is the [`BASELINE`], or [`AS_FOUND`]. What runs beside a phase is right behind it.
     pub phases: Vec<PlannedPhase>,
 }
 
 impl RunPlan {
+    /// What runs beside a phase, in the order of the scenario.
+    pub fn beside(&self, phase: PhaseIndex) -> impl Iterator<Item = &PlannedPhase> {
+        self.phases.iter().filter(move |other| other.beside.is_some_and(|(main, _)| main == phase))
+    }
+
     /// What rows carry beside their vectors.
     #[must_use]
     pub fn attributes(&self) -> Attributes {
@@ -207,6 +212,8 @@ pub struct PlannedPhase {
     pub before: LiveSet,
     /// What is alive when it has ended.
     pub after: LiveSet,
+    /// The phase that it runs beside, and how long after that one it begins, nanoseconds; `None` for one of the sequence.
+    pub beside: Option<(PhaseIndex, u64)>,
 }
 
 impl PlannedPhase {

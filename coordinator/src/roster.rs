@@ -55,12 +55,12 @@ pub struct Arrival {
 pub struct Before {
     /// The registration.
     pub generation: Generation,
-    /// The phase that it has and how far it is, if any.
-    pub phase: Option<(PhaseIndex, Stage)>,
+    /// The phases that it has, and how far it is with each.
+    pub phases: Vec<(PhaseIndex, Stage)>,
     /// Leased ranges that it has not handed back.
     pub held: Vec<RowRange>,
-    /// Its last statement about a phase, if it made one.
-    pub ended: Option<Statement>,
+    /// Its last statements about phases.
+    pub ended: Vec<Statement>,
 }
 
 /// How far a worker is with a phase.

@@ -84,6 +84,8 @@ pub enum Event {
     Archived,
     /// Something could not be done; the run cannot go on.
     Failed(Failure),
+    /// The same of what was to be done to index or cluster, and of a program that is a phase.
+    DeedFailed(Failure),
     /// Of a run whose phases come on demand: one more at the end of the plan, or none will come.
     Next(Option<Box<PlannedPhase>>),
     /// Somebody wants the run to end early. The second time it ends at once.
@@ -421,6 +423,9 @@ impl RunCore {
                 self.advance(Happened::Next, now);
             }
             Event::Failed(failure) => self.replace(|state, book| state.fail(failure, now, book)),
+            Event::DeedFailed(failure) => {
+                self.replace(|state, book| state.deed_failed(failure, now, book));
+            }
             Event::Stop(reason) => {
                 self.stops = self.stops.saturating_add(1);
                 let at_once = self.stops > 1;

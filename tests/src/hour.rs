@@ -145,6 +145,7 @@ fn log(folder: &Path) {
     let phase = |index: u32, name: &str, step: &str, start: i64, seconds: i64| {
         let index = PhaseIndex(index);
         let started = PhaseStarted {
+            beside: None,
             index,
             name: name.to_owned(),
             step: step.to_owned(),

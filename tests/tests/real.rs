@@ -5,6 +5,7 @@
 mod real {
     mod architecture;
     mod bad_input;
+    mod beside;
     mod billion;
     mod campaign;
     mod connections;

@@ -53,8 +53,8 @@ pub struct SpawnError(#[from] io::Error);
 /// What a lane is called and how it logs in.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Position within the worker.
-    pub lane_in_worker: u32,
+    /// Names it in its events: no two lanes of a process share one.
+    pub number: u32,
     /// The worker.
     pub worker: WorkerId,
     /// The run.
@@ -92,7 +92,7 @@ impl Drop for Handle {
     }
 }
 
-/// Starts a lane; its events arrive with its position in the worker.
+/// Starts a lane; its events arrive with its number.
 ///
 /// # Errors
 /// [`SpawnError`] when the operating system gives no thread, poll set or timer.
@@ -103,7 +103,7 @@ pub fn spawn(config: Config, events: UnboundedSender<(u32, LaneEvent)>) -> Resul
         .map_err(io::Error::from)?;
     poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
     let (commands, receiver) = channel();
-    let name = format!("lane-{}", config.lane_in_worker);
+    let name = format!("lane-{}", config.number);
     let client_name = format!("{}/{}/{}", config.run, config.worker, config.generation);
     let lane = Lane {
         config,
@@ -211,7 +211,7 @@ impl Lane {
 
     fn tell(&self, event: LaneEvent) {
         // Nobody listens only when the worker is leaving.
-        let _ = self.events.send((self.config.lane_in_worker, event));
+        let _ = self.events.send((self.config.number, event));
     }
 
     fn take_commands(&mut self) -> After {

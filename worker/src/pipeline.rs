@@ -454,7 +454,7 @@ impl Pipeline {
             return true;
         }
         if self.start.is_none_or(|start| now < start) {
-            return self.stop.is_some_and(|stop| self.start.is_none() && now >= stop);
+            return self.stop.is_some_and(|stop| now >= stop);
         }
         let stopped = self.stop.is_some_and(|stop| now >= stop);
         let nothing_new = stopped

@@ -60,8 +60,11 @@ impl From<vst_common::dataset::Error> for Error {
 pub async fn build(work: &Work, faults: &ReadFaults) -> Result<Option<QuerySet>, Error> {
     let (Some(ask), Some(vectors)) = (work.ask(), work.vectors()) else { return Ok(None) };
     let always = Findable::from(&vectors.live);
-    let findable =
-        work.mix().map_or(always, |mix| Findable { stable: mix.stable(), ever: mix.ever(), ..always });
+    let findable = work.during().map_or(always, |during| Findable {
+        stable: during.stable,
+        ever: during.ever,
+        ..always
+    });
     let selection = ask.filter.map(|filter| vectors.attributes.selection(filter));
     asked(vectors, ask.k, Findable { selection, ..findable }, faults).await.map(Some)
 }
@@ -342,7 +345,7 @@ mod tests {
     }
 
     fn build_now(work: &VectorWork, k: u32) -> Result<QuerySet, Error> {
-        let work = Work::Query { vectors: work.clone(), ask: Ask::nearest(k, None) };
+        let work = Work::Query { vectors: work.clone(), ask: Ask::nearest(k, None), during: None };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(build(&work, &ReadFaults::default())).map(Option::unwrap)
     }

@@ -156,7 +156,7 @@ impl Requests {
                 let names = names.iter().map(|(operation, command)| name(operation, command)).collect();
                 (names, Kind::Commands(Box::new(compiled)))
             }
-            Work::Query { vectors, ask } => {
+            Work::Query { vectors, ask, .. } => {
                 let kind = QueryKind::new(order, vectors, ask, topology, queries)?;
                 (asking().to_vec(), Kind::Query(kind))
             }

@@ -5,6 +5,7 @@
 //! no decision is made here.
 
 mod calling;
+mod lanes;
 mod layouts;
 mod preparing;
 mod stream;
@@ -35,6 +36,7 @@ use crate::uplink::{Order, PhaseLabel, Report};
 use crate::work::{ArmedPhase, LaneEvent};
 use crate::{lane, sampler, uplink};
 use calling::{RETRY_NS, endpoint};
+use lanes::Lanes;
 use preparing::{Newest, prepare};
 pub use whereabouts::Coordinators;
 use whereabouts::Whereabouts;
@@ -153,7 +155,7 @@ pub async fn run(options: WorkerOptions, shutdown: impl Future<Output = ()>) -> 
                 Some(Event::Stop)
             }
             Some(note) = worker.notes.recv() => worker.event_of(note, &mut whereabouts),
-            Some((lane, event)) = worker.lane_events.recv() => match event {
+            Some((lane, event)) = worker.lanes.next() => match event {
                 LaneEvent::LayoutWanted => {
                     worker.doubt();
                     None
@@ -225,8 +227,7 @@ struct Worker {
     pause_ns: u64,
     registration: Option<(RunId, Generation)>,
     target: Option<TargetUrl>,
-    lanes: Vec<lane::Handle>,
-    lane_events: UnboundedReceiver<(u32, LaneEvent)>,
+    lanes: Lanes,
     sampler: Option<sampler::Handle>,
     refresh: Option<refresh::Handle>,
     /// Where nodes of the target were seen.
@@ -260,8 +261,7 @@ impl Worker {
             pause_ns: RETRY_NS,
             registration: None,
             target: None,
-            lanes: Vec::new(),
-            lane_events: unbounded_channel().1,
+            lanes: Lanes::default(),
             sampler: None,
             refresh: None,
             known: Vec::new(),
@@ -339,7 +339,9 @@ impl Worker {
             Note::Prepared { ticket, outcome } => {
                 let outcome = outcome.map(|(armed, source)| {
                     let work = Arc::new(armed.order.work.clone());
-                    self.source.put(ticket, source.map(|source| (work, source)));
+                    if let Some(source) = source {
+                        self.source.put(ticket, (work, source));
+                    }
                     self.remember(&armed.topology.nodes);
                     armed
                 });
@@ -375,12 +377,8 @@ impl Worker {
                 }
             }
             Action::Register { run, generation, target } => self.register(run, generation, target)?,
-            Action::RestartLanes => self.start_lanes()?,
-            Action::Lane { lane, command } => {
-                if let Some(handle) = usize::try_from(lane).ok().and_then(|i| self.lanes.get(i)) {
-                    handle.send(command);
-                }
-            }
+            Action::RestartLanes { first, count } => self.lanes.end(first, count),
+            Action::Lane { lane, command } => self.lanes.command(lane, command)?,
             Action::Prepare { ticket, order } => self.prepare(ticket, *order),
             Action::Fetch { ticket, range } => self.fetch(ticket, range),
             Action::Verify { ticket, doubted } => self.verify(ticket, doubted),
@@ -412,7 +410,7 @@ impl Worker {
             Action::Deliver => {
                 self.sampler = None;
                 self.refresh = None;
-                self.end_lanes();
+                self.lanes.end_all();
                 self.uplink.send(Order::Deliver);
             }
             // The loop's own.
@@ -428,37 +426,17 @@ impl Worker {
         let credentials = target.credentials().clone();
         self.target = Some(target);
         self.uplink.send(Order::Register { run: run.clone(), generation });
+        self.lanes.register(lane::Config {
+            number: 0,
+            worker: self.name.clone(),
+            run: run.clone(),
+            generation,
+            credentials: credentials.clone(),
+        });
         self.registration = Some((run, generation));
         self.sampler = Some(sampler::spawn(credentials.clone(), forward(&self.noted, Note::Sampled)));
         self.refresh = Some(refresh::spawn(credentials, forward(&self.noted, Note::Layout)));
-        self.start_lanes()
-    }
-
-    /// Replaces the lanes. The old ones lose their way to speak, so nothing they say late is taken for news.
-    fn start_lanes(&mut self) -> Result<(), Error> {
-        self.end_lanes();
-        let (events, lane_events) = unbounded_channel();
-        self.lane_events = lane_events;
-        let (Some((run, generation)), Some(target)) = (&self.registration, &self.target) else {
-            return Ok(());
-        };
-        for lane_in_worker in 0..self.options.lanes.max(1) {
-            let config = lane::Config {
-                lane_in_worker,
-                worker: self.name.clone(),
-                run: run.clone(),
-                generation: *generation,
-                credentials: target.credentials().clone(),
-            };
-            self.lanes.push(lane::spawn(config, events.clone())?);
-        }
         Ok(())
-    }
-
-    fn end_lanes(&mut self) {
-        let lanes = std::mem::take(&mut self.lanes);
-        // Ending a lane waits for its thread.
-        tokio::task::spawn_blocking(move || drop(lanes));
     }
 
     fn prepare(&self, ticket: u64, order: PhaseOrder) {
@@ -489,8 +467,7 @@ impl Worker {
     }
 
     async fn leave(mut self, departure: Departure) -> Result<Exit, Error> {
-        let lanes = std::mem::take(&mut self.lanes);
-        let _ = tokio::task::spawn_blocking(move || drop(lanes)).await;
+        self.lanes.leave().await;
         let left = self.left_behind.max(self.uplink.unacknowledged());
         if left > 0 {
             tracing::warn!("{left} batches of measurements were not delivered");

@@ -3,7 +3,7 @@
 //! `serve` feeds it with what arrives (messages, lane events, finished preparations, time) and does what the returned
 //! actions say. It reads no clock and owns no socket, so tests run the very code that production runs.
 //! A worker that is asked to end hands back what it holds and says goodbye; the run goes on without it.
-//! Laws: at most one phase runs; without a valid lease nothing that causes load leaves here; each leased range is
+//! Laws: no two phases of the sequence run at once; without a valid lease nothing that causes load leaves here; each leased range is
 //! handed back exactly once; `PhaseDone` follows only when every block that was dealt has ended.
 
 mod clock;
@@ -11,13 +11,14 @@ mod phase;
 mod progress;
 mod ranges;
 mod registration;
+mod slots;
 mod terms;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use vst_common::clock::{MonoNs, SECOND_NS};
-use vst_common::ids::{Generation, RunId};
+use vst_common::ids::{Generation, PhaseIndex, RunId};
 use vst_common::phase::PhaseOrder;
 use vst_common::ranges::RowRange;
 use vst_proto::fleet;
@@ -27,6 +28,7 @@ use vst_proto::fleet::worker_message::Message as ToCoordinator;
 use crate::work::{LaneCommand, LaneEvent, LoadLease};
 use clock::Exchanges;
 use phase::Phase;
+use slots::Slots;
 pub use terms::{Action, Departure, Event, NotReady};
 pub use view::{BUCKETS_NS, Buckets, PhaseView, View};
 
@@ -83,8 +85,10 @@ pub struct SessionCore {
     run: Option<RunId>,
     /// The registration of this worker, also while nobody is there to speak to.
     generation: Option<Generation>,
-    /// Its last statement about a phase.
-    statement: Option<fleet::PhaseDone>,
+    /// The phase of the sequence that was ordered last, or that what was ordered last is beside.
+    group: Option<PhaseIndex>,
+    /// Its last statements: of a phase of the sequence, and of those beside it.
+    statements: Vec<fleet::PhaseDone>,
     /// What there was to say while nobody was there.
     unsaid: Vec<ToCoordinator>,
     /// When the coordinator was last heard of.
@@ -94,9 +98,7 @@ pub struct SessionCore {
     next_heartbeat: MonoNs,
     unacknowledged: u64,
     exchanges: Exchanges,
-    phase: Option<Phase>,
-    /// The lanes hold a phase that was given up and must be replaced before the next.
-    lanes_stale: bool,
+    phases: Slots,
     /// Asked to end: until when what runs may be ended in order.
     leaving: Option<MonoNs>,
     tickets: u64,
@@ -108,11 +110,13 @@ impl SessionCore {
     #[must_use]
     pub fn new(config: Config, now: MonoNs) -> Self {
         Self {
+            phases: Slots::new(config.lanes),
             config,
             link: Link::Away(now),
             run: None,
             generation: None,
-            statement: None,
+            group: None,
+            statements: Vec::new(),
             unsaid: Vec::new(),
             heard_at: now,
             lease: Lease { length_ns: 0, right: LoadLease::new(now), fenced: true },
@@ -120,8 +124,6 @@ impl SessionCore {
             next_heartbeat: now,
             unacknowledged: 0,
             exchanges: Exchanges::default(),
-            phase: None,
-            lanes_stale: false,
             leaving: None,
             tickets: 0,
             blocks: 0,
@@ -149,7 +151,7 @@ impl SessionCore {
             run: self.run.clone(),
             lease_left_ns: if self.lease.fenced { 0 } else { left },
             unacknowledged: self.unacknowledged,
-            phase: self.phase.as_ref().map(Phase::view),
+            phase: self.phases.main().map(Phase::view),
         }
     }
 
@@ -169,7 +171,7 @@ impl SessionCore {
             Link::Closing { until, .. } => until.min(self.next_heartbeat),
             Link::Over => MonoNs::MAX,
             Link::Welcomed => {
-                let phase = self.phase.as_ref().map_or(MonoNs::MAX, Phase::wake_at);
+                let phase = self.phases.iter().map(Phase::wake_at).min().unwrap_or(MonoNs::MAX);
                 let leave = self.leaving.unwrap_or(MonoNs::MAX);
                 self.next_heartbeat.min(phase).min(self.fence_at()).min(leave).min(self.hangs_up_at())
             }
@@ -229,36 +231,36 @@ impl SessionCore {
             Event::Received(message) => self.received(now, message, &mut out),
             Event::Lane { lane, event } => self.lane(now, lane, event, &mut out),
             Event::Prepared { ticket, outcome } => {
-                if let Some(phase) = self.phase_of(ticket) {
+                if let Some(phase) = self.phases.of_ticket(ticket) {
                     phase.prepared(outcome, &mut out);
                 }
             }
             Event::Fetched { ticket, range, outcome } => {
                 let mut next_block = self.blocks;
-                if let Some(phase) = self.phase_of(ticket) {
+                if let Some(phase) = self.phases.of_ticket(ticket) {
                     phase.fetched(range, outcome, &mut next_block, &mut out);
                 }
                 self.blocks = next_block;
             }
             Event::Verified { ticket, outcome } => {
                 let mut next_block = self.blocks;
-                if let Some(phase) = self.phase_of(ticket) {
+                if let Some(phase) = self.phases.of_ticket(ticket) {
                     phase.verified(outcome, &mut next_block, &mut out);
                 }
                 self.blocks = next_block;
             }
             Event::ReadFault { detail } => out.push(Action::RecordEvent {
-                phase: self.phase.as_ref().map(Phase::title),
+                phase: self.phases.main().map(Phase::title),
                 kind: "read_fault",
                 node: None,
                 detail,
                 count: 1,
             }),
             Event::Flushed { ticket, last_sequence, dropped } => {
-                if let Some(phase) = self.phase_of(ticket)
+                if let Some(phase) = self.phases.of_ticket(ticket)
                     && phase.flushed(last_sequence, dropped, &mut out)
                 {
-                    self.phase = None;
+                    self.phases.end(ticket);
                 }
             }
             Event::Delivered => {
@@ -279,7 +281,7 @@ impl SessionCore {
             self.lease.fenced = true;
             self.every_lane(out, || LaneCommand::Fence);
             out.push(Action::RecordEvent {
-                phase: self.phase.as_ref().map(Phase::title),
+                phase: self.phases.main().map(Phase::title),
                 kind: "fenced",
                 node: None,
                 detail: String::from(
@@ -320,17 +322,20 @@ impl SessionCore {
         }
         if let Some(until) = self.leaving
             && self.link == Link::Welcomed
-            && (self.phase.is_none() || now >= until)
+            && (self.phases.is_empty() || now >= until)
         {
-            let reason = String::from("it was asked to end");
-            out.push(Action::Send(ToCoordinator::Goodbye(fleet::Goodbye { reason })));
+            // Of what has not ended in time nobody knows whether it has: whoever is not told so closes the connections.
+            if self.phases.is_empty() {
+                let reason = String::from("it was asked to end");
+                out.push(Action::Send(ToCoordinator::Goodbye(fleet::Goodbye { reason })));
+            }
             self.close(now, true, out);
             return;
         }
         let may_load = !self.lease.fenced;
         let offset = self.exchanges.best();
         let connected = self.link == Link::Welcomed;
-        if let Some(phase) = &mut self.phase {
+        for phase in self.phases.iter_mut() {
             phase.advance(now, may_load, connected, offset, out);
         }
     }
@@ -342,11 +347,11 @@ impl SessionCore {
             }
             (Link::Welcomed, FromCoordinator::HeartbeatReply(reply)) => self.heard(now, reply, out),
             (Link::Welcomed, FromCoordinator::Arm(arm)) => self.arm(now, &arm, out),
-            (Link::Welcomed, FromCoordinator::Start(start)) => match self.phase_named(start.phase) {
+            (Link::Welcomed, FromCoordinator::Start(start)) => match self.phases.named(start.phase) {
                 Some(phase) => phase.start_ordered(start, out),
                 None => fault(start.phase, "start of a phase that is not armed", out),
             },
-            (Link::Welcomed, FromCoordinator::Lease(lease)) => match self.phase_named(lease.phase) {
+            (Link::Welcomed, FromCoordinator::Lease(lease)) => match self.phases.named(lease.phase) {
                 Some(phase) => phase.leased(now, &lease, out),
                 None => {
                     for range in lease.ranges {
@@ -361,21 +366,23 @@ impl SessionCore {
                 }
             },
             (Link::Welcomed, FromCoordinator::TakeOver(taken)) => {
-                if let Some(phase) = self.phase_named(taken.phase) {
+                if let Some(phase) = self.phases.named(taken.phase) {
                     phase.take_over(taken, out);
                 }
             }
             (Link::Welcomed, FromCoordinator::GiveBack(asked)) => {
-                if let (Some(phase), Some(range)) = (self.phase_named(asked.phase), asked.range) {
+                if let (Some(phase), Some(range)) = (self.phases.named(asked.phase), asked.range) {
                     phase.give_back(RowRange { start: range.start, end: range.end }, out);
                 }
             }
             (Link::Welcomed, FromCoordinator::Drain(drain)) => {
-                if let Some(phase) = self.phase_named(drain.phase) {
+                if let Some(phase) = self.phases.named(drain.phase) {
                     let began = phase.began();
                     phase.drain(out);
-                    // Lanes that were armed and never started are replaced before the next phase.
-                    self.lanes_stale |= !began;
+                    if !began {
+                        // Lanes that were armed and never started are replaced before the next phase.
+                        self.phases.spoil_phase(drain.phase);
+                    }
                 }
             }
             (Link::Welcomed, FromCoordinator::Observe(observe)) => out.push(Action::Observe(observe)),
@@ -385,60 +392,56 @@ impl SessionCore {
     }
 
     fn arm(&mut self, now: MonoNs, arm: &fleet::Arm, out: &mut Vec<Action>) {
-        if let Some(phase) = &self.phase {
-            if phase.began() {
-                let reason = format!("phase {} still runs on this worker", phase.index());
-                fault(arm.phase, &reason, out);
-                return;
-            }
-            self.phase = None;
-            self.lanes_stale = true;
-        }
-        if self.leaving.is_some() {
-            // The goodbye is on its way and says it all.
-            return;
-        }
         let order: PhaseOrder = match serde_json::from_str(&arm.order_json) {
             Ok(order) => order,
             Err(e) => return fault(arm.phase, &format!("the order of the phase is not readable: {e}"), out),
         };
+        let group = order.beside.unwrap_or(order.index);
+        let in_the_way = |phase: &&Phase| phase.group() != group || phase.index() == order.index;
+        if let Some(phase) = self.phases.iter().filter(|phase| phase.began()).find(in_the_way) {
+            let reason = format!("phase {} still runs on this worker", phase.index());
+            return fault(arm.phase, &reason, out);
+        }
+        self.phases.replace(order.index, group);
+        if self.leaving.is_some() {
+            // The goodbye is on its way and says it all.
+            return;
+        }
         if arm.lanes == 0 || arm.lanes > self.config.lanes {
             let reason = format!("{} lanes were ordered, this worker has {}", arm.lanes, self.config.lanes);
             return fault(arm.phase, &reason, out);
         }
-        if std::mem::take(&mut self.lanes_stale) {
-            out.push(Action::RestartLanes);
+        if self.group != Some(group) {
+            // What was stated about the phases before has been heard, or there would be no other.
+            self.group = Some(group);
+            self.statements.clear();
+        }
+        let (first, is_stale) = self.phases.free();
+        if is_stale {
+            out.push(Action::RestartLanes { first, count: self.config.lanes });
         }
         self.tickets += 1;
         let lease = self.lease.right.clone();
-        self.phase = Some(Phase::new(self.tickets, order.clone(), arm.first_lane, arm.lanes, lease, now));
+        self.phases.put(first, Phase::new(self.tickets, order.clone(), arm, first, lease, now));
         out.push(Action::Prepare { ticket: self.tickets, order: Box::new(order) });
     }
 
     fn lane(&mut self, now: MonoNs, lane: u32, event: LaneEvent, out: &mut Vec<Action>) {
-        match event {
-            LaneEvent::Happened { kind, node, detail, count } => {
-                out.push(Action::RecordEvent {
-                    phase: self.phase.as_ref().map(Phase::title),
-                    kind,
-                    node,
-                    detail,
-                    count,
-                });
+        match (event, self.phases.of_lane(lane)) {
+            (LaneEvent::Happened { kind, node, detail, count }, found) => {
+                let phase = found.map(|(phase, _)| phase.title());
+                out.push(Action::RecordEvent { phase, kind, node, detail, count });
             }
-            LaneEvent::Failed { reason, target } => {
-                // The thread is gone; the next phase needs new ones.
-                self.lanes_stale = true;
-                match &mut self.phase {
-                    Some(phase) => phase.lane_failed(lane, &reason, target, out),
+            (LaneEvent::Failed { reason, target }, found) => {
+                match found {
+                    Some((phase, lane)) => phase.lane_failed(lane, &reason, target, out),
                     None => fault(0, &reason, out),
                 }
+                // The thread is gone; the next phase there needs new ones.
+                self.phases.spoil(lane);
             }
-            event => {
-                if let Some(phase) = &mut self.phase {
-                    phase.lane_event(now, lane, event, out);
-                }
-            }
+            (event, Some((phase, lane))) => phase.lane_event(now, lane, event, out),
+            (_, None) => {}
         }
     }
 
@@ -447,8 +450,8 @@ impl SessionCore {
         if self.link != Link::Welcomed {
             return self.close(now, true, out);
         }
-        self.leaving = Some(now.saturating_add(self.phase.as_ref().map_or(0, Phase::drain_ns)));
-        if let Some(phase) = &mut self.phase {
+        self.leaving = Some(now.saturating_add(self.phases.iter().map(Phase::drain_ns).max().unwrap_or(0)));
+        for phase in self.phases.iter_mut() {
             phase.drain(out);
         }
     }
@@ -457,7 +460,7 @@ impl SessionCore {
         if matches!(self.link, Link::Closing { .. }) {
             return;
         }
-        if self.phase.take().is_some() {
+        if self.phases.clear() {
             self.every_lane(out, || LaneCommand::Abort);
         }
         self.link = Link::Closing { until: now.saturating_add(CLOSING_NS), stopped };
@@ -465,7 +468,7 @@ impl SessionCore {
     }
 
     fn leave(&mut self, departure: Departure, out: &mut Vec<Action>) {
-        if self.phase.take().is_some() {
+        if self.phases.clear() {
             self.every_lane(out, || LaneCommand::Abort);
         }
         self.link = Link::Over;
@@ -473,15 +476,7 @@ impl SessionCore {
     }
 
     fn every_lane(&self, out: &mut Vec<Action>, command: impl Fn() -> LaneCommand) {
-        out.extend((0..self.config.lanes).map(|lane| Action::Lane { lane, command: command() }));
-    }
-
-    fn phase_of(&mut self, ticket: u64) -> Option<&mut Phase> {
-        self.phase.as_mut().filter(|phase| phase.ticket() == ticket)
-    }
-
-    fn phase_named(&mut self, index: u32) -> Option<&mut Phase> {
-        self.phase.as_mut().filter(|phase| phase.index().0 == index)
+        out.extend(self.phases.all_lanes().map(|lane| Action::Lane { lane, command: command() }));
     }
 }
 

@@ -95,6 +95,7 @@ fn phases(log: &Log) -> Made {
         ("phase_index", int(all().map(|p| Some(u64::from(p.started.index.0))))),
         ("phase", text(all().map(|p| Some(p.started.name.clone())))),
         ("step", text(all().map(|p| Some(p.started.step.clone())))),
+        ("beside", int(all().map(|p| p.started.beside.map(|main| u64::from(main.0))))),
         ("start", wall(all().map(|p| Some(p.started.start_wall_ns)))),
         ("end", wall(all().map(|p| ended(p).map(|e| e.end_wall_ns)))),
         ("warm_up_ns", int(all().map(|p| Some(p.started.warm_up_ns())))),

@@ -252,11 +252,11 @@ fn operations(summary: &Summary) -> impl Iterator<Item = (&PhaseSummary, &Operat
 }
 
 fn label(phase: &PhaseSummary, operation: &OperationSummary) -> String {
-    if phase.operations.len() > 1 {
-        format!("{} ({})", phase.name, operation.operation)
-    } else {
-        phase.name.clone()
-    }
+    let name = match &phase.beside {
+        Some(main) => format!("{} beside {main}", phase.name),
+        None => phase.name.clone(),
+    };
+    if phase.operations.len() > 1 { format!("{name} ({})", operation.operation) } else { name }
 }
 
 fn or_none(value: Option<String>) -> String {

@@ -115,6 +115,7 @@ impl Made {
         let start = START + i64::from(index.0) * 20 * SECOND;
         let is_query = matches!(order, Some((Work::Query { .. }, _)));
         let order = order.map(|(work, load)| PhaseOrder {
+            beside: None,
             index,
             name: name.to_owned(),
             seed: 7,
@@ -130,6 +131,7 @@ impl Made {
         });
         self.phases.push(MadePhase {
             started: PhaseStarted {
+                beside: None,
                 index,
                 name: name.to_owned(),
                 step: step.to_owned(),
@@ -260,7 +262,11 @@ impl Made {
 
     fn queries(&mut self, name: &str, live: u64) {
         let load = Load::Open { arrival: Arrival::Constant { rate: 300.0 }, connections: 16 };
-        let order = Work::Query { vectors: work(), ask: vst_common::scenario::Ask::nearest(10, Some(64)) };
+        let order = Work::Query {
+            vectors: work(),
+            ask: vst_common::scenario::Ask::nearest(10, Some(64)),
+            during: None,
+        };
         let phase = self.phase(name, "query", 12, Some((order, load)), live);
         for (w, interval) in (0..2).flat_map(|w| (0..11).map(move |i| (w, i))) {
             let window = if interval == 0 { Window::WarmUp } else { Window::Measure };

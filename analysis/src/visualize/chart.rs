@@ -90,7 +90,11 @@ pub(super) fn of(data: &Data) -> Vec<Chart> {
 }
 
 fn over_time(data: &Data, id: &'static str, title: &str, y: Unit, is_log: bool, lines: Vec<Line>) -> Chart {
-    let bands = data.phases.iter().map(|p| Band { name: p.name.clone(), from: p.start_s, to: p.end_s });
+    let bands = data.phases.iter().filter(|p| !p.beside).map(|p| Band {
+        name: p.name.clone(),
+        from: p.start_s,
+        to: p.end_s,
+    });
     Chart {
         id,
         title: format!("{title} · {}", data.title),

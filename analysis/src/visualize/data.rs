@@ -62,6 +62,8 @@ pub(super) struct PhaseData {
     pub(super) name: String,
     pub(super) start_s: f64,
     pub(super) end_s: f64,
+    /// It ran while another one did.
+    pub(super) beside: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -189,6 +191,7 @@ fn phases(summary: &Summary, course: &Course, zero: i64) -> Vec<PhaseData> {
                 name: p.name.clone(),
                 start_s: seconds(p.start_wall_ns, zero),
                 end_s: seconds(end, zero),
+                beside: p.beside.is_some(),
             }
         })
         .collect()

@@ -38,6 +38,10 @@ pub(super) async fn describe(
     }
     for phase in &scenario.phases {
         lines.push(format!("phase     {:<16} {}", phase.name, phase.step.word()));
+        for beside in &phase.beside {
+            let (name, word) = (&beside.phase.name, beside.phase.step.word());
+            lines.push(format!("  beside  {name:<16} {word}, {} ms later", beside.after_ms));
+        }
     }
     lines.extend(estimate_lines(plan::estimate(&loaded.checked, facts, nodes), options));
     Ok(lines.join("\n"))

@@ -238,7 +238,12 @@ impl Bench {
             }
         };
         let (run, run_directory) = self
-            .next(Some(&PhaseSpec { name: phase.clone(), step: Step::Query(query), criteria: Vec::new() }))
+            .next(Some(&PhaseSpec {
+                name: phase.clone(),
+                step: Step::Query(query),
+                criteria: Vec::new(),
+                beside: Vec::new(),
+            }))
             .await?;
         let event = figures::read(&run_directory, &phase, offered, figures).await?;
         Ok(Point { run, phase, setting: setting.clone(), offered, event })
@@ -253,7 +258,12 @@ impl Bench {
 
     /// Samples the memory of the population that is there, in a phase of this name; gives its run directory.
     pub(crate) async fn checkpoint(&mut self, name: &str) -> Result<String, Failure> {
-        let phase = PhaseSpec { name: name.to_owned(), step: Step::Checkpoint, criteria: Vec::new() };
+        let phase = PhaseSpec {
+            name: name.to_owned(),
+            step: Step::Checkpoint,
+            criteria: Vec::new(),
+            beside: Vec::new(),
+        };
         Ok(self.next(Some(&phase)).await?.1)
     }
 
@@ -322,8 +332,12 @@ impl Bench {
             watch(&address, &token, &mut display, &mut last).await;
             std::future::pending::<()>().await;
         };
-        let checkpoint =
-            PhaseSpec { name: String::from(POPULATION), step: Step::Checkpoint, criteria: Vec::new() };
+        let checkpoint = PhaseSpec {
+            name: String::from(POPULATION),
+            step: Step::Checkpoint,
+            criteria: Vec::new(),
+            beside: Vec::new(),
+        };
         let (run, run_directory) = tokio::select! {
             waits = async {
                 self.next(None).await?;

@@ -165,6 +165,9 @@ pub struct PhaseStarted {
     pub start_mono_ns: MonoNs,
     /// What workers were ordered; `None` where no load is driven.
     pub order: Option<PhaseOrder>,
+    /// The phase that it runs beside; `None` where it is one of the sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<PhaseIndex>,
 }
 
 impl PhaseStarted {

@@ -8,6 +8,7 @@
 //! Durations are written `250ms`, `10s`, `1m30s`, `2h`; rates `500/s`, `30k/s`, `60/min`; shares `50%`.
 
 mod ask;
+mod beside;
 pub mod campaign;
 pub mod config;
 mod criteria;
@@ -137,6 +138,9 @@ fn index(node: &Node, path: &str, key_place: Place, places: &mut BTreeMap<String
             }
         }
         Value::List(items) => {
+            // What runs beside a phase is a phase, and names are unique among all.
+            let is_beside = path.starts_with("phases.") && path.ends_with(".beside");
+            let below = |key: &str| if is_beside { format!("phases.{key}") } else { below(key) };
             for (n, item) in items.iter().enumerate() {
                 let name_place = item.get("name").map_or(item.place(), Node::place);
                 index(item, &below(&phases::address(item, n)), name_place, places);

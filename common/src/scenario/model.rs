@@ -55,6 +55,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// Every phase, those that run beside another one right behind it.
+    pub fn all_phases(&self) -> impl Iterator<Item = &PhaseSpec> {
+        every(&self.phases)
+    }
+
     /// Words of every program that it would run on the coordinator's machine, with the keys that name them.
     pub fn programs(&self) -> impl Iterator<Item = (String, &[String])> {
         let hooks =
@@ -65,7 +70,7 @@ impl Scenario {
                 .enumerate()
                 .map(move |(n, hook)| (format!("hooks.{key}.{}", n + 1), hook.command.run.as_slice()))
         });
-        let phases = self.phases.iter().filter_map(|phase| match &phase.step {
+        let phases = self.all_phases().filter_map(|phase| match &phase.step {
             Step::Operate(Operation::Command(command)) => {
                 Some((format!("phases.{}.command", phase.name), command.run.as_slice()))
             }
@@ -77,7 +82,7 @@ impl Scenario {
     /// Whether a replica has to be there for what it does.
     #[must_use]
     pub fn needs_replicas(&self) -> bool {
-        self.phases.iter().any(|phase| matches!(phase.step, Step::Operate(Operation::Failover(_))))
+        self.all_phases().any(|phase| matches!(phase.step, Step::Operate(Operation::Failover(_))))
     }
 
     /// Leaves the phases before the first of queries: what makes the population.
@@ -282,6 +287,25 @@ pub struct PhaseSpec {
     /// What must hold of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub criteria: Vec<Constraint>,
+    /// What happens while it lasts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<BesideSpec>,
+}
+
+/// These phases and those that run beside them, each behind the one that it runs beside.
+pub fn every(phases: &[PhaseSpec]) -> impl Iterator<Item = &PhaseSpec> {
+    phases
+        .iter()
+        .flat_map(|phase| std::iter::once(phase).chain(phase.beside.iter().map(|beside| &beside.phase)))
+}
+
+/// A phase that runs while another one does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BesideSpec {
+    /// It begins this long after the other one, milliseconds.
+    pub after_ms: u64,
+    /// What it does. A load without a length of its own lasts as long as the other phase.
+    pub phase: PhaseSpec,
 }
 
 /// What a phase does.

@@ -6,10 +6,10 @@ use vst_common::mix::Mix;
 use vst_common::phase::{SearchModule, SearchPlan};
 use vst_common::recall::Findable;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{Ask, Keep, Load, MixedSpec, PhaseSpec, Returns, ShrinkSpec, Step};
+use vst_common::scenario::{Ask, BesideSpec, Keep, Load, MixedSpec, PhaseSpec, Returns, ShrinkSpec, Step};
 
 use super::data::join;
-use super::phases::{exchanged, findable, goes_whole, live_sets, rows};
+use super::phases::{during, exchanged, findable, findable_during, goes_whole, live_sets, rows};
 use super::{AS_FOUND, BASELINE, DataFacts, kv};
 
 pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), Faults> {
@@ -19,8 +19,7 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
         faults.extend(found.into_iter().flatten());
     }
     let live = live_sets(&checked.scenario, rows(&checked.scenario, data));
-    for (phase, (before, after)) in checked.scenario.phases.iter().zip(live) {
-        let at = |key: &str| format!("phases.{}.{}.{key}", phase.name, phase.step.word());
+    for phase in checked.scenario.all_phases() {
         if [BASELINE, AS_FOUND].contains(&phase.name.as_str()) {
             faults.push(checked.source.fault(
                 &format!("phases.{}.name", phase.name),
@@ -30,10 +29,10 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
             ));
         }
         let filled = |other: &PhaseSpec| matches!(&other.step, Step::Kv(kv) if kv.fill);
-        let filled_first =
-            checked.scenario.phases.iter().find(|other| {
-                filled(other) && phase.name.strip_suffix(kv::FILL) == Some(other.name.as_str())
-            });
+        let filled_first = checked
+            .scenario
+            .all_phases()
+            .find(|other| filled(other) && phase.name.strip_suffix(kv::FILL) == Some(other.name.as_str()));
         if let Some(other) = filled_first {
             faults.push(checked.source.fault(
                 &format!("phases.{}.name", phase.name),
@@ -42,7 +41,25 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
                 "choose another name for the phase",
             ));
         }
-        faults.extend(too_few_for_lanes(checked, &phase.step, &at("load")));
+        let load = format!("phases.{}.{}.load", phase.name, phase.step.word());
+        faults.extend(too_few_for_lanes(checked, &phase.step, &load));
+    }
+    for (phase, (before, after)) in checked.scenario.phases.iter().zip(live) {
+        let at = |key: &str| format!("phases.{}.{}.{key}", phase.name, phase.step.word());
+        for BesideSpec { phase: beside, .. } in &phase.beside {
+            let during = during(&phase.step, before, after);
+            let Some((ask, data)) = beside.step.ask().zip(data) else { continue };
+            let key = format!("phases.{}.{}.k", beside.name, beside.step.word());
+            let findable = findable_during(&checked.scenario, ask, during);
+            // Where nothing stays, its answers are not judged.
+            let is_judged = findable.stable.count() > 0;
+            let asked = if is_judged {
+                asked(checked, data, ask, findable, &key)
+            } else {
+                too_deep(checked, data, ask, &key)
+            };
+            faults.extend(asked);
+        }
         match &phase.step {
             Step::Query(_) | Step::Mixed(_) => {
                 if let Step::Mixed(mixed) = &phase.step {
@@ -109,7 +126,7 @@ pub(super) fn check(checked: &Checked, data: Option<&DataFacts>) -> Result<(), F
 /// neighbour, no distance either, as soon as fields of the row are asked for.
 pub(super) fn mergeable(checked: &Checked, search: Option<&SearchPlan>) -> Result<(), Faults> {
     let Some(SearchPlan::ClientSide { module, indexes }) = search else { return Ok(()) };
-    let faults = checked.scenario.phases.iter().filter_map(|phase| {
+    let faults = checked.scenario.all_phases().filter_map(|phase| {
         let why = match phase.step.ask()?.returns {
             Returns::Nothing if indexes.len() > 1 => {
                 format!(
@@ -225,16 +242,26 @@ fn too_much_moves(checked: &Checked, mixed: &MixedSpec, before: LiveSet, key: &s
     })
 }
 
+/// A query phase against the depth of the truth.
+fn too_deep(checked: &Checked, data: &DataFacts, ask: &Ask, key: &str) -> Vec<Faults> {
+    let (k, depth) = (ask.k, data.truth.k);
+    if k <= depth {
+        return Vec::new();
+    }
+    vec![checked.source.fault(
+        key,
+        format!("k is {k}, the truth knows {depth} neighbours of each query"),
+        format!("deeper than the truth ({depth})"),
+        format!("ask for at most {depth} neighbours, or compute a deeper truth"),
+    )]
+}
+
 /// A query phase against the depth of the truth and what of it is alive.
 fn asked(checked: &Checked, data: &DataFacts, ask: &Ask, findable: Findable, key: &str) -> Vec<Faults> {
-    let (k, depth, live) = (ask.k, data.truth.k, findable.stable);
-    if k > depth {
-        return vec![checked.source.fault(
-            key,
-            format!("k is {k}, the truth knows {depth} neighbours of each query"),
-            format!("deeper than the truth ({depth})"),
-            format!("ask for at most {depth} neighbours, or compute a deeper truth"),
-        )];
+    let (k, live) = (ask.k, findable.stable);
+    let deep = too_deep(checked, data, ask, key);
+    if !deep.is_empty() {
+        return deep;
     }
     if live.count() < u64::from(k) {
         return vec![checked.source.fault(

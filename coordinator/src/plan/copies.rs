@@ -13,11 +13,11 @@ use vst_common::phase::TruthSource;
 use vst_common::ranges::RowRange;
 use vst_common::recall::Findable;
 use vst_common::scenario::check::{Checked, Faults};
-use vst_common::scenario::{ExpansionMethod, Keep, Metric, PhaseSpec, Scenario, ShrinkSpec, Step};
+use vst_common::scenario::{Ask, ExpansionMethod, Keep, Metric, PhaseSpec, Scenario, ShrinkSpec, Step};
 
 use super::DataFacts;
 use super::data::unusable;
-use super::phases::{findable, live_sets, rows};
+use super::phases::{during, findable, findable_during, live_sets, rows};
 
 /// Rows that are read at a time.
 const CHUNK_ROWS: u64 = 16_384;
@@ -174,11 +174,15 @@ impl Reader<'_> {
         if scenario.phases.iter().any(weighs) {
             return true;
         }
-        scenario.phases.iter().zip(lives).any(|(phase, (before, _))| {
-            let asked = findable(scenario, &phase.step, before).zip(phase.step.ask());
-            asked.is_some_and(|(findable, ask)| {
-                truth_source(self.data, findable, ask.k) == TruthSource::Computed
-            })
+        let is_computed =
+            |findable, ask: &Ask| truth_source(self.data, findable, ask.k) == TruthSource::Computed;
+        scenario.phases.iter().zip(lives).any(|(phase, (before, after))| {
+            let own = findable(scenario, &phase.step, before).zip(phase.step.ask());
+            let during = during(&phase.step, before, after);
+            let beside = phase.beside.iter().filter_map(|beside| beside.phase.step.ask());
+            own.is_some_and(|(findable, ask)| is_computed(findable, ask))
+                || during.stable.count() > 0
+                    && beside.into_iter().any(|ask| is_computed(findable_during(scenario, ask, during), ask))
         })
     }
 

@@ -106,6 +106,11 @@ pub fn estimate(checked: &Checked, data: Option<&DataFacts>, nodes: u64) -> Esti
     let (mut timed_ms, mut settle_ms, mut rows_moved, mut commands) = (0_u64, 0_u64, 0_u64, 0_u64);
     let mut filled = BTreeSet::new();
     for (phase, (before, after)) in scenario.phases.iter().zip(live_sets(scenario, base)) {
+        for beside in &phase.beside {
+            if let Step::Kv(kv) = &beside.phase.step {
+                commands += kv::fill(scenario, kv, &mut filled).map_or(0, |(_, _, operations)| operations);
+            }
+        }
         match &phase.step {
             Step::Query(query) => timed_ms += query.warm_up_ms.saturating_add(query.duration_ms),
             Step::Settle(settle) => settle_ms += settle.max_wait_ms,
@@ -158,7 +163,7 @@ pub fn vector_bytes(dims: u32) -> u64 {
 /// What all keys of plain commands take once each is there.
 fn key_bytes(scenario: &Scenario) -> u64 {
     let mut of_type: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for phase in &scenario.phases {
+    for phase in scenario.all_phases() {
         let Step::Kv(kv) = &phase.step else { continue };
         let value = mean(&kv.values.size);
         let elements = u64::from(scenario.keyspace.elements);

@@ -47,7 +47,7 @@ pub(super) fn spaces_of(kv: &KvSpec) -> BTreeSet<&'static str> {
 
 /// Every type of key that a run makes.
 pub(crate) fn spaces(scenario: &Scenario) -> BTreeSet<&'static str> {
-    let phases = scenario.phases.iter();
+    let phases = scenario.all_phases();
     let kv = phases.filter_map(|phase| if let Step::Kv(kv) = &phase.step { Some(kv) } else { None });
     kv.flat_map(spaces_of).collect()
 }

@@ -33,14 +33,18 @@ struct Wanted {
 }
 
 fn wanted(checked: &Checked) -> impl Iterator<Item = Wanted> {
-    checked.scenario.phases.iter().filter_map(|phase| {
-        let load = phase.step.load()?;
-        let (kind, word, number) = match load {
-            Load::Closed { clients, .. } => ("closed", "clients", *clients),
-            Load::Open { connections, .. } => ("open", "connections", *connections),
-        };
-        let key = format!("phases.{}.{}.load.{kind}.{word}", phase.name, phase.step.word());
-        Some(Wanted { key, word, number: u64::from(number) })
+    let connections = |load: &Load| match load {
+        Load::Closed { clients, .. } => ("closed", "clients", u64::from(*clients)),
+        Load::Open { connections, .. } => ("open", "connections", u64::from(*connections)),
+    };
+    checked.scenario.phases.iter().filter_map(move |phase| {
+        let (kind, own, number) = connections(phase.step.load()?);
+        let beside = phase.beside.iter().filter_map(|beside| beside.phase.step.load());
+        let beside: u64 = beside.map(|load| connections(load).2).sum();
+        let key = format!("phases.{}.{}.load.{kind}.{own}", phase.name, phase.step.word());
+        // What runs beside a phase has its connections at the same time.
+        let word = if beside > 0 { "connections (with those beside it)" } else { own };
+        Some(Wanted { key, word, number: number.saturating_add(beside) })
     })
 }
 

@@ -47,7 +47,7 @@ pub struct ClusterShape {
 pub fn check_cluster(checked: &Checked, shape: ClusterShape) -> Result<(), Faults> {
     let ClusterShape { is_cluster, mut primaries, mut replicas } = shape;
     let mut faults = Vec::new();
-    for phase in &checked.scenario.phases {
+    for phase in checked.scenario.all_phases() {
         let Step::Operate(operation) = &phase.step else { continue };
         let word = operation.word();
         let mut refuse = |key: &str, message: String, label: &str, hint: &str| {

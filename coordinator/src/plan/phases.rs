@@ -8,11 +8,11 @@ use vst_common::expand::Expansion;
 use vst_common::ids::PhaseIndex;
 use vst_common::live_set::LiveSet;
 use vst_common::mix::Mix;
-use vst_common::phase::{PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
+use vst_common::phase::{During, PhaseOrder, SearchPlan, TruthSource, VectorWork, Work};
 use vst_common::ranges::{Cut, RowRange};
 use vst_common::recall::Findable;
 use vst_common::scenario::{
-    Ask, IndexSpec, Keep, Load, PhaseSpec, QuerySpec, RowKind, Scenario, ShrinkSpec, Step,
+    Ask, BesideSpec, IndexSpec, Keep, Load, PhaseSpec, QuerySpec, RowKind, Scenario, ShrinkSpec, Step, every,
 };
 
 use super::copies::{population, truth_source};
@@ -86,22 +86,45 @@ pub(super) fn goes_whole(before: LiveSet, copies: u32) -> bool {
 
 /// What rows carry, so that every phase can ask what it does.
 pub(super) fn attributes(scenario: &Scenario, rows: u64) -> Attributes {
-    let filters = scenario.phases.iter().filter_map(|phase| phase.step.ask()?.filter);
+    let filters = scenario.all_phases().filter_map(|phase| phase.step.ask()?.filter);
     Attributes::for_filters(scenario.seed, rows, filters)
 }
 
 /// What the queries of a step have to find and may find; `None` where it asks nothing.
 pub(super) fn findable(scenario: &Scenario, step: &Step, before: LiveSet) -> Option<Findable> {
     let ask = step.ask()?;
-    let selection = ask.filter.map(|filter| attributes(scenario, before.rows).selection(filter));
-    let always = Findable { selection, ..Findable::from(&before) };
-    Some(match step {
+    let during = match step {
         Step::Mixed(mixed) => {
             let mix = Mix::new(mixed.weights, mixed.operations, before);
-            Findable { stable: mix.stable(), ever: mix.ever(), ..always }
+            During { stable: mix.stable(), ever: mix.ever() }
         }
-        _ => always,
-    })
+        _ => During { stable: before, ever: before },
+    };
+    Some(findable_during(scenario, ask, during))
+}
+
+/// The same of queries beside a step that changes rows.
+pub(super) fn findable_during(scenario: &Scenario, ask: &Ask, during: During) -> Findable {
+    let During { stable, ever } = during;
+    let selection = ask.filter.map(|filter| attributes(scenario, stable.rows).selection(filter));
+    Findable { stable, ever, selection }
+}
+
+/// What is alive all the time that a step lasts, and what at some instant of it.
+pub(super) fn during(step: &Step, before: LiveSet, after: LiveSet) -> During {
+    match step {
+        Step::Mixed(mixed) => {
+            let mix = Mix::new(mixed.weights, mixed.operations, before);
+            During { stable: mix.stable(), ever: mix.ever() }
+        }
+        Step::Churn(churn) => {
+            let pairs = exchanged(before, churn.by);
+            let ever = before.with_cut(before.count().saturating_add(pairs));
+            During { stable: before.moved_on(pairs, 0), ever }
+        }
+        _ if after.count() < before.count() => During { stable: after, ever: before },
+        _ => During { stable: before, ever: after },
+    }
 }
 
 /// Cells that a churn exchanges: a share of the planned ones, as far as there are that many alive and that many not.
@@ -120,13 +143,14 @@ pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option
         step: PlannedStep::Checkpoint,
         before: empty,
         after: empty,
+        beside: None,
     }]);
     let maker = Maker { scenario, data, search: search.as_ref(), rows };
     let mut filled = BTreeSet::new();
     for (phase, (before, after)) in scenario.phases.iter().zip(live_sets(scenario, rows)) {
-        if let Step::Kv(spec) = &phase.step
-            && let Some((work, load, operations)) = kv::fill(scenario, spec, &mut filled)
-        {
+        for phase in every(std::slice::from_ref(phase)) {
+            let Step::Kv(spec) = &phase.step else { continue };
+            let Some((work, load, operations)) = kv::fill(scenario, spec, &mut filled) else { continue };
             let name = format!("{}{}", phase.name, kv::FILL);
             let commands = kv::counted(&work);
             let order = PhaseOrder {
@@ -136,8 +160,14 @@ pub(super) fn plan(scenario: &Scenario, data: Option<&DataFacts>, search: Option
             let plan = LoadPlan { word: "fill", order, cut: None, commands };
             phases.push(name, PlannedStep::Load(Box::new(plan)), before, before);
         }
-        if let Some(step) = maker.step(phases.next(), &phase.name, &phase.step, before, after) {
-            phases.push(phase.name.clone(), step, before, after);
+        let index = phases.next();
+        let Some(step) = maker.step(index, &phase.name, &phase.step, before, after) else { continue };
+        phases.push(phase.name.clone(), step, before, after);
+        let during = during(&phase.step, before, after);
+        for BesideSpec { after_ms, phase } in &phase.beside {
+            let planned = maker.beside(index, phases.next(), phase, during);
+            let begins = Some((index, after_ms.saturating_mul(MS)));
+            phases.0.extend(planned.map(|planned| PlannedPhase { after, beside: begins, ..planned }));
         }
     }
     RunPlan {
@@ -180,6 +210,7 @@ pub(super) fn decided(
         name,
         step: Step::Shrink(ShrinkSpec { keep, ..spec.clone() }),
         criteria: Vec::new(),
+        beside: Vec::new(),
     };
     let more = [
         phase(format!("{root}_{number}"), Keep::Rows(keep_rows)),
@@ -203,6 +234,9 @@ pub(super) fn further(
     if plan.phases.iter().any(|phase| phase.name == *name) {
         return Err(format!("there is a phase `{name}` already"));
     }
+    if !spec.beside.is_empty() {
+        return Err(String::from("nothing can run beside a phase that is asked for later"));
+    }
     let Some(last) = plan.phases.last() else { return Err(String::from("the plan has no phase")) };
     match &spec.step {
         Step::Query(query) => query_can_be(plan, data, query)?,
@@ -213,7 +247,7 @@ pub(super) fn further(
     let index = PhaseIndex(u32::try_from(plan.phases.len()).unwrap_or(u32::MAX));
     let step = maker.step(index, name, &spec.step, last.after, last.after);
     let step = step.ok_or_else(|| format!("phase `{name}` needs vectors, and the scenario has none"))?;
-    Ok(PlannedPhase { index, name: name.clone(), step, before: last.after, after: last.after })
+    Ok(PlannedPhase { index, name: name.clone(), step, before: last.after, after: last.after, beside: None })
 }
 
 fn query_can_be(plan: &RunPlan, data: Option<&DataFacts>, query: &QuerySpec) -> Result<(), String> {
@@ -224,7 +258,7 @@ fn query_can_be(plan: &RunPlan, data: Option<&DataFacts>, query: &QuerySpec) -> 
     }
     // Rows carry what the filters of the scenario ask for, and were written with it.
     let known =
-        plan.scenario.phases.iter().filter_map(|phase| phase.step.ask()).any(|ask| ask.filter == *filter);
+        plan.scenario.all_phases().filter_map(|phase| phase.step.ask()).any(|ask| ask.filter == *filter);
     if filter.is_some() && !known {
         return Err(String::from(
             "its filter is that of no phase of the scenario: the rows were written without it",
@@ -252,7 +286,7 @@ impl Phases {
 
     fn push(&mut self, name: String, step: PlannedStep, before: LiveSet, after: LiveSet) {
         let index = self.next();
-        self.0.push(PlannedPhase { index, name, step, before, after });
+        self.0.push(PlannedPhase { index, name, step, before, after, beside: None });
     }
 }
 
@@ -286,7 +320,33 @@ impl Maker<'_> {
             interval_ns: INTERVAL_NS,
             lanes_total: 0,
             connection: self.scenario.connection,
+            beside: None,
         }
+    }
+
+    /// What runs beside a phase that does this to the rows; nothing lives after it that did not before.
+    fn beside(
+        &self,
+        main: PhaseIndex,
+        index: PhaseIndex,
+        phase: &PhaseSpec,
+        during: During,
+    ) -> Option<PlannedPhase> {
+        let mut step = self.step(index, &phase.name, &phase.step, during.stable, during.stable)?;
+        if let PlannedStep::Load(load) = &mut step {
+            load.order.beside = Some(main);
+            if let (Work::Query { vectors, ask, during: own }, Some(data)) = (&mut load.order.work, self.data)
+            {
+                *own = (during.stable != during.ever).then_some(during);
+                // Where nothing stays, nothing is judged.
+                vectors.truth = match during.stable.count() {
+                    0 => TruthSource::Listed,
+                    _ => truth_source(data, findable_during(self.scenario, ask, during), ask.k),
+                };
+            }
+        }
+        let (before, after) = (during.stable, during.stable);
+        Some(PlannedPhase { index, name: phase.name.clone(), step, before, after, beside: None })
     }
 
     /// What a phase does; `None` where it needs vectors and there are none, which the scenario's check refuses.
@@ -358,7 +418,7 @@ impl Maker<'_> {
             }
             Step::Query(query) => {
                 let vectors = self.asked(step, before)?;
-                let work = Work::Query { vectors, ask: query.ask.clone() };
+                let work = Work::Query { vectors, ask: query.ask.clone(), during: None };
                 let times = [query.warm_up_ms, query.duration_ms, query.timeout_ms];
                 (self.order(index, name, work, &query.load, times), None, vec!["FT.SEARCH".to_owned()])
             }

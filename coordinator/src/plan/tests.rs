@@ -1,3 +1,5 @@
+mod beside;
+
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -80,7 +82,7 @@ async fn the_quick_scenario_is_planned_on_its_own_data() {
     let live: Vec<u64> = plan.phases.iter().map(|p| p.after.count()).collect();
     assert_eq!(live, [0, 0, 10_000, 10_000, 10_000, 10_000, 5_000, 5_000, 5_000, 5_000]);
     let PlannedStep::Load(query) = &plan.phases[8].step else { panic!("phase 8 is the second query") };
-    let Work::Query { vectors, ask } = &query.order.work else { panic!("it asks") };
+    let Work::Query { vectors, ask, .. } = &query.order.work else { panic!("it asks") };
     assert_eq!((vectors.live.count(), ask.k, query.cut), (5_000, 10, None));
     assert!(vectors.dataset.base.starts_with("file:///"), "workers get absolute URLs");
 }

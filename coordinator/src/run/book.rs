@@ -1,19 +1,20 @@
 //! What all states of a run share: the plan, the members, what was delivered, what went wrong, what to do next.
 
+mod records;
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vst_common::clock::{MonoNs, SECOND_NS, WallNs};
 use vst_common::count;
-use vst_common::entry::{Control, PhaseEnded, PhaseOutcome, PhaseStarted, RunState, Totals};
+use vst_common::entry::{Control, Totals};
 use vst_common::exit::Exit;
 use vst_common::ids::{Generation, PhaseIndex, WorkerId};
-use vst_common::phase::PhaseOrder;
 
 use super::weighing::{self, Next, Weight};
 use super::{Action, Note, Tell, Ticket, Verdict};
-use crate::plan::{BASELINE, PlannedPhase, PlannedStep, RunPlan};
+use crate::plan::{PlannedPhase, PlannedStep, RunPlan};
 use crate::roster::{Arrival, Refusal, Roster};
 
 /// So many refusals are written down.
@@ -147,6 +148,8 @@ pub(crate) struct Book {
     began: MonoNs,
     /// Whether the log says that the phase began and not that it ended.
     open: bool,
+    /// The same of those beside it, and when they began.
+    beside: BTreeMap<PhaseIndex, MonoNs>,
     /// Rows that the phase has written or deleted so far.
     pub(crate) rows_done: u64,
     /// What the target used at rest, each time that it was weighed.
@@ -183,6 +186,7 @@ impl Book {
             begun_before: None,
             began: now,
             open: false,
+            beside: BTreeMap::new(),
             rows_done: 0,
             weights: Vec::new(),
             nodes: (0..nodes).collect(),
@@ -224,58 +228,6 @@ impl Book {
         count::to_i64(at).saturating_add(self.settings.wall_minus_mono_ns)
     }
 
-    /// Logs that the phase begins at an instant; said again with a later one, it replaces what was said before.
-    pub(crate) fn log_phase_started(&mut self, at: MonoNs, order: Option<PhaseOrder>) -> Ticket {
-        let start_wall_ns = self.wall(at);
-        self.open = true;
-        self.began = at;
-        let (index, name) = (self.phase_index(), self.phase_name());
-        let step =
-            self.phase().map_or("", |p| if p.name == BASELINE { BASELINE } else { p.word() }).to_owned();
-        let started = PhaseStarted { index, name, step, start_wall_ns, start_mono_ns: at, order };
-        self.log(Control::PhaseStarted(started))
-    }
-
-    /// Logs that the phase ended at an instant, and what is alive now where that changed. Gives the last ticket.
-    pub(crate) fn log_phase_ended(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded) -> Ticket {
-        let exit_code = self.stopping.as_ref().map_or(0, |verdict| verdict.exit.code());
-        self.log_phase_over(at, outcome, load, exit_code)
-    }
-
-    fn log_phase_over(&mut self, at: MonoNs, outcome: PhaseOutcome, load: Loaded, exit_code: u8) -> Ticket {
-        let Loaded { totals, scheduled, unowned } = load;
-        self.open = false;
-        self.begun_before = None;
-        let end_wall_ns = self.wall(at);
-        let index = self.phase_index();
-        let completed = outcome == PhaseOutcome::Completed;
-        let (before, after) = self.phase().map_or((None, None), |p| (Some(p.before), Some(p.after)));
-        let live = match (before, after) {
-            (_, Some(after)) if completed => after.count(),
-            (Some(before), Some(after)) if after.count() >= before.count() => {
-                before.count().saturating_add(self.rows_done).min(after.count())
-            }
-            (Some(before), _) => before.count().saturating_sub(self.rows_done),
-            _ => 0,
-        };
-        let ticket = self.log(Control::PhaseEnded(PhaseEnded {
-            index,
-            end_wall_ns,
-            outcome,
-            totals,
-            scheduled,
-            unowned,
-            live,
-            exit_code,
-        }));
-        match after {
-            Some(live) if completed && before != after => {
-                self.log(Control::PopulationChanged { phase: index, live })
-            }
-            _ => ticket,
-        }
-    }
-
     /// An instant of the wall clock on the monotonic one.
     pub(crate) fn mono(&self, wall: WallNs) -> MonoNs {
         count::to_u64(wall.saturating_sub(self.settings.wall_minus_mono_ns).max(0))
@@ -295,13 +247,19 @@ impl Book {
 
     /// Whether all phases lie behind and none can come.
     pub(crate) fn is_through(&self) -> bool {
+        !self.settings.on_demand && self.next().is_none()
+    }
+
+    /// Position of the next phase of the sequence.
+    fn next(&self) -> Option<usize> {
         let behind = self.at.map_or(0, |at| at.saturating_add(1));
-        !self.settings.on_demand && behind >= self.plan.phases.len()
+        let next = self.plan.phases.iter().skip(behind).position(|phase| phase.beside.is_none())?;
+        Some(behind.saturating_add(next))
     }
 
     /// Whether the index is there after the phases that lie behind.
     pub(crate) fn is_indexed(&self) -> bool {
-        let behind = self.at.map_or(0, |at| at.saturating_add(1));
+        let behind = self.next().unwrap_or(self.plan.phases.len());
         let last = self.plan.phases.iter().take(behind).rev().find_map(|phase| match phase.step {
             PlannedStep::CreateIndex | PlannedStep::RebuildIndex(_) => Some(true),
             PlannedStep::DropIndex => Some(false),
@@ -318,26 +276,6 @@ impl Book {
         self.observing = true;
     }
 
-    /// Closes the log's account of a phase that will not end by itself.
-    pub(crate) fn break_off(&mut self, verdict: &Verdict, now: MonoNs) {
-        if !self.open
-            && let Some(begun) = self.begun_before
-        {
-            // The leader that wrote its start is gone, and nobody began it again.
-            if self.phase().map(|phase| phase.index) != Some(begun) {
-                let _ = self.next_phase(now);
-            }
-            self.open = true;
-        }
-        if self.open {
-            let outcome = match &verdict.state {
-                RunState::Failed { reason } => PhaseOutcome::Failed { reason: reason.clone() },
-                RunState::Finished | RunState::Interrupted => PhaseOutcome::Interrupted,
-            };
-            self.log_phase_over(now, outcome, Loaded::default(), verdict.exit.code());
-        }
-    }
-
     pub(crate) fn note(&mut self, kind: &'static str, worker: Option<Generation>, detail: String) {
         let phase = self.phase_index();
         self.act(Action::Note(Note { kind, worker, phase, detail }));
@@ -345,7 +283,7 @@ impl Book {
 
     /// Moves to the next phase; `None` after the last.
     pub(crate) fn next_phase(&mut self, now: MonoNs) -> Option<PhaseIndex> {
-        let next = self.at.map_or(0, |at| at.saturating_add(1));
+        let next = self.next()?;
         let index = self.plan.phases.get(next)?.index;
         self.at = Some(next);
         self.began = now;
@@ -369,6 +307,16 @@ impl Book {
             Some(phase) => Arc::make_mut(&mut self.plan).phases.push(*phase),
             None => self.settings.on_demand = false,
         }
+    }
+
+    /// A phase by its index.
+    pub(crate) fn planned(&self, index: PhaseIndex) -> Option<&PlannedPhase> {
+        self.plan.phases.iter().find(|phase| phase.index == index)
+    }
+
+    /// The name of a phase.
+    pub(crate) fn name_of(&self, index: PhaseIndex) -> String {
+        self.planned(index).map_or_else(String::new, |phase| phase.name.clone())
     }
 
     /// The phase that runs; `None` before the first.

@@ -3,31 +3,33 @@
 //! Ranges are leased until all are done, or dealt shares run by the clock; either way the workers end the phase and
 //! say so. Law: nobody starts before all are armed and the start is durable; the phase is over when every worker that
 //! was armed has made its statement or is lost; `exhausted` is said only when every range is done, so that what a lost
-//! worker leaves finds somebody.
+//! worker leaves finds somebody; what runs beside a phase ends with it.
 
+mod deeds;
+mod group;
 mod ownership;
 mod work;
 
 use vst_common::clock::{MonoNs, SECOND_NS};
-use vst_common::entry::{Control, LaneOwner, PhaseOutcome, RunState};
+use vst_common::entry::{PhaseOutcome, RunState};
 use vst_common::exit::Exit;
-use vst_common::ids::{Generation, WorkerId};
+use vst_common::ids::Generation;
 
-use super::book::{Book, Loaded};
+use super::book::Book;
 use super::closing::Closing;
-use super::ending::Ending;
-use super::recovery::OpenPhase;
+use super::ending::{Ending, Stated};
+use super::recovery::{OpenPhase, Past};
 use super::state::{State, TransitionTo};
-use super::{Action, Edge, Happened, Said, Tell, Ticket, Verdict};
+use super::{Action, Edge, Happened, Said, Ticket, Verdict};
 use crate::plan::LoadPlan;
-pub(crate) use work::Load;
+use deeds::Deeds;
+pub(crate) use group::Group;
 use work::Taken;
 
 /// After its schedule a phase drains for at most this long, or its timeout where that is longer, nanoseconds.
 const DRAIN_NS: u64 = 10 * SECOND_NS;
-/// Between the decision that shares move and the instant at which they do, nanoseconds: the log must have it and the heirs
-/// must have heard of it.
-const MOVE_NOTICE_NS: u64 = SECOND_NS;
+/// A start is named so far ahead at most, however slow the log is, nanoseconds.
+const LEAD_MOST_NS: u64 = 30 * SECOND_NS;
 
 macro_rules! or_close {
     ($taken:expr, $now:expr, $book:expr) => {
@@ -41,18 +43,18 @@ macro_rules! or_close {
 /// The workers get ready.
 #[derive(Debug)]
 pub(crate) struct Arming {
-    load: Load,
+    load: Group,
     until: MonoNs,
 }
 
 impl Arming {
     /// Tells everybody to get ready; `None` when nobody is there.
     pub(crate) fn new(plan: LoadPlan, now: MonoNs, book: &mut Book) -> Option<Self> {
-        let load = Load::arm(plan, book)?;
+        let load = Group::arm(plan, book)?;
         Some(Self { load, until: now.saturating_add(book.settings.arm_ns) })
     }
 
-    pub(crate) fn load(&self) -> &Load {
+    pub(crate) fn load(&self) -> &Group {
         &self.load
     }
 
@@ -96,11 +98,11 @@ impl Arming {
 /// The server's counters are read before the first request.
 #[derive(Debug)]
 pub(crate) struct CountingIn {
-    load: Load,
+    load: Group,
 }
 
 impl CountingIn {
-    pub(crate) fn load(&self) -> &Load {
+    pub(crate) fn load(&self) -> &Group {
         &self.load
     }
 
@@ -110,7 +112,7 @@ impl CountingIn {
         if !counted {
             return State::CountingIn(self);
         }
-        let next = Starting::new(self.load.clone(), now, book);
+        let next = Starting::new(self.load.clone(), book.settings.start_lead_ns, now, book);
         self.to(next)
     }
 }
@@ -118,21 +120,21 @@ impl CountingIn {
 /// The start instant is on its way into the log.
 #[derive(Debug)]
 pub(crate) struct Starting {
-    load: Load,
+    load: Group,
     at: MonoNs,
+    /// How far ahead it was named, nanoseconds.
+    lead_ns: u64,
     ticket: Ticket,
 }
 
 impl Starting {
-    fn new(load: Load, now: MonoNs, book: &mut Book) -> Self {
-        let at = now.saturating_add(book.settings.start_lead_ns);
-        let started = book.log_phase_started(at, Some(load.order().clone()));
-        // Also where ranges are leased: whoever goes on with this phase has to know who takes part.
-        let ticket = log_owners(&load, 0, book).max(started);
-        Self { load, at, ticket }
+    fn new(mut load: Group, lead_ns: u64, now: MonoNs, book: &mut Book) -> Self {
+        let at = now.saturating_add(lead_ns);
+        let ticket = load.log_start(at, book);
+        Self { load, at, lead_ns, ticket }
     }
 
-    pub(crate) fn load(&self) -> &Load {
+    pub(crate) fn load(&self) -> &Group {
         &self.load
     }
 
@@ -143,132 +145,99 @@ impl Starting {
             return State::Starting(self);
         }
         if now.saturating_add(book.settings.start_notice_ns) > self.at {
-            // The log took too long: an instant that lies behind would make every first request late.
-            return State::Starting(Self::new(self.load, now, book));
+            // The log took too long: an instant that lies behind would make every first request late. A log that is slow
+            // once will be again.
+            let lead_ns = self.lead_ns.saturating_mul(2).min(LEAD_MOST_NS);
+            return State::Starting(Self::new(self.load, lead_ns, now, book));
         }
-        let (phase, at, at_wall) = (self.load.phase(), self.at, book.wall(self.at));
-        for generation in self.load.awaited() {
-            book.tell(generation, Tell::Start { phase, at, at_wall });
-        }
+        self.load.tell_start(book);
         book.observing = true;
         book.observe();
-        let ends = ends(&self.load, at, book);
-        let next = Loading { load: self.load.clone(), start: at, ends, moving: None, drained: None };
+        let (ends, deeds) =
+            (self.load.ends(book), Deeds::planned(self.load.phase(), self.at, |_| false, book));
+        let next = Loading { load: self.load.clone(), ends, deeds, drained: None, ending: None };
         self.to(next)
     }
-}
-
-/// When a phase that started at an instant must have ended; `None` where the work itself ends it.
-fn ends(load: &Load, start: MonoNs, book: &Book) -> Option<MonoNs> {
-    let order = load.order();
-    let length = order.warm_up_ns.saturating_add(order.duration_ns);
-    (!load.is_leased() && length > 0).then(|| {
-        start
-            .saturating_add(length)
-            .saturating_add(DRAIN_NS.max(order.timeout_ns))
-            .saturating_add(book.settings.grace_ns)
-    })
-}
-
-fn log_owners(load: &Load, from_ns: u64, book: &mut Book) -> Ticket {
-    let lanes = owners(&load.owners(), book);
-    book.log(Control::SharesOwned { phase: load.phase(), from_ns, lanes, total: load.order().lanes_total })
-}
-
-fn owners(lanes: &[(Generation, u32, u32)], book: &Book) -> Vec<LaneOwner> {
-    let owner = |(generation, first_lane, lanes): &(Generation, u32, u32)| LaneOwner {
-        worker: WorkerId::new(book.worker_name(*generation)),
-        generation: *generation,
-        first_lane: *first_lane,
-        lanes: *lanes,
-    };
-    lanes.iter().map(owner).collect()
 }
 
 /// The workers send load.
 #[derive(Debug)]
 pub(crate) struct Loading {
-    load: Load,
-    /// When the schedule began.
-    start: MonoNs,
+    load: Group,
     /// When the last one must have ended; `None` where the work itself ends the phase.
     ends: Option<MonoNs>,
-    /// Shares that move from an instant on, until the log says so.
-    moving: Option<(Ticket, u64)>,
+    /// What is done to index and cluster meanwhile.
+    deeds: Deeds,
     /// Since when the phase drains, and until when those that were told to must have ended.
-    drained: Option<(MonoNs, MonoNs)>,
+    drained: Option<Drain>,
+    /// The same of what runs beside it, when its own load has ended.
+    ending: Option<Drain>,
+}
+
+/// Load that ends: since when, and until when it must have.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    since: MonoNs,
+    until: MonoNs,
 }
 
 impl Loading {
     /// The load that another coordinator started goes on; its workers come back by and by.
-    pub(crate) fn restore(plan: LoadPlan, past: &OpenPhase, now: MonoNs, book: &mut Book) -> State {
-        let start = book.mono(past.started.start_wall_ns);
-        let load = Load::restore(plan, past, start, book);
-        book.take_up(start, load.units().0);
-        let ends = ends(&load, start, book);
-        Self { load, start, ends, moving: None, drained: None }.go_on(now, book)
+    pub(crate) fn restore(
+        plan: LoadPlan,
+        open: &OpenPhase,
+        past: &Past,
+        now: MonoNs,
+        book: &mut Book,
+    ) -> State {
+        let load = Group::restore(plan, open, past, book);
+        book.take_up(load.start(), load.units().0);
+        let ends = load.ends(book);
+        let deeds = Deeds::planned(load.phase(), load.start(), |phase| past.has_ended(phase), book);
+        Self { load, ends, deeds, drained: None, ending: None }.go_on(now, book)
     }
 
-    pub(crate) fn load(&self) -> &Load {
+    pub(crate) fn load(&self) -> &Group {
         &self.load
     }
 
     pub(crate) fn advance(mut self, happened: Happened, now: MonoNs, book: &mut Book) -> State {
-        let left = matches!(happened, Happened::Left(_)).then(|| self.load.owners().len());
-        if let (Happened::Logged(ticket), Some((awaited, from_ns))) = (&happened, self.moving)
-            && *ticket == awaited
-        {
-            self.moving = None;
-            self.load.tell_heirs(from_ns, book);
-        }
         let back = match &happened {
             Happened::Resumed(generation, _) => Some(*generation),
             _ => None,
         };
-        if let Happened::Resumed(generation, _) = &happened
-            && self.load.is_armed_only(&happened)
-        {
-            // The coordinator before this one died between the log and the word.
-            let (phase, at, at_wall) = (self.load.phase(), self.start, book.wall(self.start));
-            book.tell(*generation, Tell::Start { phase, at, at_wall });
-        }
-        if let Taken::Fatal(verdict) = self.load.take(happened, now, book) {
+        self.deeds.hear(&happened, now, book);
+        if let Taken::Fatal(verdict) = self.load.hear(happened, now, book) {
             return self.fail(verdict, now, book);
         }
-        if left.is_some_and(|owners| owners != self.load.owners().len()) {
-            log_owners(&self.load, now.saturating_sub(self.start), book);
-        }
-        if let Some(generation) = back {
-            // It may not have heard of what it took over.
-            let pending = self.moving.map(|(_, from_ns)| from_ns);
-            self.load.tell_heir(generation, |from_ns| Some(from_ns) != pending, book);
+        if back.is_some() && (self.drained.is_some() || self.ending.is_some()) {
+            // It was not there to hear it.
+            self.load.tell_drain(self.drained.is_some(), |generation| Some(generation) == back, book);
         }
         self.go_on(now, book)
     }
 
-    /// The schedule of those who are gone goes on in other hands.
-    fn move_shares(&mut self, now: MonoNs, book: &mut Book) {
-        let order = self.load.order();
-        let length_ns = order.warm_up_ns.saturating_add(order.duration_ns);
-        let from_ns = now.saturating_sub(self.start).saturating_add(MOVE_NOTICE_NS);
-        if self.drained.is_some() || self.moving.is_some() || (length_ns > 0 && from_ns >= length_ns) {
-            return;
-        }
-        let Some(heirs) = self.load.pass_on(from_ns) else { return };
-        let lanes = owners(&heirs, book);
-        let ticket = book.log(Control::SharesMoved { phase: self.load.phase(), from_ns, lanes });
-        self.moving = Some((ticket, from_ns));
-    }
-
     fn go_on(mut self, now: MonoNs, book: &mut Book) -> State {
         let awaited = self.load.awaited();
-        if awaited.is_empty() {
-            return self.over(now, book);
+        if self.load.main().awaited().is_empty() {
+            if self.ending.is_none() {
+                self.end_beside(now, book);
+            }
+            if self.load.awaited().is_empty() && self.deeds.are_done() {
+                return self.over(now, book);
+            }
         }
-        if let Some((_, until)) = self.drained {
+        // Deeds have limits of their own; they are not waited for where the run is to end.
+        let ending = self.ending.filter(|_| !awaited.is_empty());
+        if let Some(Drain { until, .. }) = self.drained.or(ending) {
             if now >= until {
                 let names: Vec<String> = awaited.iter().map(|g| book.worker_name(*g)).collect();
-                let reason = format!("phase {} was not ended by {}", book.phase_name(), names.join(", "));
+                let reason = match self.deeds.under_way() {
+                    Some(phase) if names.is_empty() => {
+                        format!("{} did not come to its end with {}", book.name_of(phase), book.phase_name())
+                    }
+                    _ => format!("phase {} was not ended by {}", book.phase_name(), names.join(", ")),
+                };
                 book.note("phase_not_ended", None, reason.clone());
                 book.stop_after_phase(Verdict::failed(Exit::Fleet, reason));
                 return self.over(now, book);
@@ -276,7 +245,9 @@ impl Loading {
         } else if self.ends.is_some_and(|ends| now >= ends) {
             return self.drain(now, book);
         }
-        self.move_shares(now, book);
+        if self.drained.is_none() && self.ending.is_none() {
+            self.load.move_shares(now, book);
+        }
         State::Loading(self)
     }
 
@@ -289,20 +260,52 @@ impl Loading {
         }
     }
 
+    /// The same where it is what the coordinator does meanwhile that cannot be done.
+    pub(crate) fn deed_failed(mut self, verdict: Verdict, now: MonoNs, book: &mut Book) -> State {
+        // Said before, so that whoever finds the end of the deed in the log knows that the run ends with it.
+        book.stop_after_phase(verdict.clone());
+        self.deeds.fail(&verdict.reason, now, book);
+        self.fail(verdict, now, book)
+    }
+
     /// Tells those that have not ended to send nothing new.
     pub(crate) fn drain(mut self, now: MonoNs, book: &mut Book) -> State {
         if self.drained.is_none() {
-            let patience = DRAIN_NS.max(self.load.order().timeout_ns).saturating_add(book.settings.grace_ns);
-            self.drained = Some((now, now.saturating_add(patience)));
-            self.load.stop_leasing();
-            for generation in self.load.awaited() {
-                book.tell(generation, Tell::Drain(self.load.phase()));
+            self.drained = Some(self.patience(now, book));
+            if book.stopping.is_some() {
+                self.deeds.stop(now, book);
             }
+            self.load.stop_leasing();
+            self.load.tell_drain(true, |_| true, book);
         }
         State::Loading(self)
     }
 
-    fn over(self, now: MonoNs, book: &mut Book) -> State {
+    /// The phase's own load is over, and what runs beside it ends with it.
+    fn end_beside(&mut self, now: MonoNs, book: &mut Book) {
+        self.ending = Some(self.patience(now, book));
+        if self.drained.is_none() {
+            self.load.tell_drain(false, |_| true, book);
+        }
+        let unbegun = self.load.unbegun(now).into_iter().chain(self.deeds.call_off(now));
+        let unbegun: Vec<String> = unbegun.map(|phase| book.name_of(phase)).collect();
+        if !unbegun.is_empty() && book.stopping.is_none() {
+            let reason = format!(
+                "phase {} ended before {} began beside it: let that begin earlier, or make the phase longer",
+                book.phase_name(),
+                unbegun.join(" and ")
+            );
+            book.note("beside_not_begun", None, reason.clone());
+            book.stop_after_phase(Verdict::failed(Exit::Scenario, reason));
+        }
+    }
+
+    fn patience(&self, now: MonoNs, book: &Book) -> Drain {
+        let patience = DRAIN_NS.max(self.load.timeout_ns()).saturating_add(book.settings.grace_ns);
+        Drain { since: now, until: now.saturating_add(patience) }
+    }
+
+    fn over(mut self, now: MonoNs, book: &mut Book) -> State {
         if book.stopping.is_none() && !self.load.is_done() {
             let (done, total) = self.load.units();
             let reason = format!(
@@ -316,11 +319,14 @@ impl Loading {
             Some(_) => PhaseOutcome::Interrupted,
             None => PhaseOutcome::Completed,
         };
+        self.deeds.break_off(&outcome, now, book);
         book.act(Action::CountCommands { phase: self.load.phase(), edge: Edge::End });
         // Only a drain cuts the schedule short: what falls due after everybody went is to be sent all the same.
-        let until = self.drained.map_or(MonoNs::MAX, |(since, _)| since);
-        let loaded = self.load.loaded(self.start, until);
-        let next = CountingOut { load: self.load.clone(), loaded, ended: now, outcome };
+        let until = self.drained.map_or(MonoNs::MAX, |drain| drain.since);
+        // What runs beside a phase without a length of its own has that of the phase.
+        let until_beside = [self.drained, self.ending].into_iter().flatten().map(|drain| drain.since).min();
+        let (main, beside) = self.load.stated(&outcome, (until, until_beside.unwrap_or(now)), now);
+        let next = CountingOut { load: self.load.clone(), main, beside };
         self.to(next)
     }
 }
@@ -328,28 +334,21 @@ impl Loading {
 /// The server's counters are read after the last reply.
 #[derive(Debug)]
 pub(crate) struct CountingOut {
-    load: Load,
-    loaded: Loaded,
-    ended: MonoNs,
-    outcome: PhaseOutcome,
+    load: Group,
+    main: Stated,
+    beside: Vec<Stated>,
 }
 
 impl CountingOut {
-    pub(crate) fn load(&self) -> &Load {
+    pub(crate) fn load(&self) -> &Group {
         &self.load
     }
 
     pub(crate) fn advance(self, happened: &Happened, now: MonoNs, book: &mut Book) -> State {
         match happened {
             Happened::CommandsCounted(Edge::End) => {
-                let next = Ending::new(
-                    self.ended,
-                    self.outcome.clone(),
-                    self.load.statements(),
-                    self.loaded,
-                    now,
-                    book,
-                );
+                let (main, beside) = (self.main.clone(), self.beside.clone());
+                let next = Ending::new(main, beside, now, book);
                 self.to(next)
             }
             Happened::Said(generation, Said::Fault { reason, .. }) => {

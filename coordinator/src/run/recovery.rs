@@ -65,6 +65,10 @@ pub struct Past {
     members: BTreeMap<Generation, Registered>,
     ended: Option<PhaseIndex>,
     open: Option<OpenPhase>,
+    /// Phases that began beside it and have not ended.
+    beside: Vec<OpenPhase>,
+    /// Those beside it that have.
+    beside_ended: BTreeSet<PhaseIndex>,
     /// The server's counters before the phase that is open.
     counters: Option<(PhaseIndex, serde_json::Value)>,
     /// Rows that the phases which weighed the target left to those behind them, in the order of the log.
@@ -135,14 +139,31 @@ impl Past {
             }
             Control::PhaseStarted(started) => {
                 self.touched |= started.index.0 > 0;
-                self.open = Some(OpenPhase {
+                let open = OpenPhase {
                     started: started.clone(),
                     dealt: Vec::new(),
                     departed: BTreeMap::new(),
                     moved: Vec::new(),
                     done: Vec::new(),
                     statements: BTreeMap::new(),
+                };
+                // What runs beside a phase is named before the phase is, or while that runs.
+                let group = started.beside.unwrap_or(started.index);
+                self.beside.retain(|other| {
+                    other.started.beside == Some(group) && other.started.index != started.index
                 });
+                match started.beside {
+                    Some(main) => {
+                        // A load that is named again is so with its phase, whose instant came too early.
+                        if started.order.is_some()
+                            && let Some(open) = self.open.as_mut().filter(|open| open.started.index == main)
+                        {
+                            open.dealt.clear();
+                        }
+                        self.beside.push(open);
+                    }
+                    None => (self.open, self.beside_ended) = (Some(open), BTreeSet::new()),
+                }
             }
             Control::CommandsCounted { phase, counters } => {
                 self.counters = Some((*phase, counters.clone()));
@@ -180,6 +201,20 @@ impl Past {
             Control::PopulationDecided { phase, keep_rows, .. } => {
                 self.deciding = keep_rows.map(|rows| (*phase, rows));
             }
+            Control::PhaseEnded(ended) if self.beside.iter().any(|b| b.started.index == ended.index) => {
+                if ended.unowned > 0 {
+                    let of = self.beside.iter().find(|other| other.started.index == ended.index);
+                    let name = of.map_or("", |other| other.started.name.as_str());
+                    self.unowned.push(format!("{} requests of phase {name}", ended.unowned));
+                }
+                self.beside.retain(|other| other.started.index != ended.index);
+                self.beside_ended.insert(ended.index);
+                if let PhaseOutcome::Failed { reason } = &ended.outcome {
+                    // The phase itself may not have come to say it.
+                    let exit = Exit::of_code(i32::from(ended.exit_code));
+                    self.stopping.get_or_insert(Verdict::failed(exit, reason.clone()));
+                }
+            }
             Control::PhaseEnded(ended) => {
                 // A phase that has not ended weighs again.
                 self.decided.extend(self.deciding.take().filter(|(phase, _)| *phase == ended.index));
@@ -203,7 +238,17 @@ impl Past {
     }
 
     fn open_phase(&mut self, phase: PhaseIndex) -> Option<&mut OpenPhase> {
-        self.open.as_mut().filter(|open| open.started.index == phase)
+        self.open.iter_mut().chain(&mut self.beside).find(|open| open.started.index == phase)
+    }
+
+    /// What runs beside the phase that is open.
+    pub(crate) fn beside(&self) -> &[OpenPhase] {
+        &self.beside
+    }
+
+    /// Whether a phase beside the one that is open has ended.
+    pub(crate) fn has_ended(&self, beside: PhaseIndex) -> bool {
+        self.beside_ended.contains(&beside)
     }
 }
 
@@ -233,6 +278,9 @@ pub(crate) fn go_on(past: &Past, now: MonoNs, book: &mut Book) -> State {
     book.findings.unowned.clone_from(&past.unowned);
     let open = past.open.as_ref();
     book.stand(past.ended, open.map(|open| open.started.index));
+    for other in &past.beside {
+        book.take_up_beside(other.started.index, book.mono(other.started.start_wall_ns));
+    }
     book.note("leader_changed", None, String::from("another coordinator leads the run from here on"));
     if let Some(verdict) = &past.stopping {
         return Closing::enter(verdict.clone(), now, book);
@@ -251,7 +299,7 @@ pub(crate) fn go_on(past: &Past, now: MonoNs, book: &mut Book) -> State {
     };
     let planned = book.plan.phases.iter().find(|phase| phase.index == open.started.index);
     match planned.map(|phase| phase.step.clone()) {
-        Some(PlannedStep::Load(load)) => Loading::restore(*load, open, now, book),
+        Some(PlannedStep::Load(load)) => Loading::restore(*load, open, past, now, book),
         // The log is another plan's: nothing that follows would be what the scenario says.
         _ => {
             let reason =

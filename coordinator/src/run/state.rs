@@ -144,6 +144,16 @@ impl State {
         }
     }
 
+    /// What was to be done to index or cluster, or a program that is a phase, has failed.
+    pub(crate) fn deed_failed(self, failure: Failure, now: MonoNs, book: &mut Book) -> Self {
+        match self {
+            Self::Loading(s) if failure.log == LogFate::Writable => {
+                s.deed_failed(Verdict::failed(failure.exit, failure.reason), now, book)
+            }
+            other => other.fail(failure, now, book),
+        }
+    }
+
     /// Somebody wants it to end.
     pub(crate) fn stop(self, reason: &str, at_once: bool, now: MonoNs, book: &mut Book) -> Self {
         let verdict = Verdict::interrupted(reason);

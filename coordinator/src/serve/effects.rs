@@ -38,7 +38,7 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -
         return Event::IndexCreated;
     };
     if again && let Err(e) = target.drop_index(shape.prefix).await {
-        return Event::Failed(failure(&e));
+        return Event::DeedFailed(failure(&e));
     }
     create(target, search, &shape).await
 }
@@ -47,7 +47,7 @@ pub(super) async fn create_index(target: &Target, plan: &RunPlan, again: bool) -
 pub(super) async fn drop_index(target: &Target, plan: &RunPlan) -> Event {
     match target.drop_index(&plan.scenario.population.prefix).await {
         Ok(_) => Event::IndexDropped,
-        Err(e) => Event::Failed(failure(&e)),
+        Err(e) => Event::DeedFailed(failure(&e)),
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn rebuild_index(target: &Target, plan: &RunPlan, index: &Index
 async fn create(target: &Target, search: &SearchPlan, shape: &IndexShape<'_>) -> Event {
     match target.create_index(search, shape).await {
         Ok(()) => Event::IndexCreated,
-        Err(e) => Event::Failed(failure(&e)),
+        Err(e) => Event::DeedFailed(failure(&e)),
     }
 }
 

@@ -26,7 +26,7 @@ use super::hooks::{self, Hooks};
 use super::{Prepared, chain, effects, facts};
 use crate::archive::Follower;
 use crate::intake::{Intake, Reached};
-use crate::plan::{self, PlannedStep};
+use crate::plan;
 use crate::run::{Action, Edge, Event, Failure, LogFate, Note, RunCore, Tell, Ticket, Verdict};
 use crate::run_log::{self, Pending, Record, RunLog, Stopped};
 use crate::session::{Demand, Hub, Waiting};
@@ -343,11 +343,17 @@ impl Shell {
             self.touched |= started.index.0 > 0;
             self.prepared.target.audit().purpose(format!("phase {}", started.name));
             self.order_of(started.index);
-            let programs = self.hooks.phase_starts(started);
-            self.start(programs);
-            awaited = started.order.is_none().then(|| self.hooks.rest());
+            // Programs accompany the phases of the sequence.
+            if started.beside.is_none() {
+                let programs = self.hooks.phase_starts(started);
+                self.start(programs);
+                awaited = started.order.is_none().then(|| self.hooks.rest());
+            }
         }
-        if let Control::PhaseEnded(ended) = &control {
+        let main = |index| self.prepared.plan.phases.iter().any(|p| p.index == index && p.beside.is_none());
+        if let Control::PhaseEnded(ended) = &control
+            && main(ended.index)
+        {
             let outcome = match &ended.outcome {
                 PhaseOutcome::Completed => "completed",
                 PhaseOutcome::Interrupted => "interrupted",
@@ -356,8 +362,10 @@ impl Shell {
             let programs = self.hooks.phase_ends(ended.index, outcome);
             self.start(programs);
         }
-        if matches!(control, Control::PhaseEnded(_) | Control::PopulationChanged { .. }) {
-            awaited = Some(self.hooks.rest());
+        match &control {
+            Control::PhaseEnded(ended) if !main(ended.index) => {}
+            Control::PhaseEnded(_) | Control::PopulationChanged { .. } => awaited = Some(self.hooks.rest()),
+            _ => {}
         }
         if let Control::StreamEnded { worker, generation, last_sequence, .. } = &control {
             self.intake.state(worker.clone(), *generation, *last_sequence).await;
@@ -398,7 +406,7 @@ impl Shell {
                         self.note_of_phase("operation", said);
                         self.take(Event::Operated).await;
                     }
-                    Err(failure) => self.take(Event::Failed(failure)).await,
+                    Err(failure) => self.take(Event::DeedFailed(failure)).await,
                 }
             }
             Done::Program(ended, is_phase) => {
@@ -407,7 +415,11 @@ impl Shell {
                 match ended.stops {
                     Some(reason) => {
                         let failure = Failure { exit: Exit::Scenario, reason, log: LogFate::Writable };
-                        self.take(Event::Failed(failure)).await;
+                        self.take(match is_phase {
+                            true => Event::DeedFailed(failure),
+                            false => Event::Failed(failure),
+                        })
+                        .await;
                     }
                     None if is_phase => self.take(Event::Operated).await,
                     None => {
@@ -484,15 +496,6 @@ impl Shell {
         }
     }
 
-    /// Keeps what workers are ordered to do to the target in a phase.
-    fn order_of(&self, index: PhaseIndex) {
-        let plan = &self.prepared.plan;
-        let planned = plan.phases.iter().find(|planned| planned.index == index);
-        if let Some(PlannedStep::Load(load)) = planned.map(|planned| &planned.step) {
-            self.prepared.target.audit().ordered(&load.commands, &plan.scenario.population.prefix);
-        }
-    }
-
     /// Writes what was done to the target, where there is anything new.
     fn audit(&mut self) {
         if self.audits {
@@ -511,16 +514,6 @@ impl Shell {
             self.archives = false;
             self.archive();
         }
-    }
-
-    fn counted(&self, phase: PhaseIndex, after: &Counters) -> Vec<commandstats::CommandstatsRow> {
-        let planned = self.prepared.plan.phases.iter().find(|planned| planned.index == phase);
-        let Some(planned) = planned else { return Vec::new() };
-        let commands = match &planned.step {
-            PlannedStep::Load(load) => load.commands.as_slice(),
-            _ => &[],
-        };
-        counting::rows(phase, &planned.name, commands, &self.before, after)
     }
 
     /// Tells the run of the streams that are further than before.

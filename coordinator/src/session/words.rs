@@ -199,16 +199,19 @@ fn statement_of(done: &fleet::PhaseDone) -> Statement {
 }
 
 fn before_of(before: fleet::Registration) -> Before {
-    let stage = match before.stage() {
-        fleet::Stage::None => None,
-        fleet::Stage::Preparing => Some(Stage::Preparing),
-        fleet::Stage::Armed => Some(Stage::Armed),
-        fleet::Stage::Running => Some(Stage::Running),
+    let phase = |state: &fleet::PhaseState| {
+        let stage = match state.stage() {
+            fleet::Stage::None => return None,
+            fleet::Stage::Preparing => Stage::Preparing,
+            fleet::Stage::Armed => Stage::Armed,
+            fleet::Stage::Running => Stage::Running,
+        };
+        Some((PhaseIndex(state.phase), stage))
     };
     Before {
         generation: Generation(before.generation),
-        phase: stage.map(|stage| (PhaseIndex(before.phase), stage)),
+        phases: before.phases.iter().filter_map(phase).collect(),
         held: before.held.iter().map(range_of).collect(),
-        ended: before.ended.as_ref().map(statement_of),
+        ended: before.ended.iter().map(statement_of).collect(),
     }
 }

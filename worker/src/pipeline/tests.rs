@@ -79,6 +79,7 @@ fn vectors(nodes: u16, fan_out: bool) -> VectorWork {
 fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase> {
     Arc::new(ArmedPhase {
         order: PhaseOrder {
+            beside: None,
             index: PhaseIndex(3),
             name: String::from("p"),
             seed: 7,
@@ -98,8 +99,11 @@ fn phase(nodes: u16, work: Work, load: Load, timeout_ns: u64) -> Arc<ArmedPhase>
 }
 
 fn open_queries(nodes: u16, fan_out: bool, rate: f64, connections: u32, timeout_ns: u64) -> Arc<ArmedPhase> {
-    let work =
-        Work::Query { vectors: vectors(nodes, fan_out), ask: vst_common::scenario::Ask::nearest(1, None) };
+    let work = Work::Query {
+        vectors: vectors(nodes, fan_out),
+        ask: vst_common::scenario::Ask::nearest(1, None),
+        during: None,
+    };
     phase(nodes, work, Load::Open { arrival: Arrival::Constant { rate }, connections }, timeout_ns)
 }
 

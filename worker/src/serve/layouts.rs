@@ -47,9 +47,7 @@ impl Worker {
     pub(super) fn laid_out(&mut self, layout: Layout) {
         self.remember(&layout.nodes);
         let layout = Arc::new(layout);
-        for lane in &self.lanes {
-            lane.send(LaneCommand::Layout(Arc::clone(&layout)));
-        }
+        self.lanes.tell_all(|| LaneCommand::Layout(Arc::clone(&layout)));
     }
 
     pub(super) fn verify(&self, ticket: u64, doubted: Doubted) {

@@ -21,10 +21,10 @@ use crate::{recall_probe, topology};
 /// For the target to say who serves which slots.
 const TOPOLOGY_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the newest phase works with, by the ticket of its preparation. What an older preparation brings late is not
-/// kept, and nobody gets what belongs to another phase.
+/// What the newest phase with rows works with, by the ticket of its preparation. What an older preparation brings late is
+/// not kept, and nobody gets what belongs to another phase.
 #[derive(Debug)]
-pub(super) struct Newest<T>(Option<(u64, Option<T>)>);
+pub(super) struct Newest<T>(Option<(u64, T)>);
 
 impl<T> Default for Newest<T> {
     fn default() -> Self {
@@ -33,14 +33,14 @@ impl<T> Default for Newest<T> {
 }
 
 impl<T: Clone> Newest<T> {
-    pub(super) fn put(&mut self, ticket: u64, item: Option<T>) {
+    pub(super) fn put(&mut self, ticket: u64, item: T) {
         if self.0.as_ref().is_none_or(|(own, _)| *own < ticket) {
             self.0 = Some((ticket, item));
         }
     }
 
     pub(super) fn of(&self, ticket: u64) -> Option<T> {
-        self.0.as_ref().filter(|(own, _)| *own == ticket).and_then(|(_, item)| item.clone())
+        self.0.as_ref().filter(|(own, _)| *own == ticket).map(|(_, item)| item.clone())
     }
 }
 
@@ -83,10 +83,9 @@ mod tests {
     #[test]
     fn what_an_older_preparation_brings_late_is_not_kept() {
         let mut newest = Newest::default();
-        newest.put(2, Some("second"));
-        newest.put(1, Some("first, drained meanwhile"));
+        newest.put(2, "second");
+        newest.put(1, "first, drained meanwhile");
         assert_eq!((newest.of(2), newest.of(1)), (Some("second"), None));
-        newest.put(3, None);
-        assert_eq!((newest.of(2), newest.of(3)), (None, None), "a phase without rows has no source");
+        assert_eq!(newest.of(3), None, "a phase without rows has no source");
     }
 }

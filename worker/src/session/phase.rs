@@ -62,6 +62,8 @@ pub(super) struct Phase {
     ticket: u64,
     order: PhaseOrder,
     first_lane: u32,
+    /// Number of the first of its lanes among all of this worker.
+    offset: u32,
     lanes: Vec<LaneBook>,
     step: Step,
     start: Option<fleet::Start>,
@@ -77,20 +79,22 @@ pub(super) struct Phase {
 }
 
 impl Phase {
-    /// A phase that is being prepared.
+    /// A phase that is being prepared, on the worker's lanes from `offset` on.
     pub(super) fn new(
         ticket: u64,
         order: PhaseOrder,
-        first_lane: u32,
-        lanes: u32,
+        arm: &fleet::Arm,
+        offset: u32,
         lease: LoadLease,
         now: MonoNs,
     ) -> Self {
+        let (first_lane, lanes) = (arm.first_lane, arm.lanes);
         let ranges = order.work.is_leased().then(|| RangeBook::new(order.index.0, lanes));
         let lanes = vec![LaneBook { state: LaneState::Waiting, rows: 0 }; count::index(u64::from(lanes))];
         Self {
             ticket,
             first_lane,
+            offset,
             progress: Progress::new(lanes.len()),
             lanes,
             step: Step::Preparing,
@@ -108,6 +112,11 @@ impl Phase {
 
     pub(super) fn index(&self) -> PhaseIndex {
         self.order.index
+    }
+
+    /// The phase of the sequence that it is, or runs beside.
+    pub(super) fn group(&self) -> PhaseIndex {
+        self.order.beside.unwrap_or(self.order.index)
     }
 
     pub(super) fn title(&self) -> (PhaseIndex, String) {
@@ -170,7 +179,8 @@ impl Phase {
         if self.step != Step::Running {
             return MonoNs::MAX;
         }
-        self.next_progress.min(self.ranges.as_ref().map_or(MonoNs::MAX, RangeBook::wake_at))
+        let progress = if self.order.beside.is_none() { self.next_progress } else { MonoNs::MAX };
+        progress.min(self.ranges.as_ref().map_or(MonoNs::MAX, RangeBook::wake_at))
     }
 
     pub(super) fn prepared(&mut self, outcome: Result<Arc<ArmedPhase>, NotReady>, out: &mut Vec<Action>) {
@@ -188,7 +198,7 @@ impl Phase {
                         lane: dealt,
                         lease: self.lease.clone(),
                     };
-                    out.push(Action::Lane { lane, command });
+                    out.push(self.lane(lane, command));
                 }
             }
             Err(NotReady { reason, target }) => self.break_off(&reason, target, out),
@@ -341,7 +351,9 @@ impl Phase {
             return false;
         }
         let totals = self.progress.totals();
-        out.push(Action::Send(ToCoordinator::Progress(self.progress.message(self.order.index))));
+        if self.order.beside.is_none() {
+            out.push(Action::Send(ToCoordinator::Progress(self.progress.message(self.order.index))));
+        }
         out.push(Action::Send(ToCoordinator::PhaseDone(fleet::PhaseDone {
             phase: self.index().0,
             last_sequence,
@@ -392,7 +404,7 @@ impl Phase {
                 self.every_running_lane(out, || LaneCommand::NoMoreRows);
             }
         }
-        if connected && now >= self.next_progress {
+        if connected && now >= self.next_progress && self.order.beside.is_none() {
             self.next_progress = now.saturating_add(PROGRESS_NS);
             out.push(Action::Send(ToCoordinator::Progress(self.progress.message(self.order.index))));
         }
@@ -436,7 +448,7 @@ impl Phase {
             let book = self.lanes.get(count::index(u64::from(*lane)));
             if book.is_some_and(|book| book.state == LaneState::Armed) {
                 let command = LaneCommand::TakeOver { from_ns, shares: Box::new(shares.clone()) };
-                out.push(Action::Lane { lane: *lane, command });
+                out.push(self.lane(*lane, command));
             }
         }
     }
@@ -453,6 +465,7 @@ impl Phase {
             let Some(block) = ranges.deal(at) else { return };
             book.rows = book.rows.saturating_add(count::len(block.rows.len()));
             let Ok(lane) = u32::try_from(at) else { return };
+            let lane = self.offset.saturating_add(lane);
             out.push(Action::Lane { lane, command: LaneCommand::Rows(block) });
         }
     }
@@ -488,9 +501,14 @@ impl Phase {
     fn every_running_lane(&self, out: &mut Vec<Action>, command: impl Fn() -> LaneCommand) {
         for (lane, book) in (0u32..).zip(&self.lanes) {
             if book.state == LaneState::Armed {
-                out.push(Action::Lane { lane, command: command() });
+                out.push(self.lane(lane, command()));
             }
         }
+    }
+
+    /// A command to one of its lanes, counted from 0.
+    fn lane(&self, lane: u32, command: LaneCommand) -> Action {
+        Action::Lane { lane: self.offset.saturating_add(lane), command }
     }
 }
 

@@ -26,7 +26,7 @@ impl SessionCore {
     /// What this worker has, for a coordinator that may let it go on.
     fn registration(&self) -> Option<fleet::Registration> {
         let (run, generation) = (self.run.as_ref()?, self.generation?);
-        let mut held = self.phase.as_ref().map_or_else(Vec::new, Phase::held);
+        let mut held: Vec<fleet::RowRange> = self.phases.iter().flat_map(Phase::held).collect();
         held.extend(self.unsaid.iter().filter_map(|message| match message {
             ToCoordinator::RangeDone(done) => done.range,
             _ => None,
@@ -34,10 +34,13 @@ impl SessionCore {
         Some(fleet::Registration {
             run: run.to_string(),
             generation: generation.0,
-            phase: self.phase.as_ref().map_or(0, |phase| phase.index().0),
-            stage: self.phase.as_ref().map_or(fleet::Stage::None, Phase::stage).into(),
+            phases: self
+                .phases
+                .iter()
+                .map(|phase| fleet::PhaseState { phase: phase.index().0, stage: phase.stage().into() })
+                .collect(),
             held,
-            ended: self.statement,
+            ended: self.statements.clone(),
         })
     }
 
@@ -61,10 +64,10 @@ impl SessionCore {
         // What the last registration held is void: the coordinator has given it to others once this worker's lease
         // was over.
         self.generation = Some(Generation(welcome.generation));
-        self.statement = None;
+        self.statements.clear();
+        self.group = None;
         self.unsaid.clear();
-        self.phase = None;
-        self.lanes_stale = false;
+        self.phases.renewed();
         self.run = Some(run.clone());
         self.link = Link::Welcomed;
         self.exchanges = Exchanges::default();
@@ -91,9 +94,7 @@ impl SessionCore {
         self.next_heartbeat = now;
         self.lease.length_ns = welcome.lease_ns;
         self.renew(now, hello.saturating_add(welcome.lease_ns), out);
-        if let Some(phase) = &mut self.phase {
-            phase.resumed();
-        }
+        self.phases.iter_mut().for_each(Phase::resumed);
         out.extend(std::mem::take(&mut self.unsaid).into_iter().map(Action::Send));
         self.pass(now, out);
     }
@@ -124,7 +125,8 @@ impl SessionCore {
         out.retain(|action| {
             let Action::Send(message) = action else { return true };
             if let ToCoordinator::PhaseDone(statement) = message {
-                self.statement = Some(*statement);
+                self.statements.retain(|before| before.phase != statement.phase);
+                self.statements.push(*statement);
             }
             let matters = matches!(
                 message,

@@ -111,9 +111,14 @@ pub enum Action {
         /// URL of the target, without password.
         target: String,
     },
-    /// End the lanes there are and start new ones: the old ones hold a phase that will never be.
-    RestartLanes,
-    /// Give a lane a command.
+    /// End these lanes and start new ones: the old ones hold a phase that will never be.
+    RestartLanes {
+        /// The first of them.
+        first: u32,
+        /// How many follow each other from there.
+        count: u32,
+    },
+    /// Give a lane a command; one that does not run yet is started when it is armed.
     Lane {
         /// Which lane of this worker.
         lane: u32,

@@ -5,7 +5,7 @@ mod world;
 
 use proptest::prelude::*;
 
-use self::world::{LANES, World, arm};
+use self::world::{BESIDE, FakeState, LANES, World, arm, arm_beside};
 use super::*;
 
 #[test]
@@ -124,6 +124,30 @@ fn a_second_phase_is_refused_while_one_runs() {
     assert_eq!(world.running, Some(1));
 }
 
+#[test]
+fn what_runs_beside_a_phase_has_lanes_of_its_own_and_a_statement_of_its_own() {
+    let mut world = World::new(0);
+    world.begin("query");
+    world.outbox.clear();
+    world.tell(arm_beside(1, 1));
+    world.settle();
+    let start =
+        |phase, at| FromCoordinator::Start(fleet::Start { phase, at_coordinator_mono_ns: at, at_wall_ns: 0 });
+    world.tell(start(1 + BESIDE, world.now));
+    world.settle();
+    let running = |world: &World, phase: u32| {
+        world.lanes.iter().filter(|l| l.state == FakeState::Running && l.phase.0 == phase).count()
+    };
+    assert_eq!((running(&world, 1), running(&world, 1 + BESIDE)), (2, 2));
+    world.tell(FromCoordinator::Drain(fleet::Drain { phase: 1 + BESIDE }));
+    world.settle();
+    assert_eq!((running(&world, 1), running(&world, 1 + BESIDE)), (2, 0), "the phase itself goes on");
+    assert_eq!((world.running, world.tally.done), (Some(1), 0));
+    world.drain(1);
+    world.settle();
+    assert_eq!((world.running, world.tally.done), (None, 1));
+}
+
 proptest! {
     /// The assertions are in the world: one phase at a time, no load without a lease, each leased range handed back
     /// once with the rows that ended well, `PhaseDone` after everything it speaks for.
@@ -142,8 +166,8 @@ proptest! {
         for (deed, number) in deeds {
             let pick = usize::from(number);
             match deed {
-                0..=8 => world.lane_step(pick % LANES as usize, false),
-                9 => world.lane_step(pick % LANES as usize, number % 7 == 0),
+                0..=8 => world.lane_step(pick % world.lanes.len().max(1), false),
+                9 => world.lane_step(pick % world.lanes.len().max(1), number % 7 == 0),
                 10..=16 => world.task_step(pick, false),
                 17 => world.task_step(pick, true),
                 18..=26 => world.coordinator_step(),
@@ -151,8 +175,10 @@ proptest! {
                     phase += 1;
                     world.tell(arm(phase, if number % 3 == 0 { "query" } else { "ingest" }));
                 }
-                28 | 29 => {
+                37 => world.tell(arm_beside(phase, 1 + u32::from(number % 2))),
+                28 | 29 | 38 => {
                     let at_coordinator_mono_ns = world.now + u64::from(number);
+                    let phase = if deed == 38 { phase + BESIDE * (1 + u32::from(number % 2)) } else { phase };
                     world.tell(FromCoordinator::Start(fleet::Start { phase, at_coordinator_mono_ns, at_wall_ns: 0 }));
                 }
                 30 if number % 4 == 0 => world.drain(phase),
@@ -166,9 +192,10 @@ proptest! {
         }
         // Whatever happened: a phase that runs can be brought to its end, and the run can be closed.
         world.settle();
-        world.drain(phase);
+        (0..=phase).for_each(|phase| world.drain(phase));
         world.settle();
         prop_assert!(world.running.is_none(), "phase {:?} never ends", world.running);
+        prop_assert!(world.core.phases.is_empty(), "something beside a phase never ends");
         world.tell(FromCoordinator::Close(fleet::Close { reason: String::new() }));
         world.settle();
         prop_assert_eq!(world.tally.left.len(), 1);

@@ -5,7 +5,7 @@
 use vst_tuning::constraint::Constraint;
 use vst_tuning::figure::{FIGURES, Figure};
 
-use super::super::{PhaseSpec, criteria};
+use super::super::{PhaseSpec, criteria, every};
 use super::fault::Complaint;
 use super::reader::{Reader, Section};
 use super::tree::{Node, Value};
@@ -71,7 +71,7 @@ pub(super) fn judge_phase(reader: &mut Reader<'_>, section: &Section<'_>, phase:
 /// Notes criteria of the scenario that no phase answers.
 pub(super) fn judge(reader: &mut Reader<'_>, top: &Section<'_>, all: &[Constraint], phases: &[PhaseSpec]) {
     for (n, criterion) in all.iter().enumerate() {
-        if !phases.iter().any(|phase| criteria::is_about(criterion, phase)) {
+        if !every(phases).any(|phase| criteria::is_about(criterion, phase)) {
             let figure = criterion.figure();
             note(reader, top, n, format!("no phase tells `{figure}`"), home_of(figure));
         }

@@ -4,11 +4,13 @@
 //! at its own bytes.
 
 use super::super::{CommandSpec, ContentKind, KeyDistribution, KvSpec, SizeSpec, ValueSpec};
+use super::beside;
 use super::fault::{Complaint, Place};
 use super::load::{self, Kinds};
 use super::phases::{at, span, timeout};
 use super::reader::{Reader, Section};
 use super::sections::count;
+use super::sequence::Told;
 use super::tree::{Node, Value};
 use super::values::{self, LONGEST_MS};
 use crate::content::catalog;
@@ -27,7 +29,8 @@ const MOST_WEIGHT: u32 = 1000;
 const MOST_WEIGHTS: u64 = 10_000;
 const MOST_BYTES: u32 = 512 * 1024 * 1024;
 
-pub(super) fn kv(reader: &mut Reader<'_>, section: &Section<'_>, phase: &str) -> Option<KvSpec> {
+pub(super) fn kv(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<KvSpec> {
+    let phase = told.address.as_str();
     let commands = commands(reader, section);
     let keys = keys(reader, section);
     let values = values_of(reader, section);
@@ -42,7 +45,11 @@ pub(super) fn kv(reader: &mut Reader<'_>, section: &Section<'_>, phase: &str) ->
         reader.optional(section, "operations", "100000", |k, n, e| values::whole(k, n, 1..=u64::MAX / 4, e));
     let timeout_ms = timeout(reader, section);
     let (duration_ms, operations, load) = (duration_ms?, operations?, load?);
-    length(reader, section, phase, duration_ms, operations, &load)?;
+    match (told.beside, duration_ms, operations) {
+        // The phase that it runs beside ends it.
+        (true, None, None) => drop(beside::length(reader, section, phase, Some(&load))?),
+        _ => length(reader, section, phase, duration_ms, operations, &load)?,
+    }
     Some(KvSpec {
         commands: commands?,
         keys: keys?,

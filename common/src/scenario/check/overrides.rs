@@ -6,6 +6,7 @@
 //! is put in place keeps its place in the override's own text, so that a fault in it shows the override. Law: an
 //! override changes the value at its path and nothing else.
 
+use super::beside;
 use super::fault::{Complaint, Place};
 use super::phases::{STEPS, address};
 use super::repeat;
@@ -79,6 +80,11 @@ fn unknown(path: &str, first: &str, parameters: &[&str]) -> Complaint {
     )
 }
 
+/// Whether a phase has this name.
+fn is(phase: &Node, name: &str) -> bool {
+    matches!(phase.get("name"), Some(Node { value: Value::Text(own), .. }) if own == name)
+}
+
 /// The phase that the second segment names.
 fn phase_of<'t>(
     tree: &'t mut Node,
@@ -106,8 +112,23 @@ fn phase_of<'t>(
             phases.push(item);
         }
     }
-    let names: Vec<String> = phases.iter().enumerate().map(|(n, phase)| address(phase, n)).collect();
-    match names.iter().position(|candidate| candidate == name).and_then(|n| phases.into_iter().nth(n)) {
+    let mut names: Vec<String> = phases.iter().enumerate().map(|(n, phase)| address(phase, n)).collect();
+    let members = phases.iter().map(|phase| beside::items(phase).iter().position(|item| is(item, name)));
+    let beside = members.enumerate().find_map(|(n, member)| Some((n, member?)));
+    let found =
+        match (names.iter().position(|candidate| candidate == name), beside) {
+            (Some(n), _) => phases.into_iter().nth(n),
+            (None, Some((n, member))) => {
+                phases.into_iter().nth(n).and_then(beside::items_mut).and_then(|items| items.get_mut(member))
+            }
+            (None, None) => {
+                names.extend(phases.iter().flat_map(|phase| {
+                    beside::items(phase).iter().enumerate().map(|(n, item)| address(item, n))
+                }));
+                None
+            }
+        };
+    match found {
         Some(phase) => Ok(phase),
         None => {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();

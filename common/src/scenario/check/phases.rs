@@ -7,6 +7,7 @@ use super::super::{
     Arrival, ChurnSpec, GrowSpec, Keep, Load, MemoryTarget, PhaseSpec, QuerySpec, RebuildSpec, SettleSpec,
     ShrinkSpec, Step, UpdateSpec,
 };
+use super::beside;
 use super::criteria;
 use super::fault::{Complaint, Place};
 use super::load::{self, Kinds};
@@ -61,7 +62,8 @@ pub(super) fn need_vectors(top: &Section<'_>) -> bool {
     let Some(Entry { node: Node { value: Value::List(items), .. }, .. }) = top.get("phases") else {
         return true;
     };
-    let any = |words: &[&str]| items.iter().any(|item| words.iter().any(|word| item.get(word).is_some()));
+    let all = || items.iter().flat_map(|item| std::iter::once(item).chain(beside::items(item)));
+    let any = |words: &[&str]| all().any(|item| words.iter().any(|word| item.get(word).is_some()));
     any(VECTOR_STEPS) || !any(&["kv"])
 }
 
@@ -96,12 +98,14 @@ pub(super) fn phases(reader: &mut Reader<'_>, top: &Section<'_>) -> Option<Vec<P
     let mut names: Vec<&str> = Vec::new();
     let mut phases = Some(Vec::new());
     for (n, item) in items.iter().enumerate() {
-        if let Some(Node { value: Value::Text(name), .. }) = item.get(NAME) {
-            if names.contains(&name.as_str()) {
-                let place = item.get(NAME).map_or(item.place(), Node::place);
-                reader.complain(place, duplicate(name));
+        for item in std::iter::once(item).chain(beside::items(item)) {
+            if let Some(Node { value: Value::Text(name), .. }) = item.get(NAME) {
+                if names.contains(&name.as_str()) {
+                    let place = item.get(NAME).map_or(item.place(), Node::place);
+                    reader.complain(place, duplicate(name));
+                }
+                names.push(name);
             }
-            names.push(name);
         }
         let phase = phase(reader, item, n, &mut told);
         if let (Some(phases), Some(phase)) = (&mut phases, &phase) {
@@ -124,25 +128,50 @@ fn duplicate(name: &str) -> Complaint {
 }
 
 fn phase(reader: &mut Reader<'_>, item: &Node, n: usize, told: &mut Vec<Told>) -> Option<PhaseSpec> {
+    let words: Vec<&str> = STEPS.iter().map(|(word, _)| *word).collect();
+    let (section, phase) = one(reader, item, n, (&words, beside::BESIDE), told)?;
+    let beside = beside::read(reader, &section, phase.as_ref(), told);
+    Some(PhaseSpec { beside: beside?, ..phase? })
+}
+
+/// A phase but for what runs beside it: one of the steps of these words, and one key more.
+pub(super) fn one<'t>(
+    reader: &mut Reader<'_>,
+    item: &'t Node,
+    n: usize,
+    (words, more): (&[&str], &str),
+    told: &mut Vec<Told>,
+) -> Option<(Section<'t>, Option<PhaseSpec>)> {
     let address = address(item, n);
     let title = format!("phase `{address}`");
-    let words: Vec<&str> = STEPS.iter().map(|(word, _)| *word).collect();
-    let allowed: Vec<&str> = [NAME, CRITERIA].into_iter().chain(words.iter().copied()).collect();
+    let allowed: Vec<&str> = [NAME, CRITERIA, more].into_iter().chain(words.iter().copied()).collect();
     let place = item.get(NAME).map_or(item.place(), Node::place);
     let section = reader.section(&title, place, item, &allowed)?;
     let name = reader.required(&section, NAME, "load", phase_name);
-    let chosen = reader.one_of(&section, &words, "checkpoint: {}")?;
+    let example = if words.contains(&"checkpoint") { "checkpoint: {}" } else { "rebuild_index: {}" };
+    let chosen = reader.one_of(&section, words, example)?;
     let (word, keys) = STEPS.iter().find(|(word, _)| *word == chosen.key)?;
-    let mut this =
-        Told { address, word, place: chosen.key_place, keep: None, by: None, to: None, moves: false };
+    let mut this = Told {
+        address,
+        word,
+        place: chosen.key_place,
+        beside: more == beside::AFTER,
+        keep: None,
+        by: None,
+        to: None,
+        moves: false,
+    };
     let step = reader
         .section(&format!("`{word}` of {title}"), chosen.key_place, &chosen.node, keys)
         .and_then(|section| step(reader, word, &section, &mut this));
     told.push(this);
     let criteria = criteria::read(reader, &section);
-    let phase = PhaseSpec { name: name?, step: step?, criteria: criteria? };
-    criteria::judge_phase(reader, &section, &phase);
-    Some(phase)
+    let phase = name.zip(step).zip(criteria);
+    let phase = phase.map(|((name, step), criteria)| PhaseSpec { name, step, criteria, beside: Vec::new() });
+    if let Some(phase) = &phase {
+        criteria::judge_phase(reader, &section, phase);
+    }
+    Some((section, phase))
 }
 
 fn phase_name(key: &str, node: &Node, example: &str) -> Result<String, Complaint> {
@@ -200,7 +229,7 @@ fn step(reader: &mut Reader<'_>, word: &str, section: &Section<'_>, told: &mut T
         "query" => query(reader, section, told).map(Step::Query),
         "shrink" => shrink(reader, section, told).map(Step::Shrink),
         "mixed" => super::mixed::mixed(reader, section, told).map(Step::Mixed),
-        "kv" => super::kv::kv(reader, section, &told.address).map(Step::Kv),
+        "kv" => super::kv::kv(reader, section, told).map(Step::Kv),
         "checkpoint" => Some(Step::Checkpoint),
         word => operations::operation(reader, word, section).map(Step::Operate),
     }
@@ -241,7 +270,10 @@ fn query(reader: &mut Reader<'_>, section: &Section<'_>, told: &Told) -> Option<
     let load = load::load(reader, section, &told.address, Kinds::Any);
     let warm_up_ms =
         reader.defaulted(section, "warm_up", 0, "2s", |k, n, e| values::duration_ms(k, n, 0..=LONGEST_MS, e));
-    let duration_ms = reader.required(section, "duration", "10s", span);
+    let duration_ms = match told.beside {
+        true => beside::length(reader, section, &told.address, load.as_ref()),
+        false => reader.required(section, "duration", "10s", span),
+    };
     let timeout_ms = timeout(reader, section);
     Some(QuerySpec {
         ask: ask?,

@@ -3,6 +3,7 @@
 //! Fed with the tree after its overrides. Law: what comes out has no `repeat`; the i-th time round, a phase is called
 //! by its own name and `_i`, and keeps its place in the text, so that a fault in it is shown where it is written.
 
+use super::beside;
 use super::fault::Complaint;
 use super::reader::Reader;
 use super::tree::{Entry, Node, Value};
@@ -65,9 +66,12 @@ fn read(reader: &mut Reader<'_>, item: &Node) -> Option<u64> {
     phases.and(times)
 }
 
-/// A phase with the number of the round behind its name.
+/// A phase with the number of the round behind its name, and what runs beside it.
 fn named(phase: &Node, round: u64) -> Node {
     let mut phase = phase.clone();
+    for member in beside::items_mut(&mut phase).into_iter().flatten() {
+        *member = named(member, round);
+    }
     if let Value::Mapping(entries) = &mut phase.value
         && let Some(Entry { node: Node { value: Value::Text(name), .. }, .. }) =
             entries.iter_mut().find(|entry| entry.key == "name")

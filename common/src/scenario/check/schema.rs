@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::beside;
 use super::operations;
 use super::phases::STEPS;
 use super::sections::{MOST_ROWS, SECTIONS, TOP};
@@ -21,14 +22,41 @@ pub fn scenario() -> Value {
     let mut phase = Map::new();
     phase.insert(String::from("name"), said(own(), "unique name, the key of every table"));
     phase.insert(String::from("criteria"), said(criteria(), "what must hold of this phase"));
+    let mut member = phase.clone();
+    member.insert(
+        String::from(beside::AFTER),
+        said(duration(), "it begins this long after the phase that it runs beside"),
+    );
+    let mut members: Vec<Value> = Vec::new();
     for (word, keys) in STEPS {
         let section = section(keys, &|key| step_key(word, key), required_of(word));
-        phase.insert(
-            (*word).to_owned(),
-            said(or_nothing(section, required_of(word).is_empty()), step_says(word)),
-        );
+        let step = said(or_nothing(section, required_of(word).is_empty()), step_says(word));
         steps.push(json!({ "required": [word] }));
+        if beside::STEPS.contains(word) {
+            // Another phase ends it where it says nothing of its length.
+            let required: Vec<&str> =
+                required_of(word).iter().copied().filter(|k| *k != "duration").collect();
+            let section = self::section(keys, &|key| step_key(word, key), &required);
+            let step = said(or_nothing(section, required.is_empty()), step_says(word));
+            member.insert((*word).to_owned(), step);
+            members.push(json!({ "required": [word] }));
+        }
+        phase.insert((*word).to_owned(), step);
     }
+    let member = json!({
+        "type": "object",
+        "properties": member,
+        "required": ["name"],
+        "additionalProperties": false,
+        "oneOf": members,
+    });
+    phase.insert(
+        String::from(beside::BESIDE),
+        said(
+            json!({ "type": "array", "items": { "$ref": "#/$defs/beside" } }),
+            "what happens while it lasts",
+        ),
+    );
     let phase = json!({
         "type": "object",
         "properties": phase,
@@ -57,7 +85,7 @@ pub fn scenario() -> Value {
         "properties": top,
         "required": ["name", "purpose", "phases"],
         "additionalProperties": false,
-        "$defs": definitions(json!({ "phase": phase, "group": group })),
+        "$defs": definitions(json!({ "phase": phase, "beside": member, "group": group })),
     })
 }
 

@@ -10,7 +10,7 @@ use crate::keys;
 
 use super::super::{
     Algorithm, ConnectionSpec, CopyOrder, DatasetSpec, ExpansionMethod, FleetSpec, IndexSpec, KeyspaceSpec,
-    Metric, PhaseSpec, PopulationSpec, Protocol, ReadFrom, RowKind, SamplingSpec, Scenario, Step,
+    Metric, PhaseSpec, PopulationSpec, Protocol, ReadFrom, RowKind, SamplingSpec, Scenario, Step, every,
     model::LEASE_MS,
 };
 use super::criteria;
@@ -215,7 +215,7 @@ fn reused(reader: &mut Reader<'_>, top: &Section<'_>, index: &IndexSpec, phases:
 
 /// Commands with several keys take them from one group, which has to have as many.
 fn group(reader: &mut Reader<'_>, top: &Section<'_>, keyspace: &KeyspaceSpec, phases: &[PhaseSpec]) {
-    let commands = phases.iter().filter_map(|phase| match &phase.step {
+    let commands = every(phases).filter_map(|phase| match &phase.step {
         Step::Kv(kv) => Some(&kv.commands),
         _ => None,
     });

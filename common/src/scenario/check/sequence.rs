@@ -15,6 +15,8 @@ pub(super) struct Told {
     pub(super) word: &'static str,
     /// Where that stands.
     pub(super) place: Place,
+    /// Whether it runs beside the one before.
+    pub(super) beside: bool,
     /// The share that a shrink leaves, and where that stands.
     pub(super) keep: Option<(f64, Place)>,
     /// The share that a grow leads to, and where that stands.
@@ -32,7 +34,7 @@ pub(super) fn judge(reader: &mut Reader<'_>, phases: &[Told]) {
     let mut alive: Option<(f64, &str)> = None;
     let mut known = true;
     for phase in phases {
-        let Told { address, word, place, keep, to, by, moves } = phase;
+        let Told { address, word, place, keep, to, by, moves, .. } = phase;
         let complaint = match (*word, index, alive) {
             ("create_index", Some(first), _) => Some(Complaint::new(
                 format!("phase `{address}` creates the index a second time"),

@@ -120,7 +120,7 @@ impl Load {
     /// Whether a worker of this phase came back that was never told to start.
     pub(crate) fn is_armed_only(&self, happened: &Happened) -> bool {
         let Happened::Resumed(generation, before) = happened else { return false };
-        self.taking_part.contains(generation) && before.phase == Some((self.phase(), Stage::Armed))
+        self.taking_part.contains(generation) && before.phases.contains(&(self.phase(), Stage::Armed))
     }
 
     pub(crate) fn order(&self) -> &PhaseOrder {
@@ -215,7 +215,7 @@ impl Load {
         // Whoever has made a statement has ended; the phase is not over for want of others.
         let ended = !self.statements.is_empty() && self.is_done();
         if self.taking_part.is_empty() && !ended {
-            let reason = format!("all workers of phase {} are lost or have left", book.phase_name());
+            let reason = format!("all workers of phase {} are lost or have left", self.order.name);
             return Taken::Fatal(Verdict::failed(Exit::Fleet, reason));
         }
         self.serve_parked(book);
@@ -322,11 +322,13 @@ impl Load {
         if let Some(leases) = &mut self.leases {
             leases.adopt(generation, &before.held);
         }
-        match (before.ended.filter(|statement| statement.phase == own), before.phase) {
+        let ended = before.ended.iter().find(|statement| statement.phase == own);
+        let stage = before.phases.iter().find(|(phase, _)| *phase == own).map(|(_, stage)| *stage);
+        match (ended, stage) {
             (Some(statement), _) => {
-                self.statements.insert(generation, statement);
+                self.statements.insert(generation, *statement);
             }
-            (None, Some((phase, stage))) if phase == own => {
+            (None, Some(stage)) => {
                 if stage == Stage::Preparing {
                     self.armed.remove(&generation);
                 } else {

@@ -1,16 +1,33 @@
 //! The simulated workers: what each knows, and what it does with its time.
 
+use std::collections::BTreeMap;
+
 use vst_common::clock::MonoNs;
 use vst_common::entry::Totals;
 use vst_common::ids::{Generation, PhaseIndex};
 use vst_common::ranges::RowRange;
 
 use super::super::*;
+use super::stage::BESIDE;
 use super::world::{World, arrival};
 use crate::roster::{Arrival, Before, Stage};
 
+/// A load beside the phase of the sequence.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    pub(super) armed: bool,
+    pub(super) started: bool,
+    pub(super) draining: bool,
+    /// When it begins.
+    pub(super) at: MonoNs,
+    /// How long it lasts; 0 where it is told when to end.
+    pub(super) lasts_ns: u64,
+    pub(super) statement: Option<Statement>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Worker {
+    pub(super) beside: BTreeMap<PhaseIndex, Beside>,
     /// Nothing of it is heard any more; it may still be sending.
     pub(super) gone: bool,
     /// It said goodbye.
@@ -53,11 +70,33 @@ impl Worker {
             (true, false) => Stage::Armed,
             (false, false) => Stage::Preparing,
         };
+        let own = self.phase.map(|(phase, _)| (phase, stage));
+        let beside = self.beside.iter().filter(|(_, b)| b.statement.is_none()).map(|(phase, b)| {
+            let stage = match (b.armed, b.started) {
+                (_, true) => Stage::Running,
+                (true, false) => Stage::Armed,
+                (false, false) => Stage::Preparing,
+            };
+            (*phase, stage)
+        });
         Before {
             generation,
-            phase: self.phase.map(|(phase, _)| (phase, stage)),
+            phases: own.into_iter().chain(beside).collect(),
             held: self.held.clone(),
-            ended: self.statement,
+            ended: self
+                .statement
+                .into_iter()
+                .chain(self.beside.values().filter_map(|b| b.statement))
+                .collect(),
+        }
+    }
+
+    /// Whether it is ready for a phase, or was.
+    pub(super) fn is_armed(&self, phase: PhaseIndex) -> bool {
+        match self.beside.get(&phase) {
+            Some(beside) => beside.armed,
+            None if phase.0 >= BESIDE => false,
+            None => self.armed,
         }
     }
 }
@@ -120,6 +159,9 @@ impl World {
         if self.chance(500) {
             self.deliver(generation);
         }
+        if self.works_beside(generation, calm) {
+            return;
+        }
         if let Some((phase, leased)) = self.workers[&generation].phase {
             if !calm && self.chance(fault) {
                 self.any_fault = true;
@@ -132,6 +174,49 @@ impl World {
             }
             self.work_on(generation, phase, leased, calm);
         }
+    }
+
+    /// It does something for a load beside the phase of the sequence, if there is anything.
+    fn works_beside(&mut self, generation: Generation, calm: bool) -> bool {
+        let now = self.now;
+        let phases: Vec<PhaseIndex> = self.workers[&generation].beside.keys().copied().collect();
+        for phase in phases {
+            let worker = self.workers.get_mut(&generation).unwrap();
+            let beside = worker.beside.get_mut(&phase).unwrap();
+            if beside.statement.is_some() {
+                continue;
+            }
+            if !calm && self.draw.below(1_000) < self.weather.fault {
+                self.any_fault = true;
+                let reason = String::from("simulated fault of the worker");
+                self.says(generation, Said::Fault { phase, reason, target: false });
+                return true;
+            }
+            if !beside.armed && !beside.draining {
+                if self.draw.below(10) == 0 {
+                    beside.armed = true;
+                    self.says(generation, Said::Armed(phase));
+                    return true;
+                }
+                continue;
+            }
+            let over = beside.lasts_ns > 0 && now >= beside.at + beside.lasts_ns;
+            if beside.draining || (beside.started && over) {
+                self.ends_beside(generation, phase);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn ends_beside(&mut self, generation: Generation, phase: PhaseIndex) {
+        let worker = self.workers.get_mut(&generation).unwrap();
+        worker.sequence += 1;
+        let last_sequence = worker.sequence;
+        let statement = Statement { phase, last_sequence, totals: Totals::default(), dropped: 0 };
+        worker.beside.get_mut(&phase).unwrap().statement = Some(statement);
+        self.stated.insert((phase, generation));
+        self.says(generation, Said::PhaseDone(statement));
     }
 
     /// Of what it was asked for it hands back what it has not begun, which is as good as anything.
@@ -167,6 +252,8 @@ impl World {
     pub(super) fn say_goodbye(&mut self, generation: Generation) {
         let worker = self.workers.get_mut(&generation).unwrap();
         let (phase, held) = (worker.phase.take(), std::mem::take(&mut worker.held));
+        let beside: Vec<PhaseIndex> =
+            worker.beside.iter().filter(|(_, b)| b.statement.is_none()).map(|(phase, _)| *phase).collect();
         worker.leaving = true;
         if !self.is_lost(&generation) {
             self.goodbyes.insert(generation);
@@ -182,6 +269,9 @@ impl World {
             self.stated.insert((phase, generation));
             let statement = Statement { phase, last_sequence, totals: Totals::default(), dropped: 0 };
             self.says(generation, Said::PhaseDone(statement));
+        }
+        for phase in beside {
+            self.ends_beside(generation, phase);
         }
         self.says(generation, Said::Goodbye("asked to".into()));
     }
@@ -208,7 +298,7 @@ impl World {
             worker.asked = true;
             return self.says(generation, Said::LeaseRequest { phase, ranges: 3 });
         }
-        if !worker.started && !worker.draining {
+        if !worker.draining && (!worker.started || (leased && now < worker.ends_at)) {
             return;
         }
         if let Some(range) = worker.held.pop() {

@@ -1,11 +1,14 @@
 //! What must hold of phases and of the log, whatever happened.
 
+use std::collections::BTreeSet;
+
 use vst_common::entry::Control;
 use vst_common::ids::{Generation, PhaseIndex};
 use vst_common::ranges::RowRange;
 
 use super::super::*;
-use super::stage::{EXCHANGED, ROWS};
+use super::fleet::Worker;
+use super::stage::{BESIDE, EXCHANGED, ROWS, group};
 use super::world::World;
 
 impl World {
@@ -32,7 +35,8 @@ impl World {
     /// Whether somebody who is there was told to start the phase.
     pub(super) fn is_loaded(&self, phase: PhaseIndex) -> bool {
         let told = |g: &Generation| self.told.contains(&(phase, *g));
-        self.workers.iter().any(|(g, w)| w.started && !w.gone && told(g))
+        let started = |w: &Worker| w.beside.get(&phase).map_or(w.started && phase.0 < BESIDE, |b| b.started);
+        self.workers.iter().any(|(g, w)| started(w) && !w.gone && told(g))
     }
 
     pub(super) fn rows_left(&self, phase: PhaseIndex) -> u64 {
@@ -64,8 +68,21 @@ impl World {
     pub(super) fn check_log(&self) {
         let mut next = 0;
         let mut open = None;
+        let mut beside = BTreeSet::new();
         for control in &self.trace {
             match control {
+                Control::PhaseStarted(started) if started.beside.is_some() => {
+                    let of = group(started.index);
+                    assert_eq!(started.beside, Some(PhaseIndex(of)));
+                    // A load is named before the phase that it runs beside, a deed while that runs.
+                    let is_load = started.order.is_some();
+                    assert_eq!(of, next, "{} began beside another phase", started.index);
+                    assert!(is_load || open == Some(PhaseIndex(of)), "{} began too early", started.index);
+                    beside.insert(started.index);
+                }
+                Control::PhaseEnded(ended) if ended.index.0 >= BESIDE => {
+                    assert!(beside.remove(&ended.index), "{} ended twice", ended.index);
+                }
                 Control::PhaseStarted(started) => {
                     assert!(
                         open.is_none_or(|o| o == started.index),
@@ -77,6 +94,7 @@ impl World {
                 }
                 Control::PhaseEnded(ended) => {
                     assert_eq!(open, Some(ended.index));
+                    assert!(beside.is_empty(), "{} ended before {beside:?} beside it", ended.index);
                     open = None;
                     next += 1;
                 }
@@ -93,6 +111,6 @@ impl World {
             }
         }
         assert!(matches!(self.trace.last(), Some(Control::RunClosed { .. })));
-        assert_eq!(open, None, "the log closed with a phase open");
+        assert_eq!((open, beside.len()), (None, 0), "the log closed with a phase open");
     }
 }

@@ -38,7 +38,7 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         search: SearchPlan::ServerSide { module: SearchModule::ValkeySearch, index: "i".into() },
     };
     let work = if query {
-        Work::Query { vectors, ask: vst_common::scenario::Ask::nearest(1, None) }
+        Work::Query { vectors, ask: vst_common::scenario::Ask::nearest(1, None), during: None }
     } else {
         Work::Ingest(vectors)
     };
@@ -55,7 +55,57 @@ fn order(index: u32, live: LiveSet, query: bool) -> PhaseOrder {
         interval_ns: SECOND_NS,
         lanes_total: 0,
         connection: vst_common::scenario::ConnectionSpec::default(),
+        beside: None,
     }
+}
+
+/// Phases that run beside others have numbers of their own, so that the sequence is counted without them.
+pub(super) const BESIDE: u32 = 20;
+/// Queries as long as the ingest takes.
+pub(super) const BESIDE_INGEST: PhaseIndex = PhaseIndex(BESIDE);
+/// Queries of a second beside the queries.
+pub(super) const BESIDE_QUERY: PhaseIndex = PhaseIndex(BESIDE + 1);
+
+/// The phase of the sequence that a phase is, or runs beside.
+pub(super) fn group(phase: PhaseIndex) -> u32 {
+    match phase {
+        BESIDE_INGEST => 2,
+        PhaseIndex(BESIDE..) => 4,
+        PhaseIndex(main) => main,
+    }
+}
+
+/// What runs beside the phases of the sequence.
+fn beside(full: LiveSet) -> Vec<PlannedPhase> {
+    let query = |index: PhaseIndex, main, duration_ns| {
+        let mut order = PhaseOrder { duration_ns, ..order(index.0, full, true) };
+        order.beside = Some(PhaseIndex(main));
+        PlannedStep::Load(Box::new(LoadPlan { word: "query", order, cut: None, commands: vec![] }))
+    };
+    let shape = IndexSpec {
+        on: vst_common::scenario::RowKind::Hash,
+        algorithm: Default::default(),
+        metric: Metric::L2,
+        dims: None,
+        m: 32,
+        ef_construction: 100,
+    };
+    let even = Operation::MigrateSlots(MigrateSpec { shares: Vec::new(), timeout_ms: 1_000 });
+    let steps = [
+        (BESIDE_INGEST, query(BESIDE_INGEST, 2, 0), 0),
+        (BESIDE_QUERY, query(BESIDE_QUERY, 4, SECOND_NS), SECOND_NS / 2),
+        (PhaseIndex(BESIDE + 2), PlannedStep::RebuildIndex(shape), SECOND_NS),
+        (PhaseIndex(BESIDE + 3), PlannedStep::Operate(even), 0),
+    ];
+    let phase = |(index, step, after_ns): (PhaseIndex, PlannedStep, u64)| PlannedPhase {
+        index,
+        name: format!("phase {index}"),
+        step,
+        before: full,
+        after: full,
+        beside: Some((PhaseIndex(group(index)), after_ns)),
+    };
+    steps.into_iter().map(phase).collect()
 }
 
 /// A run of every kind of phase over [`ROWS`] rows.
@@ -82,6 +132,7 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
         (PlannedStep::Operate(even), turned, turned),
         (PlannedStep::Checkpoint, turned, turned),
     ];
+    let beside = beside(full);
     let phases = (0u32..)
         .zip(steps)
         .map(|(i, (step, before, after))| PlannedPhase {
@@ -90,6 +141,12 @@ pub(super) fn plan(range_length: u64) -> RunPlan {
             step,
             before,
             after,
+            beside: None,
+        })
+        .flat_map(|main| {
+            let own = beside.iter().filter(|p| p.beside.is_some_and(|(of, _)| of == main.index)).cloned();
+            let own: Vec<PlannedPhase> = own.collect();
+            std::iter::once(main).chain(own)
         })
         .collect();
     let scenario = Scenario {

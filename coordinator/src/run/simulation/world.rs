@@ -11,8 +11,8 @@ use vst_common::ids::{Generation, PhaseIndex, WorkerId};
 use vst_common::seed::Draw;
 
 use super::super::*;
-use super::fleet::Worker;
-use super::stage::{Weather, plan};
+use super::fleet::{Beside, Worker};
+use super::stage::{BESIDE, BESIDE_INGEST, BESIDE_QUERY, Weather, group, plan};
 use crate::roster::{Arrival, Roster, Terms};
 
 pub(super) const STEP_NS: u64 = SECOND_NS / 10;
@@ -82,6 +82,8 @@ impl World {
             false => plan.phases.len(),
         };
         let mut held_back = plan.phases.split_off(known.max(1));
+        // What is asked for later has nothing beside it.
+        held_back.retain(|phase| phase.beside.is_none());
         held_back.reverse();
         let plan = Arc::new(plan);
         let core = RunCore::new(plan, settings, Roster::new(terms), 3, 1);
@@ -137,6 +139,8 @@ impl World {
             let begun = |phase: PhaseIndex| {
                 let last = self.trace.iter().rev().find_map(|c| match c {
                     Control::PhaseStarted(started) if started.index == phase => Some(false),
+                    // So is one with what runs beside it.
+                    Control::PhaseStarted(p) if p.beside == Some(phase) && p.order.is_some() => Some(false),
                     Control::SharesOwned { phase: p, lanes, .. } if *p == phase => {
                         Some(lanes.iter().any(|owner| owner.generation == *generation))
                     }
@@ -215,7 +219,11 @@ impl World {
                                 ended.index
                             );
                             // What was to be sent is the schedule's to say, whoever is lost on the way.
-                            assert_eq!(ended.scheduled, (ended.index.0 == 4).then_some(3));
+                            match ended.index {
+                                BESIDE_INGEST => assert!(ended.scheduled.is_some()),
+                                BESIDE_QUERY => assert_eq!(ended.scheduled, Some(1)),
+                                index => assert_eq!(ended.scheduled, (index.0 == 4).then_some(3)),
+                            }
                         }
                         // Also of a phase that fails everything measured is delivered before its end is logged.
                         PhaseOutcome::Failed { .. } if self.is_loaded(ended.index) => {
@@ -280,26 +288,45 @@ impl World {
                 }
             }
         }
-        let durable = self.trace[..self.durable].iter().rev().find_map(|c| {
-            if let Control::PhaseStarted(p) = c { Some((p.index, p.start_mono_ns)) } else { None }
+        let wanted = if let Tell::Start { phase, .. } = &tell { Some(*phase) } else { None };
+        let durable = self.trace[..self.durable].iter().rev().find_map(|c| match c {
+            Control::PhaseStarted(p) if Some(p.index) == wanted => Some((p.index, p.start_mono_ns)),
+            _ => None,
         });
         let all_armed = {
-            let armed = |g: &Generation| {
+            let armed = |(phase, g): &(PhaseIndex, Generation)| {
                 let worker = &self.workers[g];
-                self.is_lost(g) || worker.leaving || worker.replaced || worker.armed
+                self.is_lost(g) || worker.leaving || worker.replaced || worker.is_armed(*phase)
             };
-            self.told.iter().filter(|(p, _)| durable.is_some_and(|d| d.0 == *p)).all(|(_, g)| armed(g))
+            self.told.iter().filter(|(p, _)| wanted.is_some_and(|w| group(w) == group(*p))).all(armed)
         };
         let now = self.now;
         if let Tell::Start { phase, .. } = &tell {
             for (other, worker) in &self.workers {
                 // Whoever was told that the run is over sends nothing, whoever told it.
-                let unfinished = !worker.closed && worker.phase.is_some_and(|(own, _)| own.0 < phase.0);
+                let unfinished = !worker.closed && worker.phase.is_some_and(|(own, _)| own.0 < group(*phase));
                 assert!(!unfinished || self.cut.contains(other), "{phase} starts while {other} may send");
             }
         }
         let worker = self.workers.get_mut(&generation).unwrap();
         match tell {
+            Tell::Arm { order, .. } if order.beside.is_some() => {
+                assert!(worker.beside.get(&order.index).is_none_or(|b| !b.started), "armed while it runs");
+                self.told.insert((order.index, generation));
+                let beside = Beside { lasts_ns: order.duration_ns, ..Beside::default() };
+                worker.beside.insert(order.index, beside);
+            }
+            Tell::Start { phase, at, .. } if worker.beside.contains_key(&phase) => {
+                assert_eq!(durable, Some((phase, at)), "started before the start was durable");
+                assert!(all_armed, "started before all were armed");
+                let beside = worker.beside.get_mut(&phase).unwrap();
+                assert!(!beside.started, "started twice");
+                (beside.started, beside.at) = (true, at);
+            }
+            Tell::Drain(phase) if phase.0 >= BESIDE => {
+                // It may have been armed by a leader before this one only.
+                worker.beside.entry(phase).or_default().draining = true;
+            }
             Tell::Welcome => {
                 worker.welcomed = true;
                 worker.lease_until = now + LEASE_NS;
@@ -368,6 +395,7 @@ impl World {
             worker.replaced = true;
             worker.held.clear();
             worker.phase = None;
+            worker.beside.clear();
         }
         let worker = Worker { welcomed: true, lease_until: self.now + LEASE_NS, ..Worker::default() };
         self.workers.insert(generation, worker);

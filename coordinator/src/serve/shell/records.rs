@@ -2,15 +2,20 @@
 //!
 //! Written into the log like those of workers. Law: a batch has the next sequence of this leader's stream.
 
+use std::collections::BTreeSet;
+
 use arrow_array::RecordBatch;
 use bytes::Bytes;
+use vst_common::batch::commandstats::CommandstatsRow;
 use vst_common::batch::events::{self, EventRow};
 use vst_common::batch::{Stamp, Table, table};
 use vst_common::clock;
 use vst_common::entry::StoredBatch;
 use vst_common::ids::{Generation, PhaseIndex, Sequence, WorkerId};
 
+use super::super::counting::{self, Counters};
 use super::Shell;
+use crate::plan::PlannedStep;
 use crate::roster::COORDINATOR;
 use crate::run::Note;
 use crate::run_log::{Record, Stopped};
@@ -55,6 +60,31 @@ impl Shell {
             generation: Generation(self.log.epoch()),
             sequence: Sequence(self.sequence),
         }
+    }
+
+    /// Keeps what workers are ordered to do to the target in a phase.
+    pub(super) fn order_of(&self, index: PhaseIndex) {
+        let plan = &self.prepared.plan;
+        let planned = plan.phases.iter().find(|planned| planned.index == index);
+        if let Some(PlannedStep::Load(load)) = planned.map(|planned| &planned.step) {
+            self.prepared.target.audit().ordered(&load.commands, &plan.scenario.population.prefix);
+        }
+    }
+
+    /// The server's counters around a phase, for everything that was sent in it.
+    pub(super) fn counted(&self, phase: PhaseIndex, after: &Counters) -> Vec<CommandstatsRow> {
+        let planned = self.prepared.plan.phases.iter().find(|planned| planned.index == phase);
+        let Some(planned) = planned else { return Vec::new() };
+        let plan = &self.prepared.plan;
+        let all = std::iter::once(planned).chain(plan.beside(phase)).filter_map(|p| match &p.step {
+            PlannedStep::Load(load) => Some(load.commands.iter().cloned()),
+            _ => None,
+        });
+        // The server knows no case; the phase's own spelling comes first.
+        let mut known = BTreeSet::new();
+        let commands: Vec<String> =
+            all.flatten().filter(|command: &String| known.insert(command.to_ascii_lowercase())).collect();
+        counting::rows(phase, &planned.name, &commands, &self.before, after)
     }
 
     pub(super) async fn write_batch(

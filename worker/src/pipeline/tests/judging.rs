@@ -27,8 +27,11 @@ fn judged(nodes: u16, warm_up_ns: u64) -> Simulation {
     let live = LiveSet { cut: 1000, ..LiveSet::empty(1, 1000, 1) };
     let truth = TruthList { ids: &[1, 2, 3, 4], distances: &[0.1, 0.2, 0.3, 0.4] };
     let judge = QueryJudge::build(truth, 0, 2, &live, |_| None);
-    let work =
-        Work::Query { vectors: vectors(nodes, true), ask: vst_common::scenario::Ask::nearest(2, None) };
+    let work = Work::Query {
+        vectors: vectors(nodes, true),
+        ask: vst_common::scenario::Ask::nearest(2, None),
+        during: None,
+    };
     let load = Load::Open { arrival: Arrival::Constant { rate: 10.0 }, connections: 1 };
     let mut phase = phase(nodes, work, load, 500 * MS);
     let own = Arc::get_mut(&mut phase).unwrap();

@@ -66,7 +66,11 @@ fn moved_to_a_stranger_opens_connections_there_and_waits_for_them() {
 
 #[test]
 fn a_query_that_waits_for_a_node_which_never_comes_ends_and_frees_its_place() {
-    let work = Work::Query { vectors: vectors(1, false), ask: vst_common::scenario::Ask::nearest(1, None) };
+    let work = Work::Query {
+        vectors: vectors(1, false),
+        ask: vst_common::scenario::Ask::nearest(1, None),
+        during: None,
+    };
     let mut simulation = Simulation::new(phase(1, work, Load::Closed { clients: 1, pipeline: 1 }, 100 * MS));
     simulation.step(MS);
     let (link, _) = wire(&mut simulation);

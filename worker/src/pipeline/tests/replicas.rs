@@ -14,6 +14,7 @@ fn replicated(read_from: ReadFrom, work: Work) -> Arc<ArmedPhase> {
     }
     Arc::new(ArmedPhase {
         order: PhaseOrder {
+            beside: None,
             connection: ConnectionSpec { protocol: Protocol::Resp2, read_from },
             ..plain.order.clone()
         },
@@ -24,7 +25,7 @@ fn replicated(read_from: ReadFrom, work: Work) -> Arc<ArmedPhase> {
 
 fn queries(read_from: ReadFrom) -> Simulation {
     let ask = vst_common::scenario::Ask::nearest(1, None);
-    Simulation::new(replicated(read_from, Work::Query { vectors: vectors(2, true), ask }))
+    Simulation::new(replicated(read_from, Work::Query { vectors: vectors(2, true), ask, during: None }))
 }
 
 /// Commands answered by each node, until so many were.

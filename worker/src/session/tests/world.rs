@@ -38,11 +38,12 @@ pub(super) fn order(index: u32, work: &str) -> PhaseOrder {
     let (work, load) = match work {
         "ingest" => (Work::Ingest(vectors), Load::Closed { clients: 4, pipeline: 4 }),
         _ => (
-            Work::Query { vectors, ask: vst_common::scenario::Ask::nearest(10, None) },
+            Work::Query { vectors, ask: vst_common::scenario::Ask::nearest(10, None), during: None },
             Load::Open { arrival: Arrival::Constant { rate: 100.0 }, connections: 4 },
         ),
     };
     PhaseOrder {
+        beside: None,
         index: PhaseIndex(index),
         name: format!("phase {index}"),
         seed: 1,
@@ -60,6 +61,22 @@ pub(super) fn order(index: u32, work: &str) -> PhaseOrder {
 
 pub(super) fn arm(index: u32, work: &str) -> FromCoordinator {
     let order_json = serde_json::to_string(&order(index, work)).unwrap();
+    FromCoordinator::Arm(fleet::Arm { order_json, phase: index, first_lane: 4, lanes: LANES })
+}
+
+/// Phases that run beside others are numbered from here: this much and the phase of the sequence, and again.
+pub(super) const BESIDE: u32 = 1_000;
+
+/// The phase of the sequence that a phase is, or runs beside.
+fn group(phase: u32) -> u32 {
+    phase % BESIDE
+}
+
+/// The same for queries that run beside the phase of that number.
+pub(super) fn arm_beside(main: u32, times: u32) -> FromCoordinator {
+    let index = times * BESIDE + main;
+    let order = PhaseOrder { beside: Some(PhaseIndex(main)), ..order(index, "query") };
+    let order_json = serde_json::to_string(&order).unwrap();
     FromCoordinator::Arm(fleet::Arm { order_json, phase: index, first_lane: 4, lanes: LANES })
 }
 
@@ -136,6 +153,8 @@ pub(super) struct World {
     pub(super) next_row: u64,
     pub(super) ranges_left: u32,
     pub(super) sequence: u64,
+    /// The last sequence that was given out when a phase had ended.
+    pub(super) flushed: BTreeMap<u32, u64>,
     pub(super) tally: Tally,
     /// Whether the coordinator lets a worker go on that comes back.
     pub(super) resumes: bool,
@@ -160,6 +179,7 @@ impl World {
             next_row: 0,
             ranges_left: ranges,
             sequence: 0,
+            flushed: BTreeMap::new(),
             tally: Tally::default(),
             resumes: true,
         }
@@ -195,13 +215,16 @@ impl World {
                 }
             }
             Action::Register { .. } => {
-                self.restart_lanes();
+                self.lanes.clear();
+                self.running = None;
                 self.ranges.clear();
                 self.lease_until = self.hello_at + LEASE_NS;
             }
-            Action::RestartLanes => {
-                assert!(self.running.is_none(), "lanes are replaced while a phase runs");
-                self.restart_lanes();
+            Action::RestartLanes { first, count } => {
+                for lane in self.lanes.iter_mut().skip(first as usize).take(count as usize) {
+                    assert_ne!(lane.state, FakeState::Running, "lanes are replaced while a phase runs");
+                    *lane = FakeLane::new();
+                }
             }
             Action::Lane { lane, command } => self.command(lane, command),
             Action::Prepare { ticket, order } => {
@@ -213,8 +236,9 @@ impl World {
                     rows.chunks(256).map(|r| RowBlock { id: 0, rows: r.to_vec(), ..RowBlock::default() });
                 self.owed.push_back(Event::Fetched { ticket, range, outcome: Ok(blocks.collect()) });
             }
-            Action::Flush { ticket, .. } => {
+            Action::Flush { ticket, phase } => {
                 self.sequence += 3;
+                self.flushed.insert(phase.0, self.sequence);
                 self.owed.push_back(Event::Flushed { ticket, last_sequence: self.sequence, dropped: 2 });
             }
             Action::Deliver => {
@@ -235,17 +259,35 @@ impl World {
         }
     }
 
-    pub(super) fn restart_lanes(&mut self) {
-        self.running = None;
-        self.lanes = (0..LANES).map(|_| FakeLane::new()).collect();
+    /// Whether lanes run for another phase of the sequence than this one is, or runs beside.
+    fn runs_another(&self, phase: u32) -> bool {
+        let other = |lane: &FakeLane| group(lane.phase.0) != group(phase);
+        self.lanes.iter().any(|lane| lane.state == FakeState::Running && other(lane))
     }
 
     pub(super) fn command(&mut self, lane: u32, command: LaneCommand) {
         let leased = self.now < self.lease_until;
+        if let LaneCommand::Arm { phase, .. } = &command {
+            let index = phase.order.index.0;
+            assert!(!self.runs_another(index), "armed while phase {:?} runs", self.running);
+            while self.lanes.len() <= lane as usize {
+                self.lanes.push(FakeLane::new());
+            }
+        }
+        let starts = matches!(command, LaneCommand::Start { .. }).then(|| {
+            let phase = self.lanes[lane as usize].phase.0;
+            assert!(!self.runs_another(phase), "two phases of the sequence run");
+            phase
+        });
+        if let Some(phase) = starts.filter(|phase| *phase < BESIDE) {
+            if self.running.is_none() {
+                self.tally.started += 1;
+            }
+            self.running = Some(phase);
+        }
         let Some(lane) = self.lanes.get_mut(lane as usize) else { return };
         match command {
             LaneCommand::Arm { phase, lease, .. } => {
-                assert!(self.running.is_none(), "armed while phase {:?} runs", self.running);
                 assert_ne!(lane.state, FakeState::Running);
                 lane.state = FakeState::Arming;
                 lane.phase = phase.order.index;
@@ -257,12 +299,7 @@ impl World {
             LaneCommand::Start { .. } => {
                 assert!(leased, "started without a lease");
                 assert_eq!(lane.state, FakeState::Armed);
-                assert!(self.running.is_none_or(|p| p == lane.phase.0), "two phases run");
                 lane.state = FakeState::Running;
-                if self.running.is_none() {
-                    self.tally.started += 1;
-                }
-                self.running = Some(lane.phase.0);
             }
             LaneCommand::Rows(block) => {
                 assert!(leased && !lane.fenced, "rows without a lease");
@@ -293,12 +330,17 @@ impl World {
                 assert!(done.ok + done.failed <= range.end - range.start);
             }
             ToCoordinator::Goodbye(_) => {
-                assert!(self.running.is_none(), "goodbye while a phase runs");
+                let runs = |lane: &FakeLane| lane.state == FakeState::Running;
+                assert!(!self.lanes.iter().any(runs), "goodbye while a phase runs");
                 self.tally.goodbyes += 1;
             }
             ToCoordinator::PhaseDone(done) => {
-                assert_eq!((done.last_sequence, done.dropped), (self.sequence, 2));
-                assert!(self.lanes.iter().all(|lane| lane.state != FakeState::Running), "a lane still runs");
+                assert_eq!((done.last_sequence, done.dropped), (self.flushed[&done.phase], 2));
+                let mut own = self.lanes.iter().filter(|lane| lane.phase.0 == done.phase);
+                assert!(own.all(|lane| lane.state != FakeState::Running), "a lane still runs");
+                if done.phase >= BESIDE {
+                    return;
+                }
                 assert!(self.lanes.iter().all(|l| l.blocks.is_empty() || l.ending), "blocks are open");
                 assert!(
                     self.ranges.values().all(|lease| lease.handed_back == 1),
@@ -381,8 +423,8 @@ impl World {
         let mut held: Vec<u64> = before.held.iter().map(|range| range.start).collect();
         held.sort_unstable();
         assert_eq!(held, open, "it says that it holds other ranges than it does");
-        if before.stage() == fleet::Stage::Running {
-            assert!(self.running.is_none_or(|phase| phase == before.phase), "another phase runs");
+        for state in before.phases.iter().filter(|state| state.stage() == fleet::Stage::Running) {
+            assert!(self.running.is_none_or(|phase| phase == group(state.phase)), "another phase runs");
         }
         true
     }
@@ -452,9 +494,13 @@ impl World {
         self.tell(FromCoordinator::Start(fleet::Start { phase: 1, at_coordinator_mono_ns, at_wall_ns: 5 }));
     }
 
-    /// Drains what runs, or the newest phase.
+    /// Drains what runs, or the newest phase, and what is beside it.
     pub(super) fn drain(&mut self, newest: u32) {
-        self.tell(FromCoordinator::Drain(fleet::Drain { phase: self.running.unwrap_or(newest) }));
+        for main in self.running.into_iter().chain([newest]) {
+            for phase in [main, BESIDE + main, 2 * BESIDE + main] {
+                self.tell(FromCoordinator::Drain(fleet::Drain { phase }));
+            }
+        }
     }
 
     pub(super) fn pass(&mut self, ns: u64) {
@@ -468,7 +514,7 @@ impl World {
             self.connect(true);
             self.coordinator_step();
             self.task_step(0, false);
-            for lane in 0..LANES as usize {
+            for lane in 0..self.lanes.len() {
                 self.lane_step(lane, false);
             }
             self.pass(SECOND_NS / 50);

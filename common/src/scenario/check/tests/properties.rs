@@ -238,6 +238,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                         name: format!("{n}_{}", step.word()),
                         step,
                         criteria: Vec::new(),
+                        beside: Vec::new(),
                     })
                     .collect(),
             },

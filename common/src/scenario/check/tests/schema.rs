@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::{config, operations, parameters, phases, schema, sections};
+use super::super::{beside, config, operations, parameters, phases, schema, sections};
 use crate::scenario::library::LIBRARY;
 
 fn checked_in(name: &str) -> Value {
@@ -42,8 +42,11 @@ fn every_key_that_the_readers_know_is_described() {
         same(&scenario, &format!("/properties/{section}"), known);
     }
     same(&scenario, "/properties/parameters/additionalProperties", parameters::KEYS);
-    let words: Vec<&str> = phases::STEPS.iter().map(|(word, _)| *word).chain(["name", "criteria"]).collect();
+    let words: Vec<&str> =
+        phases::STEPS.iter().map(|(word, _)| *word).chain(["name", "criteria", "beside"]).collect();
     same(&scenario, "/$defs/phase", &words);
+    let words: Vec<&str> = beside::STEPS.iter().copied().chain(["name", "criteria", beside::AFTER]).collect();
+    same(&scenario, "/$defs/beside", &words);
     for (word, known) in phases::STEPS {
         same(&scenario, &format!("/$defs/phase/properties/{word}"), known);
     }
